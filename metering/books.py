@@ -1,0 +1,30 @@
+"""What metering writes into the books: the cuts of the lake that invoices pin.
+
+One MetaData for all packages, so that `tallybook` can compose and migrate them; each package adds the tables of what it owns.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, MetaData, Table, Text
+
+from metering.columns import Instant
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# One row per cut that anything ever pinned. `cut` is canonical JSON: [[producer_id, last segment included], ...], sorted;
+# `snapshot_id` is its hash, so the same cut is the same snapshot whoever takes it.
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("snapshot_id", Text, primary_key=True),
+    Column("cut", Text, nullable=False),
+    Column("taken_at", Instant, nullable=False),
+)
