@@ -1,0 +1,354 @@
+"""The slow, obvious rating: a second implementation to compare the engine with. It shares no code with the packages.
+
+What enters: the catalog as plain dicts in the shape of its YAML files (numbers are text) and usage events as dicts
+(tenant_id, meter, quantity text, event_time and recorded_at as aware datetimes, producer_id, segment, row,
+idempotency_key or None, attributes dict). What leaves: one (quantity, exact amount, rounded amount) per invoice line.
+It refuses nothing: give it valid catalogs and events that were accepted.
+
+Every rule is written once, straight from the price rules, one event and one tier at a time, in `Decimal` with 80 digits
+(`Fraction` for shares of time). Where the engine and this file disagree one has a bug; this one is short enough to read.
+"""
+
+from __future__ import annotations
+
+import calendar
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import ROUND_HALF_UP, Context, Decimal
+from fractions import Fraction
+from typing import Any
+from zoneinfo import ZoneInfo
+
+Row = dict[str, Any]
+Group = tuple[str | None, ...]
+LineKey = tuple[str, datetime, str, Group]
+
+EXACT = Context(prec=80)
+ZERO = Decimal(0)
+# ISO 4217: currencies whose minor unit is not a hundredth. Only those that the tests use.
+MINOR_DIGITS = {"JPY": 0, "KRW": 0, "CLP": 0, "KWD": 3, "BHD": 3, "TND": 3}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One invoice line: the quantity it charges, the exact amount, and the amount in minor units of the currency."""
+
+    quantity: Decimal
+    exact: Decimal
+    amount: Decimal
+
+
+NOTHING = Line(ZERO, ZERO, ZERO)
+
+
+@dataclass(frozen=True)
+class Period:
+    """A billing period [start, end) and the part [service_start, service_end) of it that the subscription covers."""
+
+    start: datetime
+    end: datetime
+    service_start: datetime
+    service_end: datetime
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------------
+
+
+def add(*numbers: Decimal) -> Decimal:
+    total = ZERO
+    for number in numbers:
+        total = EXACT.add(total, number)
+    return total
+
+
+def times(left: Decimal, right: Decimal) -> Decimal:
+    return EXACT.multiply(left, right)
+
+
+def round_half_away(amount: Decimal, digits: int) -> Decimal:
+    """ROUND_HALF_UP of `decimal` goes away from zero on a tie, for negative numbers too: -1.225 -> -1.23."""
+    rounded = amount.quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_UP, context=EXACT)
+    return rounded if rounded else abs(rounded)
+
+
+def round_fraction(value: Fraction, digits: int) -> Decimal:
+    """Round an exact rational half away from zero, in integers."""
+    scaled = abs(value) * 10**digits
+    whole = (2 * scaled.numerator + scaled.denominator) // (2 * scaled.denominator)
+    return EXACT.scaleb(Decimal(whole if value >= 0 else -whole), -digits)
+
+
+# --- time ------------------------------------------------------------------------------------------------------------
+
+
+def instant(wall: datetime, zone: str) -> datetime:
+    """Return the UTC instant of a wall time: skipped -> the first instant after the gap, repeated -> the first one."""
+    tz = ZoneInfo(zone)
+    before = wall.replace(tzinfo=tz, fold=0).astimezone(UTC)
+    if before.astimezone(tz).replace(tzinfo=None) == wall:
+        return before
+    # The wall time does not exist. The offset in force before the gap puts it after the gap, the offset in force
+    # after the gap puts it before: the clock changes between the two, on a whole second.
+    low, high = wall.replace(tzinfo=tz, fold=1).astimezone(UTC).replace(microsecond=0), before
+    offset_before = low.astimezone(tz).utcoffset()
+    while high - low > timedelta(seconds=1):
+        middle = low + timedelta(seconds=(high - low) // timedelta(seconds=1) // 2)
+        low, high = (middle, high) if middle.astimezone(tz).utcoffset() == offset_before else (low, middle)
+    return high.replace(microsecond=0)
+
+
+def local(when: datetime, zone: str) -> datetime:
+    return when.astimezone(ZoneInfo(zone)).replace(tzinfo=None)
+
+
+def add_months(wall: datetime, months: int) -> datetime:
+    """Add months to a wall time; the day is clamped to the length of the month."""
+    index = wall.year * 12 + wall.month - 1 + months
+    year, month = divmod(index, 12)
+    day = min(wall.day, calendar.monthrange(year, month + 1)[1])
+    return wall.replace(year=year, month=month + 1, day=day)
+
+
+MONTHS = {"month": 1, "quarter": 3, "year": 12}
+DAYS = {"day": 1, "week": 7}
+
+
+def boundary(anchor: datetime, every: str, n: int, zone: str) -> datetime:
+    """Return boundary n of the billing periods, always worked out from the original anchor (a local wall time)."""
+    if every in MONTHS:
+        return instant(add_months(anchor, MONTHS[every] * n), zone)
+    return instant(anchor + timedelta(days=DAYS[every] * n), zone)
+
+
+def moment(text: str | date | datetime, zone: str) -> datetime:
+    """Read a date (midnight in the zone) or a date and time with offset."""
+    value = datetime.fromisoformat(str(text).replace("Z", "+00:00"))
+    return instant(value, zone) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def billing_periods(every: str, anchor: str, zone: str, start: datetime, end: datetime) -> Iterator[Period]:
+    """Yield the billing periods that [start, end) touches, in order; `start` and `end` are the subscription's.
+
+    anchor is "calendar" (months from the 1st, weeks from Monday, years from 1 January), "subscription" (the
+    subscription's start, clock time included) or an ISO date (midnight).
+    """
+    if anchor == "calendar":
+        origin = datetime(1970, 1, 5 if every == "week" else 1)  # noqa: DTZ001  5 January 1970 was a Monday
+    elif anchor == "subscription":
+        origin = local(start, zone)
+    else:
+        origin = datetime.fromisoformat(str(anchor))
+    begins = local(start, zone)
+    if every in MONTHS:
+        n = ((begins.year - origin.year) * 12 + begins.month - origin.month) // MONTHS[every] - 2
+    else:
+        n = (begins - origin).days // DAYS[every] - 3
+    while (opens := boundary(origin, every, n, zone)) < end:
+        closes = boundary(origin, every, n + 1, zone)
+        n += 1
+        service_start, service_end = max(opens, start), min(closes, end)
+        if service_start < service_end:
+            yield Period(opens, closes, service_start, service_end)
+
+
+def month_bounds(month: str, zone: str) -> tuple[datetime, datetime]:
+    """Return [start, end) of "2026-03" in the zone."""
+    first = datetime.fromisoformat(month + "-01")
+    return instant(first, zone), instant(add_months(first, 1), zone)
+
+
+# --- usage -----------------------------------------------------------------------------------------------------------
+
+
+def order(event: Row) -> tuple[Any, ...]:
+    return event["event_time"], event["recorded_at"], event["producer_id"], event["segment"], event["row"]
+
+
+def dedupe(events: list[Row]) -> list[Row]:
+    """Keep one event per (tenant, meter, key): the one recorded first. Events without a key are all kept."""
+    kept: list[Row] = []
+    first: dict[tuple[str, str, str], Row] = {}
+    for event in events:
+        if event["idempotency_key"] is None:
+            kept.append(event)
+            continue
+        identity = (event["tenant_id"], event["meter"], event["idempotency_key"])
+        other = first.get(identity)
+        if other is None or recorded(event) < recorded(other):
+            first[identity] = event
+    return kept + list(first.values())
+
+
+def recorded(event: Row) -> tuple[Any, ...]:
+    return event["recorded_at"], event["producer_id"], event["segment"], event["row"]
+
+
+def text(value: object) -> str | None:
+    """Attributes are compared as text; a missing one and a null one are the same, an empty one is a value."""
+    if value is None:
+        return None
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def attribute(event: Row, name: str) -> str | None:
+    return text(event["attributes"].get(name))
+
+
+def matches(event: Row, where: Row) -> bool:
+    """Every entry must match; a missing attribute matches nothing."""
+    for name, allowed in where.items():
+        values = allowed if isinstance(allowed, list | tuple) else [allowed]
+        if attribute(event, name) is None or attribute(event, name) not in [text(value) for value in values]:
+            return False
+    return True
+
+
+def group(event: Row, by: list[str]) -> Group:
+    return tuple(attribute(event, name) for name in by)
+
+
+def aggregate(events: list[Row], meter: Row) -> Decimal | None:
+    """Return the quantity of these events, or None where the aggregation of nothing is not a number."""
+    kind = meter.get("aggregation", "sum")
+    quantities = [Decimal(event["quantity"]) for event in events]
+    if kind == "count":
+        return Decimal(len(events))
+    if kind == "sum":
+        return add(*quantities)
+    if kind == "unique_count":
+        name = meter.get("unique_attribute") or meter["attributes"][0]
+        return Decimal(len({attribute(event, name) for event in events} - {None}))
+    if not events:
+        return None
+    if kind == "last":
+        return Decimal(max(events, key=order)["quantity"])
+    return max(quantities) if kind == "max" else min(quantities)
+
+
+def rated_quantity(events: list[Row], meter: Row) -> Decimal:
+    """Nothing, and anything below zero, is rated as zero."""
+    quantity = aggregate(events, meter)
+    return ZERO if quantity is None or quantity < 0 else quantity
+
+
+# --- prices ----------------------------------------------------------------------------------------------------------
+
+
+def tiers_of(price: Row) -> list[tuple[Decimal, Decimal | None, Decimal, Decimal]]:
+    """Return (lower, upper, unit price, flat amount) of each tier; a tier covers (lower, upper]."""
+    tiers, lower = [], ZERO
+    for tier in price["tiers"]:
+        upper = None if tier.get("up_to") is None else Decimal(str(tier["up_to"]))
+        unit_price, flat = Decimal(str(tier.get("unit_price", "0"))), Decimal(str(tier.get("flat_amount", "0")))
+        tiers.append((lower, upper, unit_price, flat))
+        lower = lower if upper is None else upper
+    return tiers
+
+
+def graduated(price: Row, q: Decimal) -> Decimal:
+    """Each unit at its own tier's price; the first tier's flat amount is always due, a later one's beyond its edge."""
+    amount = ZERO
+    for position, (lower, upper, unit_price, flat) in enumerate(tiers_of(price)):
+        inside = max(ZERO, (q if upper is None else min(q, upper)) - lower)
+        amount = add(amount, times(unit_price, inside))
+        if position == 0 or q > lower:
+            amount = add(amount, flat)
+    return amount
+
+
+def volume(price: Row, q: Decimal) -> Decimal:
+    """All units at the price of the one tier that holds q; an edge belongs to the tier below it."""
+    for _, upper, unit_price, flat in tiers_of(price):
+        if upper is None or q <= upper:
+            return add(times(unit_price, q), flat)
+    raise ValueError("the last tier is not open")
+
+
+def package(price: Row, q: Decimal) -> Decimal:
+    """A started package is whole."""
+    size, amount = Decimal(str(price["package_size"])), Decimal(str(price["package_price"]))
+    whole = EXACT.divide_int(q, size)
+    return times(amount, whole if times(whole, size) == q else add(whole, Decimal(1)))
+
+
+def metered_amount(price: Row, q: Decimal) -> Decimal:
+    """Return the exact amount of a quantity under a unit, graduated, volume or package price."""
+    if price["type"] == "unit":
+        return times(Decimal(str(price["unit_price"])), q)
+    return {"graduated": graduated, "volume": volume, "package": package}[price["type"]](price, q)
+
+
+def share(period: Period) -> Fraction:
+    """Return service period / full period, in exact instants."""
+    microsecond = timedelta(microseconds=1)
+    served = (period.service_end - period.service_start) // microsecond
+    return Fraction(served, (period.end - period.start) // microsecond)
+
+
+def flat_amount(price: Row, period: Period) -> Decimal:
+    """Return the flat amount, prorated unless the price says otherwise, with 21 decimals."""
+    part = share(period) if price.get("prorate", True) else Fraction(1)
+    return round_fraction(Fraction(str(price["amount"])) * part, 21)
+
+
+# --- lines -----------------------------------------------------------------------------------------------------------
+
+
+def price_lines(price: Row, meters: dict[str, Row], events: list[Row], period: Period) -> dict[Group, tuple[Any, ...]]:
+    """Return (quantity, exact amount) per group; `events` are the tenant's, of any meter and any time."""
+    if price["type"] == "flat":
+        return {(): (Decimal(1), flat_amount(price, period))}
+    by = price.get("by") or []
+    groups: dict[Group, list[Row]] = {} if by else {(): []}
+    for event in events:
+        inside = period.service_start <= event["event_time"] < period.service_end
+        if inside and event["meter"] == price["meter"] and matches(event, price.get("where") or {}):
+            groups.setdefault(group(event, by), []).append(event)
+    quantities = {key: rated_quantity(members, meters[price["meter"]]) for key, members in groups.items()}
+    return {key: (quantity, metered_amount(price, quantity)) for key, quantity in quantities.items()}
+
+
+def lines(catalog: Row, events: list[Row], month: str, account: str | None = None) -> dict[LineKey, Line]:
+    """Return every invoice line of the billing periods whose last instant lies in the month, in each plan's zone."""
+    meters = {meter["name"]: meter for meter in catalog["meters"]}
+    plans = {(plan["name"], str(plan["version"])): plan for plan in catalog["plans"]}
+    payer = {tenant: one["id"] for one in catalog.get("accounts", []) for tenant in one["tenants"]}
+    counted = dedupe(events)
+    found: dict[LineKey, Line] = {}
+    for subscription in catalog["subscriptions"]:
+        if account not in (None, subscription.get("account") or payer.get(subscription["tenant"])):
+            continue
+        plan = plans[subscription["plan"], str(subscription["version"])]
+        cycle = plan.get("billing_period") or {}
+        zone = cycle.get("timezone", "UTC")
+        month_start, month_end = month_bounds(month, zone)
+        until = subscription.get("until") or subscription.get("to")
+        start = moment(subscription["from"], zone)
+        end = moment(until, zone) if until else datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
+        usage = [event for event in counted if event["tenant_id"] == subscription["tenant"]]
+        for period in billing_periods(cycle.get("every", "month"), cycle.get("anchor", "calendar"), zone, start, end):
+            if period.start >= month_end:
+                break
+            if not month_start < period.end <= month_end:
+                continue
+            for price in plan["prices"]:
+                for key, (quantity, exact) in price_lines(price, meters, usage, period).items():
+                    amount = round_half_away(exact, MINOR_DIGITS.get(plan["currency"], 2))
+                    found[subscription["id"], period.start, price["id"], key] = Line(quantity, exact, amount)
+    return found
+
+
+def book(worth: dict[LineKey, Line], booked: dict[LineKey, Line]) -> dict[LineKey, Line]:
+    """Return what is to be booked now: worth minus booked, per line. A key that vanished is reversed in full."""
+    negated = {key: Line(-line.quantity, -line.exact, -line.amount) for key, line in booked.items()}
+    return {key: line for key, line in total(worth, negated).items() if line != NOTHING}
+
+
+def total(booked: dict[LineKey, Line], more: dict[LineKey, Line]) -> dict[LineKey, Line]:
+    """Return what is booked after `more` was booked too."""
+    sums = {}
+    for key in booked | more:
+        old, new = booked.get(key, NOTHING), more.get(key, NOTHING)
+        sums[key] = Line(add(old.quantity, new.quantity), add(old.exact, new.exact), add(old.amount, new.amount))
+    return sums
