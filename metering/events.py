@@ -50,6 +50,7 @@ _RESERVED_NAMES = frozenset({"__HIVE_DEFAULT_PARTITION__"})
 _QUANTITY_LIMIT = Decimal(10) ** QUANTITY_DIGITS_MAX
 _QUANTITY_STEP = Decimal(1).scaleb(-QUANTITY_PLACES_MAX)
 _EXACT = Context(prec=60)
+_INTEGER_MAX = 2**53
 
 
 @cache
@@ -218,7 +219,7 @@ def check_event_time(event_time: object) -> int:
 def encode_attributes(attributes: Mapping[str, AttributeValue | None]) -> str | None:
     """Return attributes as one canonical JSON object (keys sorted, no blanks), or None when there are none.
 
-    A value of None is the same as no attribute. Decimals are written as JSON numbers with all their digits.
+    A value of None is the same as no attribute. Decimals and integers past 2**53 are written as text, digit for digit.
     Raises BadEvent `bad_attributes` for more than 16, odd names, other types, control characters, or over 512 bytes each.
     """
     present = {name: value for name, value in attributes.items() if value is not None}
@@ -237,10 +238,11 @@ def _encode_attribute(name: str, value: AttributeValue) -> str:
         )
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int):
+    if isinstance(value, int) and abs(value) <= _INTEGER_MAX:
         return str(value)
-    if isinstance(value, Decimal) and value.is_finite():
-        return f"{value:f}"
+    if isinstance(value, int) or (isinstance(value, Decimal) and value.is_finite()):
+        # Readers of JSON turn such numbers into doubles; as text they keep their digits.
+        return f'"{value:f}"' if isinstance(value, Decimal) else f'"{value}"'
     if not isinstance(value, str):
         _refuse("bad_attributes", f"attribute {name} is {value!r}: give text, int, bool or a finite Decimal")
     text = unicodedata.normalize("NFC", value)

@@ -1,0 +1,46 @@
+"""DuckDB, opened for one computation and closed to the world.
+
+Enters: the exact data files that may be read. Leaves: a connection with UTC, no network, no extensions, no other files.
+Refuses: to keep a database file; every computation starts from the lake and the books, and ends with a table.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import duckdb
+
+
+def open_engine(
+    files: Sequence[str] = (), *, threads: int | None = None, memory_limit: str = "4GB"
+) -> duckdb.DuckDBPyConnection:
+    """Return an in-memory DuckDB that may read `files` and nothing else. The caller closes it.
+
+    Only settings whose effect is a boundary are made, in the order that makes them final: after `lock_configuration`
+    nobody can widen them again.
+    """
+    import duckdb
+
+    engine = duckdb.connect(":memory:")
+    engine.execute("SET allowed_paths = $files", {"files": list(files)})
+    engine.execute("SET python_enable_replacements = false")
+    engine.execute("SET temp_directory = ''")
+    engine.execute("SET memory_limit = $limit", {"limit": memory_limit})
+    if threads is not None:
+        engine.execute("SET threads = $threads", {"threads": threads})
+    engine.execute("SET TimeZone = 'UTC'")
+    engine.execute("SET preserve_insertion_order = false")
+    engine.execute("SET enable_external_access = false")
+    engine.execute("SET lock_configuration = true")
+    return engine
+
+
+@cache
+def read_sql(package: str, name: str) -> str:
+    """Return the statement in `<package>/sql/<name>.sql`: one statement, values only as $named parameters."""
+    return resources.files(package).joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
