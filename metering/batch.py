@@ -1,0 +1,58 @@
+"""One sealed segment as Arrow tables: the hand-over from capture to the lake.
+
+Enters: rows of one segment, checked. Leaves: a SegmentBatch: usage events, dead letters and control totals of one
+(producer, segment). Refuses: nothing; the schemas are declared in `metering.events`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentBatch:
+    """One segment of one producer. `row` numbers 0..rows-1 are shared by events and dead letters, so a gap is visible.
+
+    `kind` is journal, batch or file; `sealed_at` is in microseconds since 1970, UTC. `sha256` is of the segment's bytes
+    as stored, `previous_sha256` chains it to the producer's segment before. `totals` covers events and dead letters.
+    """
+
+    producer_id: str
+    segment: int
+    kind: str
+    rows: int
+    rows_before: int
+    sealed_at: int
+    sha256: str
+    previous_sha256: str | None
+    events: pa.Table
+    dead_letters: pa.Table
+    totals: pa.Table
+
+
+def control_totals(events: pa.Table, dead_letters: pa.Table) -> pa.Table:
+    """Return rows and quantity per tenant, meter and UTC date of event_time, dead letters included, in a fixed order.
+
+    A dead letter whose tenant, meter or quantity could not be read counts its row under null and adds no quantity.
+    """
+    import pyarrow as pa
+
+    from metering.events import control_total_type
+
+    keys = ["tenant_id", "meter", "event_date"]
+    dates = events["event_time"].cast(pa.timestamp("us")).cast(pa.date32(), safe=False)
+    columns = [*keys, "quantity"]
+    both = pa.concat_tables(
+        [
+            events.append_column("event_date", dates).select(columns),
+            dead_letters.select(columns),
+        ],
+        promote_options="permissive",
+    )
+    grouped = both.group_by(keys).aggregate([([], "count_all"), ("quantity", "sum")])
+    grouped = grouped.rename_columns([*keys, "rows", "quantity"])
+    return grouped.sort_by([(key, "ascending") for key in keys]).cast(pa.schema(list(control_total_type())))

@@ -1,0 +1,71 @@
+"""Bytes that are on the disk when the call returns.
+
+Enters: bytes and a path. Leaves: a file under its final name whose bytes, name and folders survive a power cut.
+Refuses: to trust a failed fsync. The kernel marks the failed pages clean, so asking again would answer "done" for bytes
+that never reached the disk; the bytes are written again into a new file instead (fault catalogue 1.1).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+TEMPORARY_PREFIX = ".tmp-"
+
+
+def fsync_file(descriptor: int) -> None:
+    """Flush one open file to the platter. macOS keeps fsync in the drive's cache unless asked by F_FULLFSYNC."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(descriptor)
+
+
+def fsync_path(path: Path) -> None:
+    """Flush an existing file or folder; a folder's entries (new names, renames) are only safe after this."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    try:
+        fsync_file(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_durably(path: Path, content: bytes | memoryview) -> None:
+    """Write a file under an unguessable temporary name, fsync it, then rename it. The folder is the caller's to fsync.
+
+    One folder takes many files: its fsync is done once, after the last of them.
+    """
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid4().hex}{path.suffix}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+    descriptor = os.open(temporary, flags, 0o644)
+    try:
+        with os.fdopen(descriptor, "wb", closefd=True) as file:
+            file.write(content)
+            file.flush()
+            fsync_file(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def settle_file(path: Path) -> None:
+    """Make a file that another library wrote durable. After a failed fsync its bytes go into a new file of the same name."""
+    try:
+        fsync_path(path)
+    except OSError:
+        write_durably(path, path.read_bytes())
+
+
+def make_folder(folder: Path, root: Path) -> list[Path]:
+    """Create a folder below `root`; return the folders whose entries are new and need an fsync, `root`'s parent included."""
+    changed = [folder]
+    while not folder.exists() and folder != root.parent:
+        folder = folder.parent
+        changed.append(folder)
+    changed[0].mkdir(parents=True, exist_ok=True)
+    return changed
