@@ -1,0 +1,260 @@
+"""What a catalog file says of a meter, and the few value types that every catalog model shares.
+
+Enters: texts, as the YAML loader leaves every scalar (never a float). Leaves: a frozen `Meter`; exact `Decimal`s, whole
+numbers, booleans and names for the models of the packages above.
+Refuses: unknown keys, floats, exponents, blanks and underscores in numbers, booleans other than true and false, names
+that no usage event could carry. A refusal is a sentence; several places can be named at once (`refuse`).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import partial
+from typing import Annotated, Any, Final, Literal, NoReturn, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from metering.errors import BadEvent
+from metering.events import CONTROL_PATTERN, check_name, encode_attributes
+
+TEXT_CHARACTERS_MAX = 1000
+MISTAKES = "catalog_mistakes"
+
+Place = tuple[str | int, ...]
+
+_PLAIN_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+_WHOLE_NUMBER = re.compile(r"[0-9]{1,9}")
+_CONTROL = re.compile(CONTROL_PATTERN)
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One mistake of a catalog file: where it stands, and a sentence that says what to do. `line` counts from 1."""
+
+    file: str
+    line: int
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: {self.path}: {self.message}" if self.path else f"{place}: {self.message}"
+
+
+class CatalogModel(BaseModel):
+    """One entry of the catalog: frozen, and no key that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True)
+
+
+def refuse(mistakes: list[tuple[Place, str]]) -> NoReturn:
+    """Raise one validation error that carries each place, relative to the field or model, with its own sentence."""
+    sentence = "; ".join(text for _, text in mistakes)
+    raise PydanticCustomError(MISTAKES, "{sentence}", {"sentence": sentence, "mistakes": mistakes})
+
+
+def refuse_at(*place: str | int, message: str) -> NoReturn:
+    """Raise one validation error at one place below the field or model."""
+    refuse([(place, message)])
+
+
+def plain_decimal(
+    value: object, *, digits: int, places: int, minimum: Decimal | None = None, above: Decimal | None = None
+) -> Decimal:
+    """Return the exact number that a text like 12 or -0.0000020 writes. Nothing is rounded; no float is on the way.
+
+    Raises ValueError unless it is plain decimal text (or int, or a finite Decimal) of at most `digits` digits before
+    and `places` behind the point, not below `minimum` and greater than `above`.
+    """
+    number = _read_number(value)
+    exponent = number.as_tuple().exponent
+    if not isinstance(exponent, int):
+        raise ValueError(f"{value} is not a number that can be multiplied; write plain digits such as 0.05")
+    if -exponent > places:
+        raise ValueError(
+            f"{value} has more than {places} decimals; write at most {places}, nothing is ever rounded here"
+        )
+    if abs(number) >= Decimal(1).scaleb(digits):
+        raise ValueError(f"{value} has more than {digits} digits before the point; write a smaller number")
+    if minimum is not None and number < minimum:
+        raise ValueError(f"{value} is below {minimum}; write {minimum} or more")
+    if above is not None and number <= above:
+        raise ValueError(f"{value} is not above {above}; write a number greater than {above}")
+    # Minus zero is zero: it must not give the same terms a second spelling.
+    return abs(number) if number == 0 else number
+
+
+def _read_number(value: object) -> Decimal:
+    if isinstance(value, Decimal):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Decimal(value)
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is a {_kind(value)}; write the number as plain decimal text such as 0.05")
+    if not _PLAIN_NUMBER.fullmatch(value) or not value.isascii():
+        raise ValueError(
+            f"{value[:60]!r} is not a plain decimal number; write digits with at most one point, such as 0.000001 "
+            "(no exponent, plus sign, blank, underscore or thousands separator)"
+        )
+    if len(value) > 80:
+        raise ValueError(f"a number of {len(value)} characters is too long; write fewer digits")
+    return Decimal(value)
+
+
+def exact(
+    digits: int, places: int, *, minimum: Decimal | None = None, above: Decimal | None = None
+) -> tuple[Any, Any, Any]:
+    """Return the parts of an Annotated exact number: how it is read, how it is written, what editors check."""
+    read = partial(plain_decimal, digits=digits, places=places, minimum=minimum, above=above)
+    schema = {"type": ["string", "number"], "pattern": rf"^-?[0-9]{{1,{digits}}}(\.[0-9]{{1,{places}}})?$"}
+    return (
+        BeforeValidator(read),
+        PlainSerializer(decimal_text, return_type=str, when_used="json"),
+        WithJsonSchema(schema),
+    )
+
+
+def decimal_text(number: Decimal) -> str:
+    """Return a Decimal as plain digits with as many decimals as it was written with, never with an exponent."""
+    return f"{number:f}"
+
+
+def _read_boolean(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    if value == "true":
+        return True
+    if value == "false":
+        return False
+    raise ValueError(f"{_shown(value)} is not a boolean; write true or false")
+
+
+def _read_whole(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not _WHOLE_NUMBER.fullmatch(value) or not value.isascii() or int(value) < 1:
+        raise ValueError(f"{_shown(value)} is not a whole number from 1 on; write 1, 2, 3 ...")
+    return int(value)
+
+
+def _read_name(value: object, what: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"a {what} name is text, not {_shown(value)}; write a plain identifier")
+    try:
+        return check_name(value, what)
+    except BadEvent as refused:
+        raise ValueError(refused.message) from None
+
+
+def _read_text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{_shown(value)} is not text; write one line of text")
+    # A folded or literal block of YAML ends with a newline that nobody meant.
+    text = unicodedata.normalize("NFC", value).strip()
+    if not text or len(text) > TEXT_CHARACTERS_MAX or _CONTROL.search(text.replace("\n", " ")):
+        raise ValueError(f"text must have 1 to {TEXT_CHARACTERS_MAX} characters and no control characters")
+    return text
+
+
+def _read_attribute_name(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"an attribute name is text, not {_shown(value)}")
+    try:
+        # The event's own rule decides, so that a declared attribute is always one that an event can carry.
+        encode_attributes({value: ""})
+    except BadEvent as refused:
+        raise ValueError(refused.message) from None
+    return value
+
+
+def read_attribute_value(value: object) -> str:
+    """Return the text that an attribute of an event is compared with, in NFC as events keep it. ValueError otherwise."""
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{_shown(value)} is not an attribute value; write text (quote it if it is null or empty)")
+    return unicodedata.normalize("NFC", value)
+
+
+def unique(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the values as they are; refuse each one that stands twice, at its place."""
+    repeated = [(at, value) for at, value in enumerate(values) if value in values[:at]]
+    if repeated:
+        refuse([((at,), f"{value!r} stands here twice; remove one") for at, value in repeated])
+    return values
+
+
+def name_of(what: str) -> tuple[Any, Any]:
+    """Return the parts of an Annotated name: 1 to 128 bytes of plain text, in NFC, as a usage event could carry it."""
+    reader: Callable[[object], str] = partial(_read_name, what=what)
+    return BeforeValidator(reader), WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 128})
+
+
+def _kind(value: object) -> str:
+    return {"list": "list", "dict": "mapping", "NoneType": "null"}.get(type(value).__name__, type(value).__name__)
+
+
+def _shown(value: object) -> str:
+    return repr(value[:60]) if isinstance(value, str) else f"a {_kind(value)}"
+
+
+Boolean = Annotated[bool, BeforeValidator(_read_boolean), WithJsonSchema({"type": "boolean"})]
+Whole = Annotated[int, BeforeValidator(_read_whole), WithJsonSchema({"type": "integer", "minimum": 1})]
+Text = Annotated[str, BeforeValidator(_read_text), WithJsonSchema({"type": "string", "maxLength": TEXT_CHARACTERS_MAX})]
+AttributeName = Annotated[str, BeforeValidator(_read_attribute_name)]
+MeterName = Annotated[str, *name_of("meter")]
+
+Aggregation = Literal["count", "sum", "max", "min", "last", "unique_count"]
+UNIQUE_COUNT: Final = "unique_count"
+
+
+class Meter(CatalogModel):
+    """What is counted and how. The quantity of a period is the aggregation of its usage events, in `unit`s."""
+
+    name: MeterName = Field(description="the name that usage events carry")
+    unit: Text = Field(default="unit", description="what one unit is called on paper")
+    aggregation: Aggregation = Field(default="sum", description="how the events of a period become one quantity")
+    attributes: Annotated[tuple[AttributeName, ...], AfterValidator(unique)] = Field(
+        default=(), description="attributes that prices may filter or group by"
+    )
+    unique_attribute: AttributeName | None = Field(
+        default=None, description="unique_count only: the attribute whose distinct values are counted"
+    )
+    negative_allowed: Boolean = Field(default=False, description="whether an event may take quantity away")
+    description: Text | None = Field(default=None, description="a sentence for the reader")
+
+    @model_validator(mode="after")
+    def _check_unique_attribute(self) -> Self:
+        counts_values = self.aggregation == UNIQUE_COUNT
+        if not counts_values and self.unique_attribute is not None:
+            refuse_at(
+                "unique_attribute",
+                message=f"only unique_count counts distinct values, and the aggregation is {self.aggregation}; "
+                "remove the key or write aggregation: unique_count",
+            )
+        if counts_values and self.unique_attribute is None:
+            if len(self.attributes) != 1:
+                refuse_at(
+                    message="unique_count must know which attribute it counts; write unique_attribute: <attribute> "
+                    "(it may be left out when exactly one attribute is declared)"
+                )
+            self.__dict__["unique_attribute"] = self.attributes[0]
+        if self.unique_attribute and self.attributes and self.unique_attribute not in self.attributes:
+            refuse_at(
+                "unique_attribute",
+                message=f"{self.unique_attribute!r} is not one of the declared attributes "
+                f"({', '.join(self.attributes)}); declare it there or correct the name",
+            )
+        return self
