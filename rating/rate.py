@@ -1,0 +1,159 @@
+"""Step 7, rate: from usage to charges, and from charges to what is to be booked now.
+
+Enters: an engine with the evidence of a snapshot, the terms of sale, and what earlier invoices booked.
+Leaves: the tables `charge` (exact, unrounded), `worth` (per line, rounded once) and worth minus booked, as the tables
+`invoice_line` and `line_charge`.
+Refuses: to treat anything specially. Progressive invoices, late events, duplicates found later and changed terms are
+all the one subtraction: worth(period, snapshot now) - booked(period). Money SQL has no division, no average, no rounding
+but the one macro; tiers, plans and periods are rows that are joined.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from metering.engine import open_engine, read_sql
+from metering.usage import aggregate, register
+from rating.errors import AmountOverflow
+from rating.terms import load_terms, usage_questions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
+    from decimal import Decimal
+
+    import duckdb
+    import pyarrow as pa
+
+    from rating.prices import UsagePrice
+    from rating.terms import BillingSpan, Terms
+
+CHARGE_STEPS = ("charge_flat", "charge_unit", "charge_graduated", "charge_volume", "charge_package")
+BOOKING_STEPS = ("charge_to_book", "line_to_book")
+# Tables of what was booked before, empty unless the caller registers rows: columns are those of the books.
+BOOKED_LINE_COLUMNS = (
+    "subscription_id", "period_start", "currency", "price_id", "group_key", "tenant_id", "account_id", "plan",
+    "plan_version", "price_type", "meter", "unit", "description", "period_end", "service_start", "service_end",
+    "quantity", "exact_amount", "amount",
+)  # fmt: skip
+
+
+@contextmanager
+def overflow_named(engine: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Turn an overflow of the engine into AmountOverflow, naming the largest quantity and where it was used."""
+    import duckdb
+
+    try:
+        yield
+    except (duckdb.OutOfRangeException, duckdb.ConversionException) as error:
+        raise AmountOverflow(_overflow_message(engine, error)) from error
+
+
+def rate(engine: duckdb.DuckDBPyConnection, terms: Terms, spans: Sequence[BillingSpan], as_of: datetime) -> None:
+    """Make `usage`, `charge` and `worth` for the billing spans. Idempotent.
+
+    `as_of` decides what is due, never what it is worth: fees in arrears and volume prices wait for the period's end.
+    Raises AmountOverflow where a sum or a product does not fit; nothing is booked then.
+    """
+    load_terms(engine, terms, spans)
+    with overflow_named(engine):
+        aggregate(engine, *usage_questions(terms, spans))
+        rate_usage(engine, as_of)
+
+
+def rate_usage(engine: duckdb.DuckDBPyConnection, as_of: datetime) -> None:
+    """Make `charge` and `worth` from the tables `usage`, `billing_span` and the terms."""
+    engine.execute(read_sql("rating", "rounding"))
+    engine.execute(read_sql("rating", "rated_usage"), {"as_of": as_of})
+    engine.execute(read_sql("rating", "charge"))
+    for step in CHARGE_STEPS:
+        statement = read_sql("rating", step)
+        engine.execute(statement, {"as_of": as_of} if "$as_of" in statement else None)
+    engine.execute(read_sql("rating", "worth"))
+
+
+def subtract_booked(
+    engine: duckdb.DuckDBPyConnection, booked_lines: pa.Table, booked_charges: pa.Table, close_id: str
+) -> None:
+    """Make `invoice_line` and `line_charge`: worth minus booked, in the order of paper. Pure: same tables, same rows."""
+    register(engine, "booked_line", booked_lines)
+    register(engine, "booked_charge", booked_charges)
+    with overflow_named(engine):
+        for step in BOOKING_STEPS:
+            engine.execute(read_sql("rating", step))
+        engine.execute(read_sql("rating", "invoice_line"), {"close_id": close_id})
+        engine.execute(read_sql("rating", "line_charge"))
+
+
+@dataclass(frozen=True, slots=True)
+class RatedCharge:
+    """One component: a quantity in a tier at a unit price (`unit`), or a fixed amount (`flat`). Exact, unrounded."""
+
+    tier: int
+    part: str
+    quantity: Decimal
+    unit_price: Decimal
+    exact_amount: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class RatedQuantity:
+    """What a quantity is worth under one price; `amount` is `exact_amount` rounded once to the currency's minor unit."""
+
+    quantity: Decimal
+    charges: tuple[RatedCharge, ...]
+    exact_amount: Decimal
+    amount: Decimal
+
+
+def rate_quantities(
+    prices: Sequence[UsagePrice], quantities: Sequence[Decimal], *, currency: str = "USD"
+) -> list[RatedQuantity]:
+    """Return what each quantity is worth under the price beside it, by the very SQL that rates invoices.
+
+    For previews, price pages and tests: no tenant, no period, no usage events. One engine for all of them.
+    """
+    from rating.preview import load_preview
+
+    engine = open_engine(threads=1)
+    try:
+        as_of = load_preview(engine, prices, quantities, currency)
+        with overflow_named(engine):
+            rate_usage(engine, as_of)
+        charges = engine.execute(
+            "SELECT span_id, tier, part, quantity, unit_price, exact_amount FROM charge ORDER BY ALL"
+        )
+        found: dict[int, list[RatedCharge]] = {}
+        for span_id, *charge in charges.fetchall():
+            found.setdefault(span_id, []).append(RatedCharge(*charge))
+        worth = engine.execute("SELECT quantity, exact_amount, amount FROM worth ORDER BY span_id").fetchall()
+    finally:
+        engine.close()
+    return [
+        RatedQuantity(quantity, tuple(found.get(number, [])), exact_amount, amount)
+        for number, (quantity, exact_amount, amount) in enumerate(worth)
+    ]
+
+
+def rate_quantity(price: UsagePrice, quantity: Decimal, *, currency: str = "USD") -> RatedQuantity:
+    """Return what one quantity is worth under one price, with its tiers. See rate_quantities."""
+    return rate_quantities([price], [quantity], currency=currency)[0]
+
+
+def _overflow_message(engine: duckdb.DuckDBPyConnection, error: Exception) -> str:
+    import duckdb
+
+    message = "an amount does not fit into 17 digits before the point; nothing was booked"
+    try:
+        row = engine.execute(
+            "SELECT billing_span.tenant_id, rated_usage.price_id, rated_usage.quantity FROM rated_usage"
+            " JOIN billing_span USING (span_id) ORDER BY rated_usage.quantity DESC LIMIT 1"
+        ).fetchone()
+    except duckdb.Error:
+        row = None
+    if row is not None:
+        tenant_id, price_id, quantity = row
+        message += f"; the largest quantity is {quantity} of tenant {tenant_id} under price {price_id}"
+    return f"{message}; look for a quantity or unit price in the wrong unit ({str(error).splitlines()[0]})"

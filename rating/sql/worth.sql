@@ -1,0 +1,36 @@
+-- What every line is worth now, all its usage so far together. One row per (span, price, group) that is due.
+-- `exact_amount` is the sum of the line's charges; `amount` is that sum rounded once, here and nowhere else.
+CREATE OR REPLACE TABLE worth AS
+WITH line AS (
+    SELECT span_id, price_id, group_key, quantity, event_count FROM rated_usage
+    UNION ALL
+    SELECT charge.span_id, charge.price_id, charge.group_key, charge.quantity, 0
+    FROM charge
+    JOIN billing_span USING (span_id)
+    JOIN price ON price.plan_key = billing_span.plan_key AND price.price_id = charge.price_id
+    WHERE price.price_type = 'flat'
+),
+summed AS (
+    SELECT span_id, price_id, group_key, sum(exact_amount) AS exact_amount
+    FROM charge
+    GROUP BY ALL
+)
+SELECT
+    billing_span.*,
+    price.price_id,
+    price.price_type,
+    price.position AS price_position,
+    price.meter,
+    price.unit,
+    price.description,
+    line.group_key,
+    line.event_count,
+    line.quantity,
+    coalesce(summed.exact_amount, 0)::DECIMAL(38, 21) AS exact_amount,
+    round_amount(coalesce(summed.exact_amount, 0)::DECIMAL(38, 21), currency.minor_per_major, currency.minor_unit) AS amount
+FROM line
+JOIN billing_span USING (span_id)
+JOIN price ON price.plan_key = billing_span.plan_key AND price.price_id = line.price_id
+JOIN currency ON currency.currency = billing_span.currency
+LEFT JOIN summed
+    ON summed.span_id = line.span_id AND summed.price_id = line.price_id AND summed.group_key = line.group_key

@@ -1,0 +1,310 @@
+"""The terms of sale, laid out as rows that SQL can join.
+
+Enters: the catalog's models (meters, plans, accounts, subscriptions) and the period asked for.
+Leaves: billing spans (one row per subscription and billing period), prices, tiers, packages, flat amounts, currencies,
+and the spans and selectors that usage is asked with.
+Refuses: to look at usage. The same catalog and period give the same rows, in the same order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from metering.periods import CALENDAR_ANCHOR, BillingCycle, Period, WallPeriod, zone
+from metering.usage import Selector, Span, register
+from rating.errors import NotFound
+from rating.iso4217 import minor_units
+from rating.plans import instant_of
+from rating.proration import share_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import duckdb
+
+    from metering.catalog import Meter
+    from rating.plans import Account, Plan, Subscription
+    from rating.prices import Price
+
+# An open end, far enough that no usage lies beyond it and near enough for every database.
+NEVER = datetime(2200, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class BillingSpan:
+    """One billing period of one subscription. `service` is the part of it in which the subscription ran.
+
+    `is_current`: the period is the one being invoiced; the others are here because they were invoiced before.
+    """
+
+    span_id: int
+    subscription_id: str
+    tenant_id: str
+    account_id: str
+    plan: str
+    plan_version: int
+    currency: str
+    period: Period
+    service: Period
+    is_current: bool
+
+    @property
+    def plan_key(self) -> str:
+        return plan_key(self.plan, self.plan_version)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a catalog says, looked up by key: one plan per (name, version), one meter per name."""
+
+    meters: Mapping[str, Meter]
+    plans: Mapping[str, Plan]
+    accounts: Mapping[str, Account]
+    subscriptions: Sequence[Subscription]
+
+    @classmethod
+    def of(
+        cls,
+        meters: Iterable[Meter],
+        plans: Iterable[Plan],
+        accounts: Iterable[Account],
+        subscriptions: Iterable[Subscription],
+    ) -> Terms:
+        return cls(
+            meters={meter.name: meter for meter in meters},
+            plans={plan_key(plan.name, plan.version): plan for plan in plans},
+            accounts={account.id: account for account in accounts},
+            subscriptions=sorted(subscriptions, key=lambda subscription: subscription.id),
+        )
+
+    def payer_by_tenant(self) -> dict[str, str]:
+        """Return the billing account of each tenant that an account lists."""
+        return {tenant: account.id for account in self.accounts.values() for tenant in account.tenants}
+
+    def plan_of(self, subscription: Subscription) -> Plan:
+        try:
+            return self.plans[plan_key(subscription.plan, subscription.version)]
+        except KeyError:
+            raise NotFound(
+                f"subscription {subscription.id} is on plan {subscription.plan} version {subscription.version}, "
+                "which the catalog does not hold; add the plan version and apply"
+            ) from None
+
+
+def plan_key(name: str, version: int) -> str:
+    """Return the key of a plan version, `pro/3`."""
+    return f"{name}/{version}"
+
+
+def service_of(subscription: Subscription, plan: Plan) -> Period:
+    """Return when a subscription runs, [from, to); plain dates are midnights in the plan's time zone."""
+    timezone = plan.billing_period.timezone
+    start = instant_of(subscription.starts_at, timezone)
+    end = NEVER if subscription.ends_at is None else instant_of(subscription.ends_at, timezone)
+    return Period(start, end)
+
+
+def cycle_of(subscription: Subscription, plan: Plan) -> BillingCycle:
+    """Return the billing periods of a subscription: by the calendar, or around its own start (or a date the plan names)."""
+    terms = plan.billing_period
+    if terms.anchor == "calendar":
+        anchor = CALENDAR_ANCHOR
+    elif terms.anchor == "subscription":
+        start = service_of(subscription, plan).start
+        anchor = start.astimezone(zone(terms.timezone)).replace(tzinfo=None)
+    else:
+        anchor = datetime.combine(terms.anchor, datetime.min.time())
+    return BillingCycle(terms.every, anchor, terms.timezone)
+
+
+def billing_spans(terms: Terms, current: WallPeriod | None, earlier: Sequence[WallPeriod] = ()) -> list[BillingSpan]:
+    """Return the billing spans of a close: those that end in the period invoiced, and those of periods closed before.
+
+    A billing period belongs to the month in which its last instant lies, in the plan's zone: a period from 15 September
+    to 15 October belongs to October.
+    """
+    payers = terms.payer_by_tenant()
+    spans: list[BillingSpan] = []
+    for subscription in terms.subscriptions:
+        plan = terms.plan_of(subscription)
+        service = service_of(subscription, plan)
+        cycle = cycle_of(subscription, plan)
+        for period, is_current in _periods_asked(cycle, current, earlier).items():
+            start, end = max(period.start, service.start), min(period.end, service.end)
+            if start >= end:
+                continue
+            spans.append(
+                BillingSpan(
+                    span_id=len(spans),
+                    subscription_id=subscription.id,
+                    tenant_id=subscription.tenant,
+                    account_id=subscription.account or payers[subscription.tenant],
+                    plan=plan.name,
+                    plan_version=plan.version,
+                    currency=plan.currency,
+                    period=period,
+                    service=Period(start, end),
+                    is_current=is_current,
+                )
+            )
+    return spans
+
+
+def usage_questions(terms: Terms, spans: Iterable[BillingSpan]) -> tuple[list[Span], list[Selector]]:
+    """Return what to ask usage for: every billing span, and every metered price of every plan as a selector."""
+    asked = [Span(span.span_id, span.tenant_id, span.plan_key, span.service.start, span.service.end) for span in spans]
+    used_plans = {span.selector_set for span in asked}
+    selectors = [
+        selector_of(key, price, terms.meters[price.meter])
+        for key, plan in sorted(terms.plans.items())
+        if key in used_plans
+        for price in plan.prices
+        if price.type != "flat"
+    ]
+    return asked, selectors
+
+
+def selector_of(key: str, price: Any, meter: Meter) -> Selector:
+    """Return the question that a metered price asks of usage."""
+    return Selector(
+        selector_set=key,
+        selector_id=price.id,
+        meter=meter.name,
+        aggregation=meter.aggregation,
+        unique_attribute=meter.unique_attribute,
+        where=tuple(sorted(price.where.items())),
+        by=tuple(sorted(price.by)),
+    )
+
+
+def load_terms(engine: duckdb.DuckDBPyConnection, terms: Terms, spans: Sequence[BillingSpan]) -> None:
+    """Make the tables billing_span, price, price_tier, price_package, flat_amount and currency in the engine."""
+    _load_spans(engine, spans)
+    used = {span.plan_key: terms.plans[span.plan_key] for span in spans}
+    rows = [(key, position, price) for key, plan in sorted(used.items()) for position, price in enumerate(plan.prices)]
+    _load_table(engine, "price", _PRICE_COLUMNS, [_price_row(terms, *row) for row in rows])
+    _load_table(
+        engine, "price_tier", _TIER_COLUMNS, [tier for key, _, price in rows for tier in _tier_rows(key, price)]
+    )
+    packages = [
+        (key, price.id, price.package_size, price.package_price) for key, _, price in rows if price.type == "package"
+    ]
+    _load_table(engine, "price_package", _PACKAGE_COLUMNS, packages)
+    _load_table(engine, "flat_amount", _FLAT_COLUMNS, _flat_rows(rows, spans))
+    currencies = sorted({plan.currency for plan in used.values()})
+    _load_table(engine, "currency", _CURRENCY_COLUMNS, [_currency_row(currency) for currency in currencies])
+
+
+_PRICE_COLUMNS = {
+    "plan_key": "text", "price_id": "text", "price_type": "text", "position": "int",
+    "meter": "text", "unit": "text", "description": "text", "due": "text",
+}  # fmt: skip
+_TIER_COLUMNS = {
+    "plan_key": "text", "price_id": "text", "tier": "int", "lower_bound": "quantity", "upper_bound": "quantity",
+    "unit_price": "price", "flat_amount": "price",
+}  # fmt: skip
+_PACKAGE_COLUMNS = {"plan_key": "text", "price_id": "text", "package_size": "quantity", "package_price": "price"}
+_FLAT_COLUMNS = {
+    "plan_key": "text", "price_id": "text", "service_us": "int", "period_us": "int", "amount": "price",
+    "exact_amount": "exact",
+}  # fmt: skip
+_CURRENCY_COLUMNS = {"currency": "text", "minor_per_major": "factor", "minor_unit": "price"}
+
+
+def _price_row(terms: Terms, key: str, position: int, price: Price) -> tuple[object, ...]:
+    if price.type == "flat":
+        due = "start" if price.when == "in_advance" else "end"
+        return key, price.id, price.type, position, None, None, price.description or price.id, due
+    # A price whose worth can fall as usage grows is booked when the period is over; the others at any cut.
+    due = "end" if price.type == "volume" else "any"
+    unit = terms.meters[price.meter].unit
+    return key, price.id, price.type, position, price.meter, unit, price.description or price.id, due
+
+
+def _tier_rows(key: str, price: Price) -> list[tuple[object, ...]]:
+    if price.type == "unit":
+        return [(key, price.id, 1, Decimal(0), None, price.unit_price, Decimal(0))]
+    if price.type not in {"graduated", "volume"}:
+        return []
+    lower = Decimal(0)
+    rows: list[tuple[object, ...]] = []
+    for number, tier in enumerate(price.tiers, start=1):
+        rows.append((key, price.id, number, lower, tier.up_to, tier.unit_price, tier.flat_amount))
+        lower = tier.up_to if tier.up_to is not None else lower
+    return rows
+
+
+def _flat_rows(rows: list[tuple[str, int, Price]], spans: Sequence[BillingSpan]) -> list[tuple[object, ...]]:
+    # One row per distinct share, not per subscription: most service periods are whole.
+    lengths = {
+        (span.plan_key, (span.service.end - span.service.start) // _MICROSECOND,
+         (span.period.end - span.period.start) // _MICROSECOND)
+        for span in spans
+    }  # fmt: skip
+    return [
+        (key, price.id, service_us, period_us, price.amount,
+         share_of(price.amount, service_us if price.prorate else period_us, period_us))
+        for key, _, price in rows
+        if price.type == "flat"
+        for span_key, service_us, period_us in sorted(lengths)
+        if span_key == key
+    ]  # fmt: skip
+
+
+def _currency_row(currency: str) -> tuple[object, ...]:
+    digits = minor_units(currency)
+    return currency, Decimal(10) ** digits, Decimal(1).scaleb(-digits)
+
+
+def _load_spans(engine: duckdb.DuckDBPyConnection, spans: Sequence[BillingSpan]) -> None:
+    columns = {
+        "span_id": "int", "subscription_id": "text", "tenant_id": "text", "account_id": "text", "plan": "text",
+        "plan_version": "int", "plan_key": "text", "currency": "text", "period_start": "instant",
+        "period_end": "instant", "service_start": "instant", "service_end": "instant", "is_current": "bool",
+    }  # fmt: skip
+    rows = [
+        (
+            span.span_id, span.subscription_id, span.tenant_id, span.account_id, span.plan, span.plan_version,
+            span.plan_key, span.currency, span.period.start, span.period.end, span.service.start, span.service.end,
+            span.is_current,
+        )
+        for span in spans
+    ]  # fmt: skip
+    _load_table(engine, "billing_span", columns, rows)
+
+
+def _load_table(
+    engine: duckdb.DuckDBPyConnection, name: str, columns: Mapping[str, str], rows: Sequence[Sequence[object]]
+) -> None:
+    import pyarrow as pa
+
+    types = {
+        "text": pa.string(),
+        "int": pa.int64(),
+        "bool": pa.bool_(),
+        "instant": pa.timestamp("us", tz="UTC"),
+        "quantity": pa.decimal128(38, 9),
+        "price": pa.decimal128(24, 12),
+        "factor": pa.decimal128(18, 0),
+        "exact": pa.decimal128(38, 21),
+        "amount": pa.decimal128(38, 12),
+    }
+    values = list(zip(*rows, strict=True)) if rows else [()] * len(columns)
+    arrays = {
+        column: pa.array(list(column_values), types[kind])
+        for (column, kind), column_values in zip(columns.items(), values, strict=True)
+    }
+    register(engine, name, pa.table(arrays))
+
+
+def _periods_asked(
+    cycle: BillingCycle, current: WallPeriod | None, earlier: Sequence[WallPeriod]
+) -> dict[Period, bool]:
+    asked = {period: False for wall in earlier for period in cycle.periods_ending_in(wall.in_zone(cycle.timezone))}
+    if current is not None:
+        asked |= dict.fromkeys(cycle.periods_ending_in(current.in_zone(cycle.timezone)), True)
+    return asked
