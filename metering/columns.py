@@ -14,14 +14,11 @@ from sqlalchemy import Numeric, String
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.types import TypeDecorator
 
+from metering.numbers import plain
+
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
     from sqlalchemy.types import TypeEngine
-
-
-def plain(number: Decimal) -> str:
-    """Return a decimal without exponent, `-0.00` as `0.00`; every digit that is there stays."""
-    return f"{number if number else abs(number):f}"
 
 
 class ExactDecimal(TypeDecorator[Decimal]):

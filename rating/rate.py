@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from rating.terms import BillingSpan, Terms
 
 CHARGE_STEPS = ("charge_flat", "charge_unit", "charge_graduated", "charge_volume", "charge_package")
-BOOKING_STEPS = ("charge_to_book", "line_to_book")
-# Tables of what was booked before, empty unless the caller registers rows: columns are those of the books.
+BOOKING_STEPS = ("booked_line", "booked_charge", "charge_to_book", "line_to_book")
+# What was booked before, line by line, in the columns of the books; the first five are the key of a line.
 BOOKED_LINE_COLUMNS = (
     "subscription_id", "period_start", "currency", "price_id", "group_key", "tenant_id", "account_id", "plan",
     "plan_version", "price_type", "meter", "unit", "description", "period_end", "service_start", "service_end",
@@ -78,8 +78,8 @@ def subtract_booked(
     engine: duckdb.DuckDBPyConnection, booked_lines: pa.Table, booked_charges: pa.Table, close_id: str
 ) -> None:
     """Make `invoice_line` and `line_charge`: worth minus booked, in the order of paper. Pure: same tables, same rows."""
-    register(engine, "booked_line", booked_lines)
-    register(engine, "booked_charge", booked_charges)
+    register(engine, "booked_line_row", booked_lines)
+    register(engine, "booked_charge_row", booked_charges)
     with overflow_named(engine):
         for step in BOOKING_STEPS:
             engine.execute(read_sql("rating", step))

@@ -1,0 +1,157 @@
+"""The decision that a period is worth what it is worth now: its snapshot, its catalog, its instant.
+
+Enters: the period asked for and the state of the books. Leaves: a Close, inserted if absent and then read back, so that
+of two schedulers both use the same one.
+Refuses: locks. What follows from a close is a pure function of it and of the closes before it (`position`).
+
+A period may be closed more than once only while it is still open: each such cut (sequence 1, 2, ...) is a progressive
+invoice. The cut that saw the period's end is complete; after it the period is never cut again, and what is found later
+is booked as corrections by the closes of later periods.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, delete, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from metering.books import snapshots
+from metering.periods import WallPeriod
+from metering.usage import Snapshot
+from rating.books import closes, number_series
+
+if TYPE_CHECKING:
+    from sqlalchemy import Table
+
+DRAFT_SEQUENCE = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """One row of the books' `closes`, with its snapshot."""
+
+    close_id: str
+    period_start: datetime
+    period_end: datetime
+    sequence: int
+    position: int
+    as_of: datetime
+    is_complete: bool
+    snapshot: Snapshot
+    catalog_revision: int
+    invoices_made: bool
+
+    @property
+    def wall(self) -> WallPeriod:
+        """The period as local time, to be read in each plan's own zone."""
+        return WallPeriod(self.period_start.replace(tzinfo=None), self.period_end.replace(tzinfo=None))
+
+    @staticmethod
+    def bounds(wall: WallPeriod) -> tuple[datetime, datetime]:
+        """Return how a wall period stands in the books: its local times, written as if they were UTC."""
+        return wall.start.replace(tzinfo=UTC), wall.end.replace(tzinfo=UTC)
+
+    @property
+    def is_draft(self) -> bool:
+        return self.sequence == DRAFT_SEQUENCE
+
+
+def close_id_of(wall: WallPeriod, sequence: int) -> str:
+    """Return the id of a close: the same for whoever closes the same period the same number of times."""
+    text = f"{wall.start.isoformat()}/{wall.end.isoformat()}/{sequence}"
+    return "close-" + hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def insert_close(
+    connection: Connection,
+    wall: WallPeriod,
+    sequence: int,
+    *,
+    as_of: datetime,
+    is_complete: bool,
+    snapshot: Snapshot,
+    catalog_revision: int,
+) -> Close:
+    """Insert a close if absent and return the one that is there, ours or another's. A draft replaces the last draft."""
+    close_id = close_id_of(wall, sequence)
+    insert_if_absent(
+        connection,
+        snapshots,
+        {"snapshot_id": snapshot.snapshot_id, "cut": snapshot.to_json(), "taken_at": as_of},
+    )
+    if sequence == DRAFT_SEQUENCE:
+        connection.execute(delete(closes).where(closes.c.close_id == close_id))
+        position = (connection.scalar(select(func.max(closes.c.position)).where(closes.c.sequence > 0)) or 0) + 1
+    elif (there := read_close(connection, close_id)) is not None:
+        return there
+    else:
+        position = next_number(connection, "close")
+    period_start, period_end = Close.bounds(wall)
+    row = {
+        "close_id": close_id,
+        "period_start": period_start,
+        "period_end": period_end,
+        "sequence": sequence,
+        "position": position,
+        "as_of": as_of,
+        "is_complete": is_complete,
+        "snapshot_id": snapshot.snapshot_id,
+        "catalog_revision": catalog_revision,
+        "invoices_made": False,
+    }
+    insert_if_absent(connection, closes, row)
+    there = read_close(connection, close_id)
+    if there is None:
+        raise LookupError(f"close {close_id} vanished within its own transaction")
+    return there
+
+
+def read_close(connection: Connection, close_id: str) -> Close | None:
+    """Return a close by id, or None."""
+    found = read_closes(connection, close_id=close_id)
+    return found[0] if found else None
+
+
+def read_closes(connection: Connection, *, close_id: str | None = None, wall: WallPeriod | None = None) -> list[Close]:
+    """Return closes in the order of their positions, drafts included; all, one, or those of a period."""
+    query = select(closes, snapshots.c.cut).join(snapshots, snapshots.c.snapshot_id == closes.c.snapshot_id)
+    if close_id is not None:
+        query = query.where(closes.c.close_id == close_id)
+    if wall is not None:
+        start, end = Close.bounds(wall)
+        query = query.where(closes.c.period_start == start, closes.c.period_end == end)
+    rows = connection.execute(query.order_by(closes.c.position, closes.c.sequence)).mappings()
+    return [
+        Close(
+            close_id=row["close_id"],
+            period_start=row["period_start"],
+            period_end=row["period_end"],
+            sequence=row["sequence"],
+            position=row["position"],
+            as_of=row["as_of"],
+            is_complete=row["is_complete"],
+            snapshot=Snapshot.from_json(row["cut"]),
+            catalog_revision=row["catalog_revision"],
+            invoices_made=row["invoices_made"],
+        )
+        for row in rows
+    ]
+
+
+def next_number(connection: Connection, series: str, count: int = 1) -> int:
+    """Take `count` numbers of a gapless series and return the first. The row stays locked until the transaction ends."""
+    insert_if_absent(connection, number_series, {"series": series, "last_number": 0})
+    query = select(number_series.c.last_number).where(number_series.c.series == series).with_for_update()
+    last: int = connection.execute(query).scalar_one()
+    connection.execute(number_series.update().where(number_series.c.series == series).values(last_number=last + count))
+    return last + 1
+
+
+def insert_if_absent(connection: Connection, table: Table, row: dict[str, object]) -> None:
+    """Insert a row unless its key is there already. Says nothing of which happened: read back and use what is there."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    connection.execute(dialect.insert(table).values(row).on_conflict_do_nothing())

@@ -1,0 +1,217 @@
+"""The books of invoices: what was booked, and the one place that books.
+
+Enters: invoices of a close. Leaves: rows, in one transaction, with gapless numbers; and what was booked, as tables.
+Refuses: to book a close twice, and to change a final invoice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from metering.periods import WallPeriod
+from rating.books import charges, closes, invoice_lines, invoices
+from rating.close import Close, next_number, read_close
+from rating.errors import InvariantViolated, NotFound
+from rating.invoice import LINE_COLUMNS, Charge, Invoice, InvoiceLine, content_hash
+from rating.rate import BOOKED_LINE_COLUMNS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+
+    import pyarrow as pa
+
+SERIES = "INV"
+_BATCH = 10_000
+
+
+def book_invoices(connection: Connection, close: Close, made: Sequence[Invoice]) -> list[Invoice]:
+    """Book the final invoices of a close, numbered without gaps, and mark the close as made. Idempotent.
+
+    The caller's transaction makes it all or nothing. Whoever comes second finds the close made and changes nothing.
+    """
+    there = read_close(connection, close.close_id)
+    if there is None:
+        raise NotFound(f"close {close.close_id} is not in the books", close_id=close.close_id)
+    if there.invoices_made:
+        return read_invoices(connection, close_id=close.close_id)
+    _delete_drafts(connection, close)
+    first = next_number(connection, SERIES, len(made)) if made else 0
+    numbered = [
+        replace(invoice, status="final", number=f"{SERIES}-{number:08}") for number, invoice in enumerate(made, first)
+    ]
+    _insert(connection, numbered)
+    connection.execute(update(closes).where(closes.c.close_id == close.close_id).values(invoices_made=True))
+    return numbered
+
+
+def keep_drafts(connection: Connection, close: Close, made: Sequence[Invoice]) -> None:
+    """Keep the drafts of a close in place of earlier drafts of its period. Drafts book nothing."""
+    _delete_drafts(connection, close, keep_close=True)
+    _insert(connection, made)
+    connection.execute(update(closes).where(closes.c.close_id == close.close_id).values(invoices_made=True))
+
+
+def read_invoices(
+    connection: Connection,
+    *,
+    invoice_id: str | None = None,
+    close_id: str | None = None,
+    wall: WallPeriod | None = None,
+) -> list[Invoice]:
+    """Return invoices with lines and charges: all, one, those of a close, or those of a period. By number, drafts last."""
+    chosen = select(invoices)
+    if invoice_id is not None:
+        chosen = chosen.where(invoices.c.invoice_id == invoice_id)
+    if close_id is not None:
+        chosen = chosen.where(invoices.c.close_id == close_id)
+    if wall is not None:
+        start, end = Close.bounds(wall)
+        chosen = chosen.where(invoices.c.period_start == start, invoices.c.period_end == end)
+    heads = connection.execute(chosen).mappings().all()
+    ids = chosen.with_only_columns(invoices.c.invoice_id)
+    lines = _lines_of(connection, ids)
+    found = [
+        Invoice(
+            **{name: head[name] for name in Invoice.__slots__ if name != "lines"},
+            lines=tuple(lines.get(head["invoice_id"], ())),
+        )
+        for head in heads
+    ]
+    return sorted(found, key=lambda invoice: (invoice.number is None, invoice.number or "", invoice.account_id))
+
+
+def invoice_of_line(connection: Connection, line_id: str) -> tuple[Invoice, InvoiceLine]:
+    """Return a line and its invoice. Raises NotFound."""
+    invoice_id = connection.scalar(select(invoice_lines.c.invoice_id).where(invoice_lines.c.line_id == line_id))
+    if invoice_id is None:
+        raise NotFound(f"no invoice has a line {line_id}; `tallybook invoices` lists the lines", line_id=line_id)
+    invoice = read_invoices(connection, invoice_id=invoice_id)[0]
+    return invoice, next(line for line in invoice.lines if line.line_id == line_id)
+
+
+def booked_before(connection: Connection, position: int, since: datetime) -> tuple[pa.Table, pa.Table]:
+    """Return what final invoices of closes before `position` booked for billing periods that begin at `since` or later.
+
+    Two tables, one row per booking of a line and of a charge, in the columns that `rating.rate` subtracts.
+    """
+    final = (closes.c.position < position) & (invoices.c.status == "final") & (invoice_lines.c.period_start >= since)
+    joined = invoice_lines.join(invoices, invoices.c.invoice_id == invoice_lines.c.invoice_id).join(
+        closes, closes.c.close_id == invoices.c.close_id
+    )
+    line_columns = [
+        invoices.c.account_id if name == "account_id" else invoice_lines.c[name] for name in BOOKED_LINE_COLUMNS
+    ]
+    lines = connection.execute(
+        select(*line_columns, closes.c.position.label("booking")).select_from(joined).where(final)
+    )
+    keys = [invoice_lines.c[name] for name in BOOKED_LINE_COLUMNS[:5]]
+    parts = [charges.c[name] for name in ("tier", "part", "unit_price", "quantity", "exact_amount")]
+    parted = connection.execute(
+        select(*keys, *parts)
+        .select_from(joined.join(charges, charges.c.line_id == invoice_lines.c.line_id))
+        .where(final)
+    )
+    return _table(lines.all(), (*BOOKED_LINE_COLUMNS, "booking")), _table(
+        parted.all(), (*BOOKED_LINE_COLUMNS[:5], "tier", "part", "unit_price", "quantity", "exact_amount")
+    )
+
+
+def _insert(connection: Connection, made: Sequence[Invoice]) -> None:
+    heads = [
+        {
+            **{name: getattr(invoice, name) for name in Invoice.__slots__ if name != "lines"},
+            "series": SERIES if invoice.number else "draft",
+            "content_hash": content_hash(invoice),
+        }
+        for invoice in made
+    ]
+    lines = [
+        {**{name: getattr(line, name) for name in LINE_COLUMNS}, "invoice_id": invoice.invoice_id}
+        for invoice in made
+        for line in invoice.lines
+    ]
+    parts = [
+        {
+            **{name: getattr(charge, name) for name in Charge.__slots__},
+            "line_id": line.line_id,
+            "position": position,
+        }
+        for invoice in made
+        for line in invoice.lines
+        for position, charge in enumerate(line.charges, start=1)
+    ]
+    for table, rows in ((invoices, heads), (invoice_lines, lines), (charges, parts)):
+        for at in range(0, len(rows), _BATCH):
+            connection.execute(insert(table), rows[at : at + _BATCH])
+
+
+def _delete_drafts(connection: Connection, close: Close, *, keep_close: bool = False) -> None:
+    drafts = select(invoices.c.invoice_id).where(
+        invoices.c.status == "draft",
+        invoices.c.period_start == close.period_start,
+        invoices.c.period_end == close.period_end,
+    )
+    lines = select(invoice_lines.c.line_id).where(invoice_lines.c.invoice_id.in_(drafts))
+    connection.execute(delete(charges).where(charges.c.line_id.in_(lines)))
+    connection.execute(delete(invoice_lines).where(invoice_lines.c.invoice_id.in_(drafts)))
+    connection.execute(delete(invoices).where(invoices.c.invoice_id.in_(drafts)))
+    if not keep_close:
+        connection.execute(
+            delete(closes).where(
+                closes.c.sequence == 0,
+                closes.c.period_start == close.period_start,
+                closes.c.period_end == close.period_end,
+            )
+        )
+
+
+def _lines_of(connection: Connection, ids: Any) -> dict[str, list[InvoiceLine]]:
+    parts: dict[str, list[Charge]] = {}
+    line_ids = select(invoice_lines.c.line_id).where(invoice_lines.c.invoice_id.in_(ids))
+    for row in connection.execute(
+        select(charges).where(charges.c.line_id.in_(line_ids)).order_by(charges.c.line_id, charges.c.position)
+    ).mappings():
+        parts.setdefault(row["line_id"], []).append(Charge(**{name: row[name] for name in Charge.__slots__}))
+    lines: dict[str, list[InvoiceLine]] = {}
+    for row in connection.execute(
+        select(invoice_lines).where(invoice_lines.c.invoice_id.in_(ids)).order_by(invoice_lines.c.position)
+    ).mappings():
+        line = InvoiceLine(**{name: row[name] for name in LINE_COLUMNS}, charges=tuple(parts.get(row["line_id"], ())))
+        lines.setdefault(row["invoice_id"], []).append(line)
+    return lines
+
+
+def _table(rows: Iterable[Any], columns: Sequence[str]) -> pa.Table:
+    import pyarrow as pa
+
+    types = {
+        "plan_version": pa.int64(),
+        "tier": pa.int32(),
+        "booking": pa.int64(),
+        "quantity": pa.decimal128(38, 9),
+        "unit_price": pa.decimal128(24, 12),
+        "exact_amount": pa.decimal128(38, 21),
+        "amount": pa.decimal128(38, 12),
+        **dict.fromkeys(("period_start", "period_end", "service_start", "service_end"), pa.timestamp("us", tz="UTC")),
+    }
+    values = list(zip(*rows, strict=True)) or [()] * len(columns)
+    return pa.table(
+        {
+            name: pa.array(list(column), types.get(name, pa.string()))
+            for name, column in zip(columns, values, strict=True)
+        }
+    )
+
+
+def check_document(invoice: Invoice, expected_hash: str) -> None:
+    """Raise InvariantViolated unless the stored rows of an invoice still give the document they were booked with."""
+    if content_hash(invoice) != expected_hash:
+        raise InvariantViolated(
+            f"invoice {invoice.number or invoice.invoice_id} was changed after it was booked: its rows give another "
+            "content hash; restore the books from a backup",
+            invoice_id=invoice.invoice_id,
+        )

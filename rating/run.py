@@ -1,0 +1,125 @@
+"""One close, from evidence to invoices: the pure function that invoicing, drafts and verification share.
+
+Enters: a close, the catalog at its revision, the data files of the lake, and what earlier closes booked.
+Leaves: the invoices of the close, unnumbered.
+Refuses: to read a clock or anything newer than the close pins. Run it today or in ten years: the same bytes.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from metering.usage import open_evidence
+from rating.close import Close, read_closes
+from rating.invoice import Invoice, document, make_invoices
+from rating.ledger import booked_before, read_invoices
+from rating.rate import rate, subtract_booked
+from rating.terms import BillingSpan, Terms, billing_spans
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import duckdb
+    from sqlalchemy import Connection
+
+    from metering.periods import WallPeriod
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """The verdict on one invoice: recomputed from what it pins and compared byte for byte."""
+
+    invoice_id: str
+    number: str | None
+    matches: bool
+    difference: str
+
+
+def earlier_periods(connection: Connection, close: Close) -> list[WallPeriod]:
+    """Return the periods of earlier closes; all of their billing periods are rated again. No event is too late."""
+    walls = (
+        earlier.wall
+        for earlier in read_closes(connection)
+        if not earlier.is_draft and earlier.position < close.position
+    )
+    return sorted(set(walls) - {close.wall}, key=lambda wall: (wall.start, wall.end))
+
+
+def spans_of(connection: Connection, close: Close, terms: Terms) -> list[BillingSpan]:
+    """Return the billing spans that a close rates: those of its own period and those of periods closed before.
+
+    A draft of a period that is complete already shows only what is waiting as corrections.
+    """
+    earlier = earlier_periods(connection, close)
+    is_waiting = close.is_draft and any(
+        other.is_complete and not other.is_draft for other in read_closes(connection, wall=close.wall)
+    )
+    if is_waiting:
+        return billing_spans(terms, None, [*earlier, close.wall])
+    return billing_spans(terms, close.wall, earlier)
+
+
+@contextmanager
+def rated(
+    connection: Connection, close: Close, terms: Terms, files: Sequence[str]
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open an engine in which a close is rated: usage, charge, worth, invoice_line, line_charge. Closed at the end."""
+    spans = spans_of(connection, close, terms)
+    since = min((span.period.start for span in spans), default=close.period_start)
+    booked_lines, booked_charges = booked_before(connection, close.position, since)
+    engine = open_evidence(files, close.snapshot)
+    try:
+        rate(engine, terms, spans, close.as_of)
+        subtract_booked(engine, booked_lines, booked_charges, close.close_id)
+        yield engine
+    finally:
+        engine.close()
+
+
+def invoices_of(connection: Connection, close: Close, terms: Terms, files: Sequence[str]) -> list[Invoice]:
+    """Return the invoices of a close, unnumbered, by account and currency. Raises AmountOverflow; changes nothing."""
+    with rated(connection, close, terms, files) as engine:
+        return make_invoices(engine, close, "draft" if close.is_draft else "final")
+
+
+def verify_close(connection: Connection, close: Close, terms: Terms, files: Sequence[str]) -> list[Verified]:
+    """Recompute the invoices of a close from what it pins and compare them byte for byte with the books.
+
+    One row per invoice, booked or recomputed; an invoice that only one side has does not match.
+    """
+    booked = {invoice.invoice_id: invoice for invoice in read_invoices(connection, close_id=close.close_id)}
+    again = {invoice.invoice_id: invoice for invoice in invoices_of(connection, close, terms, files)}
+    return [
+        _compare(invoice_id, booked.get(invoice_id), again.get(invoice_id))
+        for invoice_id in sorted(booked.keys() | again.keys())
+    ]
+
+
+def _compare(invoice_id: str, booked: Invoice | None, again: Invoice | None) -> Verified:
+    if booked is None or again is None:
+        there = booked or again
+        number = there.number if there else None
+        side = "only in the books" if again is None else "only in the recomputation"
+        return Verified(invoice_id, number, False, side)
+    if document(booked) == document(again):
+        return Verified(invoice_id, booked.number, True, "")
+    return Verified(invoice_id, booked.number, False, _first_difference(booked, again))
+
+
+def _first_difference(booked: Invoice, again: Invoice) -> str:
+    for name in ("total", "currency", "account_id", "snapshot_id", "catalog_revision", "issued_at"):
+        if getattr(booked, name) != getattr(again, name):
+            return f"{name}: {getattr(booked, name)} in the books, {getattr(again, name)} recomputed"
+    lines = {line.line_id: line for line in again.lines}
+    for line in booked.lines:
+        other = lines.get(line.line_id)
+        if other is None:
+            return f"line {line.line_id} ({line.tenant_id}, {line.price_id}) is only in the books"
+        if other != line:
+            return (
+                f"line {line.line_id} ({line.tenant_id}, {line.price_id}): {line.amount} {line.currency} in the books, "
+                f"{other.amount} recomputed, from quantities {line.cumulative_quantity} and {other.cumulative_quantity}"
+            )
+    return "lines or their order differ"
