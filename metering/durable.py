@@ -62,10 +62,10 @@ def settle_file(path: Path) -> None:
 
 
 def make_folder(folder: Path, root: Path) -> list[Path]:
-    """Create a folder below `root`; return the folders whose entries are new and need an fsync, `root`'s parent included."""
-    changed = [folder]
-    while not folder.exists() and folder != root.parent:
-        folder = folder.parent
-        changed.append(folder)
-    changed[0].mkdir(parents=True, exist_ok=True)
-    return changed
+    """Create a folder below `root`; return it and all folders up to `root`'s parent, for the caller to fsync.
+
+    All of them, also those that exist: whoever created one may have died before its fsync.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    above = [parent for parent in folder.parents if parent == root or root in parent.parents]
+    return [folder, *above, root.parent]
