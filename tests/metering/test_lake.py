@@ -313,17 +313,21 @@ def test_a_file_of_another_program_is_refused(tmp_path: Path) -> None:
 
 def test_cut_equals_transaction_versions_across_checkpoints_and_log_clean_up(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
-    for segment in range(1, 53):
-        lake.append([segment_batch("a", segment, rows=1), segment_batch(f"p{segment}", segment, rows=0)])
+    lake.append([segment_batch("a", 1, rows=1), *(segment_batch(f"p{n}", n, rows=0) for n in range(1, 20))])
+    lake.append([segment_batch("a", 2, rows=1)])
     lake.compact()
-    for segment in range(53, 106):
-        lake.append([segment_batch("a", segment, rows=1)])
+    table = lake._events
+    for segment in range(3, 103):
+        # Straight into one table: a hundred commits, without those of the other two.
+        table.commit(table.open_or_create(), [], {"a": segment})
+    lake.append([segment_batch("a", 103, rows=1)])
+    lake.append([segment_batch("a", 104, rows=1)])
     assert list((tmp_path / "usage_events" / "_delta_log").glob("*.checkpoint.parquet"))
 
     handle = DeltaTable(tmp_path / "usage_events")
-    expected = {name: handle.transaction_version(name) for name in ["a", *(f"p{n}" for n in range(1, 53))]}
+    expected = {name: handle.transaction_version(name) for name in ["a", *(f"p{n}" for n in range(1, 20))]}
     assert lake.cut() == expected
-    assert lake.last_segment("a") == 105
+    assert lake.last_segment("a") == 104
 
 
 def test_a_panic_of_the_engine_is_retryable(tmp_path: Path) -> None:
