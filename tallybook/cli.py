@@ -1,0 +1,347 @@
+"""The command line: the steps of the data's way, one command each.
+
+Enters: words of an operator. Leaves: data on stdout (tables, or with --json one JSON document), progress and sentences on
+stderr, and an exit code: 0 done, 1 a break or finding, 2 bad input or usage (nothing changed), 3 our fault.
+Refuses: to compute anything. Every command is one call of `tallybook.Workspace`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from metering.clock import iso_utc
+from metering.errors import LakeDamaged, MeteringError, Retryable, Terminal
+from metering.numbers import trimmed
+from tallybook import show
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tallybook.workspace import Workspace
+
+DONE, FINDING, BAD_INPUT, OUR_FAULT = 0, 1, 2, 3
+
+app = typer.Typer(
+    name="tallybook",
+    help="Meter what tenants use, price it, invoice it, and prove that nothing leaked.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+out = Console()
+err = Console(stderr=True)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
+PeriodOption = Annotated[
+    str, typer.Option("--period", "-p", help="2026-10, 2026, 2026-10-05 or 2026-10-01..2026-11-01 (end open).")
+]
+
+
+class _State:
+    root: Path = Path("tallybook-data")
+
+
+@app.callback()
+def _common(
+    workspace: Annotated[
+        Path, typer.Option("--workspace", "-w", envvar="TALLYBOOK_WORKSPACE", help="The folder of the workspace.")
+    ] = Path("tallybook-data"),
+) -> None:
+    _State.root = workspace
+
+
+@app.command()
+def init() -> None:
+    """Make a workspace: settings, catalog folder, journal, lake, books. What is there already stays."""
+    from tallybook.workspace import EXAMPLE_CATALOG, Workspace
+
+    with Workspace.init(_State.root) as workspace:
+        root = workspace.layout.root
+        example = workspace.layout.catalog / EXAMPLE_CATALOG
+    err.print(f"Workspace ready at {root}", highlight=False, soft_wrap=True)
+    err.print(f"Next: copy {example} to catalog.yaml, change it, and run `tallybook apply`.", highlight=False)
+
+
+@app.command()
+def apply(as_json: JsonOption = False) -> None:
+    """Load catalog/*.yaml (meters, plans, accounts, subscriptions) into the books and print what changed."""
+    with _workspace() as workspace:
+        applied = workspace.apply()
+    changes = [
+        {"kind": change.kind, "key": change.key, "what": change.what, "detail": change.detail}
+        for change in applied.changes
+    ]
+    if as_json:
+        _print_json({"revision": applied.revision, "changes": changes})
+    else:
+        out.print(show.changes(applied.revision, applied.changes))
+
+
+@app.command(name="import")
+def import_files(
+    files: Annotated[list[Path], typer.Argument(help="CSV, JSON lines (.jsonl) or Parquet; .gz of the first two.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Store usage events from files. Columns: tenant_id, meter, quantity, event_time, optionally idempotency_key;
+    every other column is an attribute. The same file twice adds nothing; a bad row becomes a dead letter."""
+    with _workspace() as workspace, _progress("importing") as bar:
+        done = workspace.import_files(files, progress=bar)
+    if as_json:
+        _print_json({"files": [{name: getattr(one, name) for name in one.__slots__} for one in done]})
+        return
+    out.print(show.imported(done))
+    if any(one.dead_letters for one in done):
+        err.print("Refused rows are dead letters with a reason; `tallybook reconcile` counts them.", highlight=False)
+
+
+@app.command()
+def ship(
+    watch: Annotated[bool, typer.Option("--watch", help="Go on shipping until interrupted, as a side-car.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Move recorded events from the journal into the lake, exactly once."""
+    with _workspace() as workspace:
+        if watch:
+            workspace.ship_forever()
+        shipped = workspace.ship()
+    if as_json:
+        _print_json({name: getattr(shipped, name) for name in shipped.__slots__})
+    else:
+        out.print(show.shipped(shipped))
+
+
+@app.command()
+def usage(
+    period: PeriodOption,
+    by: Annotated[list[str] | None, typer.Option("--by", help="Split by this attribute; may be repeated.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What every tenant used in a period, priced or not."""
+    with _workspace() as workspace:
+        rows = workspace.usage(period, by=by or ())
+    if not as_json:
+        out.print(show.usage(rows, by or ()))
+        return
+    _print_json(
+        {
+            "usage": [
+                {
+                    "tenant_id": row.tenant_id,
+                    "meter": row.meter,
+                    "unit": row.unit,
+                    "period_start": iso_utc(row.period.start),
+                    "period_end": iso_utc(row.period.end),
+                    "quantity": trimmed(row.quantity),
+                    "event_count": row.event_count,
+                    **({"attributes": row.attributes} if by else {}),
+                    "subscription_id": row.subscription_ids[0] if row.subscription_ids else None,
+                }
+                for row in rows
+            ]
+        }
+    )
+
+
+@app.command()
+def invoice(
+    period: PeriodOption,
+    final: Annotated[
+        bool, typer.Option("--final", help="Book and number the invoices; without it they are drafts.")
+    ] = False,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Where to publish the files; final runs default to WORKSPACE/out.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Invoice a period. Drafts book nothing; --final closes the period, books, numbers and publishes the files."""
+    with _workspace() as workspace:
+        with _progress("rating") as _:
+            invoiced = workspace.invoice(period, final=final)
+        published = workspace.publish(period, folder) if (final or folder) and invoiced.invoices else None
+    if as_json:
+        from rating.invoice import as_json as invoice_json
+
+        _print_json({"invoices": [invoice_json(one) for one in invoiced.invoices]})
+    else:
+        out.print(show.invoices(invoiced.invoices))
+    _say_how_it_went(period, invoiced, final)
+    if published is not None:
+        err.print(f"Files: {published}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def invoices(
+    period: Annotated[str | None, typer.Option("--period", "-p", help="Only invoices of this period.")] = None,
+    lines: Annotated[bool, typer.Option("--lines", help="Show the lines of each invoice too.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List invoices and their lines."""
+    with _workspace() as workspace:
+        found = workspace.invoices(period)
+    if as_json:
+        from rating.invoice import as_json as invoice_json
+
+        _print_json({"invoices": [invoice_json(one) for one in found]})
+        return
+    out.print(show.invoices(found))
+    if lines:
+        for one in found:
+            out.print(show.invoice_lines(one))
+
+
+@app.command()
+def explain(line_id: str, as_json: JsonOption = False) -> None:
+    """Why an invoice line says what it says: its tiers, its usage, and a sample of its events with their origin."""
+    with _workspace() as workspace:
+        explanation = workspace.explain(line_id)
+    if as_json:
+        _print_json(explanation.as_json())
+    else:
+        out.print(show.explanation(explanation))
+
+
+@app.command()
+def verify(
+    invoice_id: Annotated[str | None, typer.Argument(help="An invoice by id or number; without it, all.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every final invoice (the default).")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Recompute invoices from the snapshots they pin and compare them byte for byte with the books."""
+    if invoice_id is not None and everything:
+        raise typer.BadParameter("give an invoice or --all, not both")
+    with _workspace() as workspace, _progress("verifying") as _:
+        verdicts = workspace.verify(invoice_id)
+    differing = sum(not one.matches for one in verdicts)
+    if as_json:
+        rows = [{name: getattr(one, name) for name in one.__slots__} for one in verdicts]
+        _print_json({"verified": rows, "matching": len(verdicts) - differing, "differing": differing})
+    else:
+        out.print(show.verified(verdicts))
+    raise typer.Exit(FINDING if differing else DONE)
+
+
+@app.command()
+def reconcile(period: PeriodOption, as_json: JsonOption = False) -> None:
+    """The conservation statement of a period: what was recorded, stored, rated and invoiced, and what is unexplained."""
+    from billing_adapters.reconciliation import as_json as statement_json
+    from billing_adapters.reconciliation import render
+
+    with _workspace() as workspace:
+        statement = workspace.reconcile(period)
+    if as_json:
+        _print_json(statement_json(statement))
+    else:
+        out.print(render(statement))
+    raise typer.Exit(DONE if statement.is_conserved else FINDING)
+
+
+@app.command()
+def demo(
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="Where to build the demo's workspace; replaced if it is a demo.")
+    ] = None,
+    events: Annotated[int, typer.Option("--events", min=10_000, help="How many usage events to record.")] = 1_000_000,
+) -> None:
+    """A month of a made-up company, recorded by real processes (one is killed), invoiced, reconciled and explained."""
+    from tallybook.demo import run_demo
+
+    raise typer.Exit(FINDING if not run_demo(folder or Path("tallybook-demo"), events=events, out=out) else DONE)
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Check this machine and workspace: versions, names, disk, clock, journal, lake, books, catalog."""
+    from tallybook.doctor import examine
+
+    checks = examine(_State.root)
+    if as_json:
+        _print_json({"checks": [{name: getattr(check, name) for name in check.__slots__} for check in checks]})
+    else:
+        out.print(show.checks(checks))
+    raise typer.Exit(FINDING if any(check.result == "bad" for check in checks) else DONE)
+
+
+def main() -> None:
+    """Run the command line and turn errors into sentences and exit codes."""
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        err.print("Interrupted. Every step is idempotent: run the same command again.")
+        sys.exit(130)
+    except Exception as error:  # noqa: BLE001 - the last boundary: every error becomes a sentence and an exit code
+        sys.exit(_report(error))
+
+
+def _report(error: Exception) -> int:
+    code = exit_code_of(error)
+    if code == OUR_FAULT and not isinstance(error, Retryable):
+        err.print("[bold]This is a fault of Tallybook, not yours.[/bold] Nothing was half done. What happened:")
+        err.print("".join(traceback.format_exception(error)), markup=False, highlight=False)
+        return code
+    message = getattr(error, "message", str(error))
+    err.print(f"[bold red]{type(error).__name__}[/bold red]", highlight=False)
+    err.print(message, markup=False, highlight=False, soft_wrap=True)
+    return code
+
+
+def exit_code_of(error: Exception) -> int:
+    """Return the exit code of an error: damage is a finding, what must be changed first is bad input, the rest is ours."""
+    from rating.errors import InvariantViolated
+
+    if isinstance(error, LakeDamaged):
+        return FINDING
+    if isinstance(error, InvariantViolated):
+        return FINDING if "changed after it was booked" in error.message else OUR_FAULT
+    if isinstance(error, Terminal | MeteringError) and not isinstance(error, Retryable):
+        return BAD_INPUT
+    return OUR_FAULT
+
+
+@contextmanager
+def _workspace() -> Iterator[Workspace]:
+    from tallybook.workspace import Workspace
+
+    with Workspace(_State.root) as workspace:
+        yield workspace
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Any]:
+    """Show progress on stderr, only where somebody is looking."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,} rows"))
+    with Progress(*columns, TimeElapsedColumn(), console=err, transient=True, disable=not err.is_terminal) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda rows: progress.update(task, advance=rows)
+
+
+def _say_how_it_went(period: str, invoiced: Any, final: bool) -> None:
+    if not final:
+        err.print("Drafts book nothing. `tallybook invoice --final` books them.", highlight=False)
+    elif invoiced.was_there:
+        err.print(f"{period} was final already; late usage is booked with the next period.", highlight=False)
+    elif not invoiced.is_complete:
+        err.print(
+            f"{period} is still open: this books what is due so far; run it again after its end for the rest.",
+            highlight=False,
+        )
+
+
+def _print_json(document: object) -> None:
+    sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2, default=str) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONUTF8", "1")
+    main()

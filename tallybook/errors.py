@@ -1,0 +1,23 @@
+"""The errors of tallybook, drawn as a tree.
+
+    TallybookError
+    └── BadSettings   Terminal   tallybook.toml or an environment variable is not right
+
+All other errors belong to the package that does the work: metering, entitlements, rating, billing_adapters.
+"""
+
+from __future__ import annotations
+
+from metering.errors import Terminal
+
+
+class TallybookError(Exception):
+    """The root of what tallybook itself raises; `code` is stable across releases."""
+
+    code = "tallybook_error"
+
+
+class BadSettings(TallybookError, Terminal):
+    """The settings cannot be used. Correct the file or the variable that the message names."""
+
+    code = "bad_settings"

@@ -1,0 +1,68 @@
+"""What a workspace is told: where its books and its lake are.
+
+Enters: `tallybook.toml` in the workspace, then environment variables, which win. Leaves: frozen settings.
+Refuses: unknown keys, and to print a password.
+
+    [books]
+    url = "sqlite:///books.sqlite"        # or postgresql+psycopg://user@host/books;  TALLYBOOK_BOOKS_URL
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from sqlalchemy.engine import make_url
+
+from rating.errors import NotFound
+from tallybook.errors import BadSettings
+
+if TYPE_CHECKING:
+    from metering.layout import Layout
+
+DEFAULT_SETTINGS = """\
+# Settings of this Tallybook workspace. Environment variables win over this file.
+
+[books]
+# SQLite in this folder, or PostgreSQL: postgresql+psycopg://user:password@host/database  (TALLYBOOK_BOOKS_URL)
+url = "sqlite:///books.sqlite"
+"""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BooksSettings(_Section):
+    """Where the books are kept."""
+
+    url: str = "sqlite:///books.sqlite"
+
+
+class Settings(_Section):
+    """All settings of a workspace."""
+
+    books: BooksSettings = Field(default_factory=BooksSettings)
+
+    def books_url(self, layout: Layout) -> str:
+        """Return the books' URL; a relative SQLite path is relative to the workspace, not to the current folder."""
+        url = make_url(os.environ.get("TALLYBOOK_BOOKS_URL", self.books.url))
+        if url.get_backend_name() == "sqlite" and url.database:
+            url = url.set(database=str(layout.root / url.database))
+        return url.render_as_string(hide_password=False)
+
+
+def load_settings(layout: Layout) -> Settings:
+    """Return the settings of a workspace. Raises NotFound where there is none, BadSettings for a file that is not right."""
+    try:
+        text = layout.settings_file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise NotFound(
+            f"there is no workspace at {layout.root}; make one with `tallybook -w {layout.root} init`"
+        ) from error
+    try:
+        return Settings.model_validate(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, ValidationError) as error:
+        raise BadSettings(f"{layout.settings_file} cannot be read: {error}") from error

@@ -1,0 +1,390 @@
+"""A workspace: the four packages put together over one folder.
+
+Enters: a folder with settings and catalog files. Leaves: the steps of the data's way, each idempotent, each returning what
+it did: apply, import, ship, usage, invoice, explain, verify, publish, reconcile.
+Refuses: to hold state of its own. Everything is in the journal, the lake and the books; two workspaces over one folder
+are the same workspace.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
+
+from metering.clock import Clock, SystemClock, from_us
+from metering.layout import Layout
+from metering.meters import load_rules, publish_rules
+from metering.periods import parse_period
+from metering.usage import Selector, Snapshot, Span, aggregate, open_evidence
+from rating.books import invoices as invoices_table
+from rating.close import DRAFT_SEQUENCE, Close, insert_close, read_closes
+from rating.errors import NotFound
+from rating.explain import Explanation, close_of_line, explain_line
+from rating.ledger import book_invoices, check_document, keep_drafts, read_invoices
+from rating.run import Verified, invoices_of, verify_close
+from rating.terms import Terms, billing_spans, service_of
+from tallybook.books import migrate, open_books
+from tallybook.catalog import Applied, Catalog, apply_catalog, load_catalog, load_revision, meter_rules
+from tallybook.settings import DEFAULT_SETTINGS, Settings, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from decimal import Decimal
+    from pathlib import Path
+
+    from metering.ship import Shipped
+    from sqlalchemy import Connection, Engine
+
+    from metering.lake import Lake
+    from metering.periods import Period, WallPeriod
+    from rating.invoice import Invoice
+
+EXAMPLE_CATALOG = "catalog.yaml.example"
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What an import did: rows read, stored and refused; `was_there` when this very file had been imported before."""
+
+    path: str
+    rows: int
+    stored: int
+    dead_letters: int
+    was_there: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRow:
+    """One row per (tenant, meter, attributes asked for): what was used in a period, priced or not."""
+
+    tenant_id: str
+    meter: str
+    unit: str
+    period: Period
+    attributes: dict[str, str | None]
+    event_count: int
+    quantity: Decimal
+    subscription_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Invoiced:
+    """What invoicing a period did. `is_complete`: the period was over, and will not be cut again."""
+
+    invoices: list[Invoice]
+    close: Close
+    is_complete: bool
+    was_there: bool
+
+
+class Workspace:
+    """The steps of the data's way over one folder. Safe to open any number of times, in any number of processes."""
+
+    def __init__(self, root: str | Path, *, clock: Clock | None = None) -> None:
+        self.layout = Layout.of(root)
+        self.clock: Clock = clock or SystemClock()
+        self.settings: Settings = load_settings(self.layout)
+
+    @classmethod
+    def init(cls, root: str | Path, *, clock: Clock | None = None) -> Workspace:
+        """Make a workspace, or complete one. What is there already is left as it is."""
+        layout = Layout.of(root)
+        for folder in (layout.root, layout.catalog, layout.journal, layout.lake):
+            folder.mkdir(parents=True, exist_ok=True)
+        layout.journal.chmod(0o700)
+        if not layout.settings_file.exists():
+            layout.settings_file.write_text(DEFAULT_SETTINGS, encoding="utf-8")
+        example = layout.catalog / EXAMPLE_CATALOG
+        if not example.exists():
+            example.write_text(read_example_catalog(), encoding="utf-8")
+        workspace = cls(root, clock=clock)
+        migrate(workspace.books)
+        return workspace
+
+    @cached_property
+    def books(self) -> Engine:
+        """The books' engine, opened when first used."""
+        return open_books(self.settings.books_url(self.layout))
+
+    @cached_property
+    def lake(self) -> Lake:
+        """The lake, opened when first used."""
+        from metering.lake import Lake
+
+        return Lake(self.layout.lake)
+
+    @property
+    def now(self) -> datetime:
+        return from_us(self.clock.now_us())
+
+    def close(self) -> None:
+        """Give back the connections of the books."""
+        self.books.dispose()
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- catalog ------------------------------------------------------------------------------------------------------
+
+    def apply(self) -> Applied:
+        """Load `catalog/*.yaml` into the books and tell the meters to recorders. Idempotent.
+
+        Raises CatalogInvalid with every mistake, or PlanVersionChanged; nothing is applied then.
+        """
+        catalog = load_catalog(self.layout.catalog)
+        applied = apply_catalog(self.books, catalog, self.now)
+        publish_rules(self.layout.meters_file, meter_rules(catalog))
+        return applied
+
+    def catalog(self, revision: int | None = None) -> Catalog:
+        """Return the catalog that was applied last, or at a revision. Raises NotFound before the first apply."""
+        return load_revision(self.books, revision)
+
+    def terms(self, revision: int | None = None) -> Terms:
+        """Return the terms of sale of a catalog revision."""
+        catalog = self.catalog(revision)
+        return Terms.of(catalog.meters, catalog.plans, catalog.accounts, catalog.subscriptions)
+
+    # --- capture ------------------------------------------------------------------------------------------------------
+
+    def import_file(self, path: Path, *, progress: Callable[[int], None] | None = None) -> Imported:
+        """Store the usage events of a CSV, JSON lines or Parquet file, durably. The same file twice adds nothing.
+
+        Rows that cannot be events become dead letters, with reason and original. A file that is cut short or not what
+        it says raises BadEventFile, and nothing of it is stored.
+        """
+        from metering.event_files import read_event_file
+
+        rules = load_rules(self.layout.meters_file)
+        rows = stored = dead = 0
+        was_there = True
+        for batch in read_event_file(path, rules, self.clock.now_us(), progress=progress):
+            appended = self.lake.append([batch])
+            was_there = was_there and not appended.segments
+            rows += batch.rows
+            stored += batch.events.num_rows
+            dead += batch.dead_letters.num_rows
+        return Imported(str(path), rows, stored, dead, was_there and rows > 0)
+
+    def ship(self) -> Shipped:
+        """Move every sealed segment, and those of producers that died, from the journal into the lake. Idempotent."""
+        from metering.ship import ship
+
+        return ship(self.layout, self.lake, self.clock)
+
+    # --- usage --------------------------------------------------------------------------------------------------------
+
+    def usage(self, period: str, *, by: Sequence[str] = ()) -> list[UsageRow]:
+        """Return what every tenant used in a period, priced or not, known to the catalog or not.
+
+        One row per (tenant, meter, values of `by`), aggregated as the meter says (unknown meters are summed). The period
+        is read in the time zone of the tenant's plan, in UTC for tenants without one.
+        """
+        wall = parse_period(period)
+        terms = self.terms_or_empty()
+        subscriptions = _subscriptions_by_tenant(terms, wall)
+        zones = {
+            tenant: terms.plan_of(subscription).billing_period.timezone
+            for tenant, held in subscriptions.items()
+            for subscription in held[:1]
+        }
+        files, snapshot = self.evidence()
+        engine = open_evidence(files, snapshot)
+        try:
+            used = engine.execute("SELECT DISTINCT tenant_id, meter FROM stored_event ORDER BY ALL").fetchall()
+            tenants = sorted({tenant for tenant, _ in used})
+            periods = [wall.in_zone(zones.get(tenant, "UTC")) for tenant in tenants]
+            spans = [
+                Span(number, tenant, "usage", span.start, span.end)
+                for number, (tenant, span) in enumerate(zip(tenants, periods, strict=True))
+            ]
+            aggregate(engine, spans, _usage_selectors(terms, sorted({meter for _, meter in used}), by))
+            rows = engine.execute(
+                "SELECT span_id, meter, group_key, event_count, quantity FROM usage WHERE event_count > 0 ORDER BY ALL"
+            ).fetchall()
+        finally:
+            engine.close()
+        return [
+            UsageRow(
+                tenant_id=tenants[span_id],
+                meter=meter,
+                unit=terms.meters[meter].unit if meter in terms.meters else "unit",
+                period=periods[span_id],
+                attributes=_group_values(group_key),
+                event_count=event_count,
+                quantity=quantity,
+                subscription_ids=tuple(held.id for held in subscriptions.get(tenants[span_id], ())),
+            )
+            for span_id, meter, group_key, event_count, quantity in rows
+        ]
+
+    def evidence(self, snapshot: Snapshot | None = None) -> tuple[list[str], Snapshot]:
+        """Return the lake's data files, their hashes verified, and the cut to read them at (now, or one that is pinned)."""
+        snapshot = snapshot or Snapshot.of(self.lake.cut())
+        files = self.lake.data_files(None, None)
+        self.lake.verify(files)
+        return [str(file.path) for file in files], snapshot
+
+    def terms_or_empty(self) -> Terms:
+        """Return the applied terms, or none at all before the first apply."""
+        try:
+            return self.terms()
+        except NotFound:
+            return Terms.of([], [], [], [])
+
+    # --- invoices -----------------------------------------------------------------------------------------------------
+
+    def invoice(self, period: str, *, final: bool = False) -> Invoiced:
+        """Invoice a period: drafts that book nothing, or final invoices that do. Idempotent.
+
+        Final: the period is closed (its snapshot and catalog pinned, inserted if absent), and its invoices are booked in
+        one transaction. While the period is still open this is a progressive cut, and the rest follows by the next one.
+        Late events of earlier periods come along as corrections. Raises AmountOverflow; nothing is booked then.
+        """
+        wall = parse_period(period)
+        self._complete_closes()
+        with self.books.begin() as connection:
+            closed = [close for close in read_closes(connection, wall=wall) if not close.is_draft]
+        if final and closed and closed[-1].is_complete:
+            with self.books.begin() as connection:
+                there = [invoice for invoice in read_invoices(connection, wall=wall) if invoice.status == "final"]
+            return Invoiced(there, closed[-1], True, was_there=True)
+        sequence = closed[-1].sequence + 1 if final and closed else 1 if final else DRAFT_SEQUENCE
+        close = self._close(wall, sequence)
+        if final:
+            made = self._book(close)
+            return Invoiced(made, close, close.is_complete, was_there=False)
+        with self._rating(close) as (connection, terms, files):
+            drafts = invoices_of(connection, close, terms, files)
+        with self.books.begin() as connection:
+            keep_drafts(connection, close, drafts)
+        return Invoiced(drafts, close, close.is_complete, was_there=False)
+
+    def invoices(self, period: str | None = None) -> list[Invoice]:
+        """Return the invoices in the books, drafts included; all, or those of a period."""
+        with self.books.begin() as connection:
+            return read_invoices(connection, wall=parse_period(period) if period else None)
+
+    def explain(self, line_id: str) -> Explanation:
+        """Return why a line says what it says: tiers, usage, and a sample of its events. Raises NotFound."""
+        with self.books.begin() as connection:
+            close = close_of_line(connection, line_id)
+        with self._rating(close) as (connection, terms, files):
+            return explain_line(connection, line_id, close, terms, files)
+
+    def verify(self, invoice_id: str | None = None) -> list[Verified]:
+        """Recompute invoices from the snapshots they pin and compare byte for byte: one, or all that are final.
+
+        An invoice is named by its id or its number. Raises NotFound, and InvariantViolated where the books were edited.
+        """
+        with self.books.begin() as connection:
+            booked = read_invoices(connection)
+            hashes = dict(
+                connection.execute(select(invoices_table.c.invoice_id, invoices_table.c.content_hash)).tuples().all()
+            )
+            closes = {close.close_id: close for close in read_closes(connection)}
+        chosen = [
+            invoice
+            for invoice in booked
+            if (invoice.status == "final" if invoice_id is None else invoice_id in {invoice.invoice_id, invoice.number})
+        ]
+        if invoice_id is not None and not chosen:
+            raise NotFound(f"there is no invoice {invoice_id}; `tallybook invoices` lists them", invoice_id=invoice_id)
+        for invoice in chosen:
+            check_document(invoice, hashes[invoice.invoice_id])
+        wanted = {invoice.invoice_id for invoice in chosen}
+        verdicts: list[Verified] = []
+        for close_id in dict.fromkeys(invoice.close_id for invoice in chosen):
+            with self._rating(closes[close_id]) as (connection, terms, files):
+                found = verify_close(connection, closes[close_id], terms, files)
+            verdicts += [one for one in found if one.invoice_id in wanted or (invoice_id is None and not one.matches)]
+        return verdicts
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _rating(self, close: Close) -> Iterator[tuple[Connection, Terms, list[str]]]:
+        """Everything that the pure function of a close is given."""
+        terms = self.terms(close.catalog_revision)
+        files, _ = self.evidence(close.snapshot)
+        with self.books.connect() as connection:
+            yield connection, terms, files
+
+    def _close(self, wall: WallPeriod, sequence: int) -> Close:
+        """Take the cut now and insert the close if absent; return the one that is there."""
+        revision = self.catalog().revision
+        snapshot = Snapshot.of(self.lake.cut())
+        spans = billing_spans(self.terms(revision), wall)
+        ends = [span.period.end for span in spans] or [wall.in_zone("UTC").end]
+        now = self.now
+        is_draft = sequence == DRAFT_SEQUENCE
+        # A draft shows the whole period, as if it were over; a final close books only what is due now.
+        as_of = max(now, *ends) if is_draft else now
+        with self.books.begin() as connection:
+            return insert_close(
+                connection,
+                wall,
+                sequence,
+                as_of=as_of,
+                is_complete=max(ends) <= now,
+                snapshot=snapshot,
+                catalog_revision=revision,
+            )
+
+    def _book(self, close: Close) -> list[Invoice]:
+        with self._rating(close) as (connection, terms, files):
+            made = invoices_of(connection, close, terms, files)
+        with self.books.begin() as connection:
+            return book_invoices(connection, close, made)
+
+    def _complete_closes(self) -> None:
+        """Finish, in order, closes whose invoices were not booked: an earlier run was interrupted between the two."""
+        with self.books.begin() as connection:
+            unfinished = [close for close in read_closes(connection) if not close.is_draft and not close.invoices_made]
+        for close in unfinished:
+            self._book(close)
+
+
+def read_example_catalog() -> str:
+    """Return the commented catalog that `init` leaves beside the user's own files."""
+    from importlib import resources
+
+    return resources.files("tallybook").joinpath("example_catalog.yaml").read_text(encoding="utf-8")
+
+
+def _subscriptions_by_tenant(terms: Terms, wall: WallPeriod) -> dict[str, list[Any]]:
+    span = wall.in_zone("UTC")
+    # A day on either side covers every zone; the list is for display and for choosing the zone, not for rating.
+    start, end = span.start - timedelta(days=1), span.end + timedelta(days=1)
+    found: dict[str, list[Any]] = {}
+    for subscription in terms.subscriptions:
+        service = service_of(subscription, terms.plan_of(subscription))
+        if service.start < end and service.end > start:
+            found.setdefault(subscription.tenant, []).append(subscription)
+    return found
+
+
+def _usage_selectors(terms: Terms, meters: Sequence[str], by: Sequence[str]) -> list[Selector]:
+    selectors = []
+    for name in meters:
+        meter = terms.meters.get(name)
+        aggregation = meter.aggregation if meter else "sum"
+        unique_attribute = meter.unique_attribute if meter else None
+        selectors.append(
+            Selector("usage", name, name, aggregation, unique_attribute=unique_attribute, by=tuple(sorted(set(by))))
+        )
+    return selectors
+
+
+def _group_values(group_key: str) -> dict[str, str | None]:
+    import orjson
+
+    return orjson.loads(group_key) if group_key else {}
