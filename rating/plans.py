@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import re
 import zoneinfo
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 from functools import cache
 from typing import Annotated, Literal, Self
-from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
@@ -28,6 +27,7 @@ from pydantic import (
 
 from entitlements.features import Entitlement
 from metering.catalog import CatalogModel, Place, Text, Whole, name_of, refuse, refuse_at, unique
+from metering.periods import wall_to_instant
 from rating.iso4217 import MINOR_UNITS
 from rating.prices import Price
 
@@ -37,6 +37,9 @@ _INSTANT = re.compile(
 )
 # Zones that mean something else on every machine, or nothing at all.
 _ZONES_REFUSED = frozenset({"localtime", "Factory", "posixrules"})
+
+# Usage events have times in these years; a subscription outside them would never see one.
+_YEAR_MIN, _YEAR_MAX = 1970, 2199
 
 When = date | datetime
 Anchor = Literal["calendar", "subscription"] | date
@@ -77,24 +80,26 @@ def _read_anchor(value: object) -> Anchor:
 
 
 def _read_when(value: object) -> When:
-    if isinstance(value, datetime):
-        if value.tzinfo is None:
-            raise ValueError(f"{value} has no offset; add one, such as +00:00, or write the date alone")
+    when = _parse_when(value)
+    if not _YEAR_MIN <= when.year <= _YEAR_MAX:
+        raise ValueError(f"{value} is not in {_YEAR_MIN} to {_YEAR_MAX}; correct the year")
+    return when
+
+
+def _parse_when(value: object) -> When:
+    if isinstance(value, datetime) and value.tzinfo is not None:
         return value.astimezone(UTC)
-    if isinstance(value, date):
+    if isinstance(value, date) and not isinstance(value, datetime):
         return value
-    if isinstance(value, str) and value.isascii():
-        if _DATE.fullmatch(value):
-            return _read_date(value)
-        if _INSTANT.fullmatch(value):
-            try:
-                return datetime.fromisoformat(value).astimezone(UTC)
-            except (ValueError, OverflowError):
-                raise ValueError(
-                    f"{value} is not an instant of the calendar; correct the date, time or offset"
-                ) from None
+    if isinstance(value, str) and value.isascii() and _DATE.fullmatch(value):
+        return _read_date(value)
+    if isinstance(value, str) and value.isascii() and _INSTANT.fullmatch(value):
+        try:
+            return datetime.fromisoformat(value).astimezone(UTC)
+        except (ValueError, OverflowError):
+            raise ValueError(f"{value} is not an instant of the calendar; correct the date, time or offset") from None
     raise ValueError(
-        f"{value!r} is not a time; write a date such as 2026-01-01 (midnight in the plan's time zone) "
+        f"{str(value)[:60]!r} is not a time; write a date such as 2026-01-01 (midnight in the plan's time zone) "
         "or an instant with its offset such as 2026-01-01T09:00:00+01:00"
     )
 
@@ -114,26 +119,7 @@ def instant_of(when: When, zone: str) -> datetime:
     """
     if isinstance(when, datetime):
         return when.astimezone(UTC)
-    local = ZoneInfo(zone)
-    midnight = datetime.combine(when, time(), tzinfo=local)  # fold=0: the first occurrence of a repeated time
-    instant = midnight.astimezone(UTC)
-    if instant.astimezone(local).replace(tzinfo=None) == midnight.replace(tzinfo=None):
-        return instant
-    # In a gap fold=0 reads the time with the offset before it; the gap ends where fold=1, the offset after, begins.
-    before, after = midnight.utcoffset(), midnight.replace(fold=1).utcoffset()
-    gap = (after or timedelta()) - (before or timedelta())
-    return _gap_end(instant - gap, instant, local)
-
-
-def _gap_end(earliest: datetime, latest: datetime, zone: ZoneInfo) -> datetime:
-    offset_after = latest.astimezone(zone).utcoffset()
-    while latest - earliest > timedelta(seconds=1):
-        middle = earliest + (latest - earliest) // 2
-        if middle.astimezone(zone).utcoffset() == offset_after:
-            latest = middle
-        else:
-            earliest = middle
-    return latest.replace(microsecond=0)
+    return wall_to_instant(datetime.combine(when, time()), zone)
 
 
 def _when_schema(*words: str) -> WithJsonSchema:
