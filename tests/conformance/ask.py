@@ -1,0 +1,142 @@
+"""The questions that the readers put to the public engine. Nothing is computed here either.
+
+worth       a quantity under a price, with its tiers          rating.rate_quantity
+cuts        cumulative quantities, each cut booked            metering + rating, worth minus booked
+usage       events to one quantity, per group or in all       metering.usage
+accepted    which events are stored and which refused         metering.events
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import cache
+from typing import Any, NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
+
+from metering.errors import BadEvent
+from metering.events import check_quantity
+from metering.usage import Selector, Span, aggregate, load_events
+from rating.iso4217 import minor_units
+from rating.prices import Price
+from rating.rate import RatedQuantity, rate_quantity
+from rating.rounding import round_amount
+from tests.conformance.cases import Unsupported
+from tests.oracle import Line
+from tests.rated import Booked, Component, engine, events_table
+
+PERIOD = (datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC))
+_PRICES: TypeAdapter[Any] = TypeAdapter(Price)
+
+
+class Refused(Exception):
+    """The plan checker does not accept the terms."""
+
+
+def price(**terms: Any) -> dict[str, Any]:
+    """Return the terms of a price as a catalog file writes them; without what is not said."""
+    return {"id": "price", **({} if terms["type"] == "flat" else {"meter": "units"}), **terms}
+
+
+def tier(up_to: object, unit_price: object, flat_amount: object) -> dict[str, Any]:
+    texts = {"up_to": up_to, "unit_price": unit_price, "flat_amount": flat_amount}
+    return {name: str(value) for name, value in texts.items() if value is not None}
+
+
+@cache
+def _worth(terms: str, quantity: Decimal, currency: str) -> RatedQuantity:
+    return rate_quantity(_PRICES.validate_json(terms), quantity, currency=currency)
+
+
+def worth(terms: Mapping[str, Any], quantity: object, currency: str = "USD") -> RatedQuantity:
+    """Return what a quantity is worth. Raises Refused where the plan checker does not accept the price."""
+    try:
+        checked = _PRICES.validate_python(terms)
+    except ValidationError as error:
+        raise Refused(str(error)) from error
+    return _worth(checked.model_dump_json(), Decimal(str(quantity)), currency)
+
+
+class Cut(NamedTuple):
+    """A point at which everything so far is rated and booked."""
+
+    cumulative_quantity: Decimal
+    at_end: bool = True
+
+
+def cuts(terms: Mapping[str, Any], made: Sequence[Cut], currency: str = "USD") -> list[tuple[Decimal, list[Component]]]:
+    """Return (amount, components) that each cut of one billing period books; a cut inside the period lies on day 15."""
+    catalog = {
+        "meters": [{"name": "units", "negative_allowed": True}],
+        "plans": [{"name": "plan", "version": 1, "currency": currency, "prices": [dict(terms)]}],
+        "accounts": [{"id": "account", "name": "Account", "tenants": ["tenant"]}],
+        "subscriptions": [{"id": "s", "tenant": "tenant", "plan": "plan", "version": 1, "from": "2026-01-01"}],
+    }
+    booked = Booked()
+    found = []
+    for cut in made:
+        events = [event(cut.cumulative_quantity)] if cut.cumulative_quantity else []
+        as_of = PERIOD[1] if cut.at_end else PERIOD[0] + timedelta(days=15)
+        lines = booked.book(catalog, events, "2026-01", as_of)
+        line, components = next(iter(lines.values()), (Line(Decimal(0), Decimal(0), Decimal(0)), []))
+        found.append((line.amount, components))
+    return found
+
+
+def event(quantity: object, at: datetime = PERIOD[0], row: int = 0, key: str | None = None, **attributes: Any) -> Any:
+    """Return a usage event of the one tenant and the one meter."""
+    return {
+        "tenant_id": "tenant",
+        "meter": "units",
+        "quantity": str(quantity),
+        "event_time": at,
+        "recorded_at": datetime(2030, 1, 1, tzinfo=UTC) + timedelta(seconds=row),
+        "producer_id": "producer",
+        "segment": 0,
+        "row": row,
+        "idempotency_key": key,
+        "attributes": attributes,
+    }
+
+
+def accepted_quantity(value: object) -> Decimal | None:
+    """Return a value as a quantity, or None where the event is refused (and would be a dead letter)."""
+    try:
+        return check_quantity(value, negative_allowed=True)
+    except BadEvent:
+        return None
+
+
+class Used(NamedTuple):
+    """The usage of one group; `quantity` is None where there was no event and the aggregation has no answer to that."""
+
+    group_key: str
+    event_count: int
+    quantity: Decimal
+
+
+def usage(
+    aggregation: str,
+    events: Sequence[dict[str, Any]],
+    *,
+    period: tuple[datetime, datetime] = PERIOD,
+    unique_attribute: str | None = None,
+    by: Sequence[str] = (),
+) -> list[Used]:
+    """Return the usage of the events that lie in a period, one per group."""
+    known = {"count", "sum", "max", "min", "last", "unique_count"}
+    if aggregation not in known:
+        raise Unsupported(f"aggregation {aggregation}")
+    asked = engine()
+    load_events(asked, events_table(list(events)))
+    selector = Selector("all", "one", "units", aggregation, unique_attribute, by=tuple(sorted(by)))
+    aggregate(asked, [Span(0, "tenant", "all", *period)], [selector])
+    rows = asked.execute("SELECT group_key, event_count, quantity FROM usage ORDER BY group_key").fetchall()
+    return [Used(*row) for row in rows]
+
+
+def rounded(amount: object, currency: str) -> Decimal:
+    """Return an amount as it stands on paper."""
+    return round_amount(Decimal(str(amount)), minor_units(currency))

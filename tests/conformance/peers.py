@@ -1,0 +1,198 @@
+"""The reader of `peers.jsonl`. A case says what it does by `op`; areas only sort the cases.
+
+Amounts of prices are exact there, and of roundings in the currency. `bound` says which tier an edge belongs to; ours
+belong to the tier that ends there. A table whose last tier ends is read with an open tier above it as long as the
+quantity lies within the table; the plan checker refuses it as it stands.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import pairwise
+from typing import Any
+
+from metering.periods import CALENDAR_ANCHOR, BillingCycle, add_months, wall_to_instant
+from rating.proration import share_of
+from tests.conformance import ask
+from tests.conformance.ask import Cut
+from tests.conformance.cases import Answer, Asked, Unsupported
+
+DAY_US = 86_400_000_000
+
+
+def _unit(asked: Asked) -> dict[str, Any]:
+    return ask.price(type="unit", unit_price=str(asked("unit")))
+
+
+def _tiers(asked: Asked) -> list[dict[str, Any]]:
+    return [ask.tier(row("up_to"), row("unit"), row("flat")) for row in asked.rows("tiers")]
+
+
+def _tiered(asked: Asked) -> dict[str, Any]:
+    kind = asked("mode", "graduated")
+    if kind not in {"graduated", "volume"}:
+        raise Unsupported(f"mode {kind}")
+    asked("bound")  # Ours is upper_inclusive; the other reading is questioned where it changes the amount.
+    return ask.price(type=kind, tiers=_tiers(asked))
+
+
+def _package(asked: Asked) -> dict[str, Any]:
+    if asked("round", "up") != "up":
+        raise Unsupported("package round down")
+    return ask.price(type="package", package_size=str(asked("size")), package_price=str(asked("price")))
+
+
+PRICES = {"unit": _unit, "tiers": _tiered, "package": _package}
+
+
+def _terms(asked: Asked) -> dict[str, Any]:
+    if asked("op") not in PRICES:
+        raise Unsupported(f"sum_of {asked('op')}")
+    return PRICES[asked("op")](asked)
+
+
+def _amount(terms: dict[str, Any], quantity: object) -> dict[str, Any]:
+    """Return the exact amount, or a refusal where the terms leave the quantity without a price."""
+    try:
+        return {"amount": ask.worth(_closed(terms, Decimal(str(quantity))), quantity).exact_amount}
+    except ask.Refused:
+        return {"error": "refused"}
+
+
+def _closed(terms: dict[str, Any], quantity: Decimal) -> dict[str, Any]:
+    last = terms["tiers"][-1].get("up_to") if "tiers" in terms else None
+    if last is None or quantity > Decimal(last):
+        return terms
+    return {**terms, "tiers": [*terms["tiers"], ask.tier(None, "0", "0")]}
+
+
+def priced(asked: Asked) -> dict[str, Any]:
+    return _amount(_terms(asked), asked("quantity"))
+
+
+def sum_of(asked: Asked) -> dict[str, Any]:
+    """One price over several groups, each with its own tiers: the lines are added up."""
+    terms = _terms(asked.inner("price"))
+    amounts = [_amount(terms, quantity)["amount"] for quantity in asked("quantities", [])]
+    return {"amount": sum(amounts, Decimal(0))}
+
+
+def rounded(asked: Asked) -> dict[str, Any]:
+    if asked("mode") not in {"half_up", "half_away_from_zero"}:
+        raise Unsupported("rounding mode")
+    return {"amount": ask.rounded(asked("amount"), asked("currency"))}
+
+
+def round_product(asked: Asked) -> dict[str, Any]:
+    return {"amount": ask.worth(_unit(asked), asked("quantity"), asked("currency")).amount}
+
+
+def round_sum(asked: Asked) -> dict[str, Any]:
+    """Lines are rounded, then added."""
+    amounts = [ask.rounded(amount, asked("currency")) for amount in asked("amounts")]
+    return {"amount": sum(amounts, Decimal(0))}
+
+
+def delta_rounded(asked: Asked) -> dict[str, Any]:
+    """The same quantity again after it was booked: rounding books nothing of its own."""
+    terms, quantity, billed = _unit(asked), Decimal(str(asked("quantity"))), Decimal(asked("billed"))
+    (first, _), (again, _) = ask.cuts(terms, [Cut(quantity), Cut(quantity)])
+    if first != billed:
+        raise Unsupported("billed by other terms")
+    return {"amount": again}
+
+
+def cancel_window(asked: Asked) -> dict[str, Any]:
+    """Usage of a subscription that ends: the end is open, so an event at that instant is out."""
+    asked("include_cancel_instant")
+    events = [ask.event(quantity, _instant(at), row) for row, (at, quantity) in enumerate(asked("events", []))]
+    (used,) = ask.usage("sum", events, period=(_instant(asked("start")), _instant(asked("cancel"))))
+    return {"billed": used.quantity}
+
+
+def assign_period(asked: Asked) -> dict[str, Any]:
+    """The periods, by number, in which an event counts."""
+    bounds, event = [_instant(text) for text in asked("bounds")], ask.event(1, _instant(asked("ts")))
+    used = [ask.usage("count", [event], period=period)[0].quantity for period in pairwise(bounds)]
+    return {"periods": [number for number, quantity in enumerate(used) if quantity]}
+
+
+def month_add(asked: Asked) -> dict[str, Any]:
+    return {"date": add_months(datetime.fromisoformat(asked("date")), int(asked("months", 0))).date().isoformat()}
+
+
+def month_buckets(asked: Asked) -> dict[str, Any]:
+    """Events at local wall times, counted per calendar month of the zone."""
+    timezone = asked("tz")
+    instants = [wall_to_instant(datetime.fromisoformat(text), timezone) for text in asked("local_events", [])]
+    cycle = BillingCycle("month", CALENDAR_ANCHOR, timezone)
+    events = [ask.event(1, instant, row) for row, instant in enumerate(instants)]
+    counts = {}
+    for number in sorted({cycle.number_at(instant) for instant in instants}):
+        start, end = cycle.boundary(number), cycle.boundary(number + 1)
+        month = add_months(CALENDAR_ANCHOR, number).strftime("%Y-%m")
+        counts[month] = ask.usage("count", events, period=(start, end))[0].quantity
+    return {"counts": counts}
+
+
+def late_window(asked: Asked) -> dict[str, Any]:
+    """Usage of the current and of earlier periods, all found now: every period is rated, none is too old."""
+    current, _ = int(asked("current_period")), asked("max_previous")
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    given = [(int(row("period")), Decimal(str(row("qty")))) for row in asked.rows("events")]
+    if any(not 0 <= period <= current for period, _ in given):
+        raise Unsupported("period outside")
+    days = [start + timedelta(days=number) for number in range(current + 2)]
+    events = [ask.event(quantity, days[period], row) for row, (period, quantity) in enumerate(given)]
+    billed = sum((ask.usage("sum", events, period=day)[0].quantity for day in pairwise(days)), Decimal(0))
+    return {"billed": billed, "ignored": sum((quantity for _, quantity in given), Decimal(0)) - billed}
+
+
+def coverage(asked: Asked) -> dict[str, Any]:
+    """What a table of tiers leaves without a price: nothing, because a table with an end is refused."""
+    try:
+        ask.worth(ask.price(type="graduated", tiers=_tiers(asked)), asked("quantity"))
+    except ask.Refused:
+        return {"error": "refused"}
+    return {"uncovered": Decimal(0)}
+
+
+def windowed_vs_cumulative(asked: Asked) -> dict[str, Any]:
+    """Windows rated one by one (what not to do), and as cuts of one period (ours)."""
+    terms, windows = ask.price(type="graduated", tiers=_tiers(asked)), [Decimal(str(w)) for w in asked("windows")]
+    reached = [sum(windows[: number + 1], Decimal(0)) for number in range(len(windows))]
+    return {
+        "per_window": sum((ask.worth(terms, quantity).amount for quantity in windows), Decimal(0)),
+        "cumulative": sum((amount for amount, _ in ask.cuts(terms, [Cut(q) for q in reached])), Decimal(0)),
+    }
+
+
+def fraction(asked: Asked) -> dict[str, Any]:
+    """A flat amount for some of its days, in UTC where all days are alike."""
+    lengths = [int(asked(name)) * DAY_US for name in ("num", "den")]
+    return {"amount": ask.rounded(share_of(Decimal(str(asked("amount"))), *lengths), asked("currency", "USD"))}
+
+
+def _instant(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+ANSWERS: dict[str, Answer] = {
+    "unit": priced,
+    "tiers": priced,
+    "package": priced,
+    "sum_of": sum_of,
+    "round": rounded,
+    "round_product": round_product,
+    "round_sum": round_sum,
+    "delta_rounded": delta_rounded,
+    "cancel_window": cancel_window,
+    "assign_period": assign_period,
+    "month_add": month_add,
+    "month_buckets": month_buckets,
+    "late_window": late_window,
+    "coverage": coverage,
+    "windowed_vs_cumulative": windowed_vs_cumulative,
+    "fraction": fraction,
+}

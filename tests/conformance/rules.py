@@ -1,0 +1,129 @@
+"""The rules of `questioned.yaml`: which inputs a rule speaks of, and what our answer to them is.
+
+A rule looks at the input of a case, never at its name, and returns our expectation, or None where it does not apply.
+Where numbers are needed they come from the oracle, so that the engine is still checked and not just excused.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from tests import oracle
+from tests.conformance.ask import accepted_quantity, price, tier
+from tests.conformance.cases import Rule
+
+Values = dict[str, Any]
+REFUSED = {"error": "refused"}
+
+
+def zero_quantity_line(asked: Values, expected: Values) -> Values | None:
+    used = [Decimal(str(asked.get(name) or 0)) for name in ("quantity", "pre_quantity")]
+    if asked["price"]["type"] != "graduated" or any(used):
+        return None
+    return {"lines": [line for line in expected["lines"] if Decimal(line["quantity"]) or Decimal(line["total"])]}
+
+
+def missing_group_is_null(asked: Values, expected: Values) -> Values | None:
+    try:
+        data = json.loads(asked["data_json"])
+    except ValueError:
+        return None
+    missing = dict.fromkeys(name for name in asked.get("group_by", []) if data.get(name) is None)
+    return {**expected, "groups": {**expected["groups"], **missing}} if missing and "groups" in expected else None
+
+
+def nine_decimals(asked: Values, expected: Values) -> Values | None:
+    values = [event.get(asked["field"]) for event in asked["events"]]
+    quantities = [accepted_quantity(str(value)) for value in values if value is not None]
+    if None not in quantities:
+        return None
+    events = [
+        {"quantity": quantity, "event_time": row, "recorded_at": row, "producer_id": "", "segment": 0, "row": row}
+        for row, quantity in enumerate(quantities)
+        if quantity is not None
+    ]
+    kind = {"latest": "last"}.get(asked["aggregation"].lower(), asked["aggregation"].lower())
+    return {"value": oracle.aggregate(events, {"aggregation": kind})}
+
+
+def share_out_of_range(asked: Values, expected: Values) -> Values | None:
+    (start, end), (opens, closes) = (
+        [datetime.fromisoformat(text) for text in asked[name]] for name in ("service", "full")
+    )
+    if not asked["enabled"] or (opens < closes and end - start <= closes - opens and end > start):
+        return None
+    return {"amount": Decimal(0)} if opens < closes and end == start else REFUSED
+
+
+def first_of_a_key(asked: Values, expected: Values) -> Values | None:
+    first: dict[str, Decimal] = {}
+    for event in asked["events"]:
+        first.setdefault(event["tx"], Decimal(event["value"]))
+    ours = {"sum": sum(first.values()), "count": len(first)}
+    return {name: ours[name] for name in expected} if len(first) < len(asked["events"]) else None
+
+
+def batch_is_never_refused(asked: Values, expected: Values) -> Values | None:
+    batch = asked.get("tx") or [str(number) for number in range(asked["count"])]
+    ours = {"stored_new": len(set(batch) - set(asked.get("stored", []))), "error_indexes": []}
+    return {name: ours[name] for name in expected if name in ours}
+
+
+def cancel_is_open(asked: Values, expected: Values) -> Values | None:
+    start, cancel = (datetime.fromisoformat(asked[name]) for name in ("start", "cancel"))
+    times = [(datetime.fromisoformat(at), Decimal(quantity)) for at, quantity in asked["events"]]
+    if not asked.get("include_cancel_instant") or not any(at == cancel for at, _ in times):
+        return None
+    return {"billed": sum(quantity for at, quantity in times if start <= at < cancel)}
+
+
+def no_usage_is_too_late(asked: Values, expected: Values) -> Values | None:
+    if asked.get("op") != "late_window":
+        return None
+    return {"billed": sum(Decimal(event["qty"]) for event in asked["events"]), "ignored": Decimal(0)}
+
+
+def open_end_is_demanded(asked: Values, expected: Values) -> Values | None:
+    if not asked.get("tiers") or asked["tiers"][-1]["up_to"] is None:
+        return None
+    beyond = Decimal(str(asked["quantity"])) > Decimal(asked["tiers"][-1]["up_to"])
+    return REFUSED if beyond or asked["op"] == "coverage" else None
+
+
+def edge_is_upper(asked: Values, expected: Values) -> Values | None:
+    if asked.get("bound") != "lower_inclusive" or asked.get("mode") != "volume":
+        return None
+    return _tiered(asked)
+
+
+def first_flat_is_due(asked: Values, expected: Values) -> Values | None:
+    if asked.get("op") != "tiers" or Decimal(str(asked["quantity"])) != 0:
+        return None
+    return _tiered(asked)
+
+
+def _tiered(asked: Values) -> Values:
+    tiers = [tier(row.get("up_to"), row.get("unit"), row.get("flat")) for row in asked["tiers"]]
+    terms = price(type=asked["mode"], tiers=tiers)
+    return {"amount": oracle.metered_amount(terms, Decimal(str(asked["quantity"])))}
+
+
+RULES: dict[str, Rule] = {
+    rule.__name__: rule
+    for rule in (
+        zero_quantity_line,
+        missing_group_is_null,
+        nine_decimals,
+        share_out_of_range,
+        first_of_a_key,
+        batch_is_never_refused,
+        cancel_is_open,
+        no_usage_is_too_late,
+        open_end_is_demanded,
+        edge_is_upper,
+        first_flat_is_due,
+    )
+}

@@ -1,0 +1,40 @@
+"""Options and the closing lines of the whole suite."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# The cases lie beside the repository, not in it.
+CASES = Path(__file__).parents[2] / "shared" / "conformance"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--cases", metavar="FOLDER", default=str(CASES), help="a folder with openmeter, lago, peers.jsonl")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print what the conformance tests found: one line per area, why the rest was not answered as asked, the sum."""
+    reports = [
+        dict(report.user_properties)
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.stats.get(outcome, [])
+        if report.when == "call" and any(name == "conformance" for name, _ in report.user_properties)
+    ]
+    if not reports:
+        return
+    total: Counter[str] = Counter()
+    terminalreporter.section("conformance")
+    for found in sorted(reports, key=lambda found: str(found["conformance"])):
+        verdicts = Counter(found["verdicts"])
+        total.update(verdicts)
+        counts = ", ".join(f"{number} {verdict}" for verdict, number in sorted(verdicts.items()) if number)
+        terminalreporter.write_line(f"{found['conformance']}: {counts}")
+        for text, number in [*found["reasons"].items(), *found["questions"].items()]:
+            terminalreporter.write_line(f"    {number} x {text}")
+    closing = ", ".join(f"{total[verdict]} {verdict}" for verdict in ("passed", "failed", "unsupported"))
+    apart = f", {total['questioned']} questioned" if total["questioned"] else ""
+    terminalreporter.write_line(f"conformance: {closing} of {total.total()}{apart}")
