@@ -1,0 +1,331 @@
+"""A stored segment becomes rows: usage events and dead letters, decoded by the column.
+
+Enters: a StoredSegment, whose hash was checked, and the meters' rules. Leaves: a SegmentBatch. Refuses: nothing; a row
+that is damaged or breaks a rule becomes a dead letter with its reason and its bytes, and the rows around it go on.
+
+A journal body is viewed as an array of slots; no loop runs per event, only one per distinct series and per event that
+carries a key, a time of its own or a quantity beyond 64 bits. Numbers are exact: quantities are built as 128-bit integers.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from metering.batch import SegmentBatch, control_totals
+from metering.clock import from_us, iso_utc
+from metering.errors import JournalDamaged
+from metering.events import (
+    EVENT_TIME_MAX_US,
+    EVENT_TIME_MIN_US,
+    dead_letter_schema,
+    usage_event_schema,
+)
+from metering.journal_format import (
+    AUXILIARY_KINDS,
+    DETAIL,
+    DETAIL_CHECKED,
+    EVENT_KINDS,
+    HAS_KEY,
+    NANO,
+    NANO_DETAILED,
+    NO_SLOT,
+    SERIES,
+    SLOT,
+    TEXT,
+    WHOLE,
+    WIDE_DETAILED,
+)
+from metering.numbers import trimmed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from metering.meters import MeterRule
+    from metering.segments import StoredSegment
+
+    Rules = Mapping[str, MeterRule] | None
+    Array = np.ndarray[Any, Any]
+
+_EVENT = np.dtype(
+    {"names": ["quantity", "time", "check", "link"], "formats": ["<i8", "<i8", "<i8", "<u4"], "itemsize": SLOT}
+)
+_NANO = 10**9
+# Whole units up to this are still a 64-bit number of 10^-9.
+_WHOLE_AS_NANO_MAX = (2**63 - 1) // _NANO
+_DECIMAL = pa.decimal128(38, 9)
+_INSTANT = pa.timestamp("us", tz="UTC")
+_DAMAGED = "damaged"
+
+
+@dataclass(slots=True)
+class _Rows:
+    """The rows of a journal segment while they are decoded; every array has one entry per row, in slot order."""
+
+    slots: Array
+    series: Array  # slot of the series, or -1 where it is not known
+    quantity: Array  # 10^-9 in 64 bits, or 0 where `wide` has it
+    wide: dict[int, int]
+    time_ns: Array
+    recorded_ns: Array
+    keys: dict[int, str]
+    damaged: Array
+
+
+def decode_segment(stored: StoredSegment, rules: Rules) -> SegmentBatch:
+    """Return the rows of one segment. Raises JournalDamaged when a batch cannot be read although its hash is right."""
+    if stored.trailer.kind == "batch":
+        events, dead_letters = _decode_batch(stored, rules)
+    else:
+        events, dead_letters = _decode_journal(stored, rules)
+    trailer = stored.trailer
+    return SegmentBatch(
+        producer_id=trailer.producer_id,
+        segment=trailer.segment,
+        kind=trailer.kind,
+        rows=trailer.rows,
+        rows_before=trailer.rows_before,
+        sealed_at=trailer.sealed_at,
+        sha256=trailer.sha256,
+        previous_sha256=trailer.previous_sha256,
+        events=events,
+        dead_letters=dead_letters,
+        totals=control_totals(events, dead_letters),
+    )
+
+
+def _decode_journal(stored: StoredSegment, rules: Rules) -> tuple[pa.Table, pa.Table]:
+    body = stored.body
+    rows = _read_rows(body)
+    names = _read_series(body, rows)
+    table = _event_table(stored, rows, names)
+    refused = np.flatnonzero(rows.damaged)
+    letters = [_damaged_letters(stored, body, rows, refused)] if len(refused) else []
+    table = table.filter(pa.array(~rows.damaged)) if len(refused) else table
+    good, bad = apply_rules(table, rules)
+    return good, pa.concat_tables([*letters, bad]).sort_by("row") if letters else bad
+
+
+def _read_rows(body: bytearray) -> _Rows:
+    slots = np.frombuffer(body, _EVENT)
+    kinds = np.frombuffer(body, np.uint8)[SLOT - 1 :: SLOT]
+    at = np.flatnonzero((kinds != 0) & ~np.isin(kinds, AUXILIARY_KINDS))
+    heads, kinds_at = slots[at], kinds[at]
+    quantity, time_ns, link = heads["quantity"].copy(), heads["time"].copy(), heads["link"].astype(np.int64)
+    damaged = (quantity ^ time_ns ^ link) != heads["check"]
+    damaged |= ~np.isin(kinds_at, EVENT_KINDS)
+    wide: dict[int, int] = {}
+    is_whole = ~np.isin(kinds_at, (NANO, NANO_DETAILED, WIDE_DETAILED))
+    too_wide = is_whole & ((quantity > _WHOLE_AS_NANO_MAX) | (quantity < -_WHOLE_AS_NANO_MAX))
+    for row in np.flatnonzero(too_wide):
+        wide[int(row)] = int(quantity[row]) * _NANO
+    scale = np.where(is_whole & ~too_wide, np.int64(_NANO), np.int64(1))
+    rows = _Rows(at, link, np.where(too_wide, 0, quantity) * scale, wide, time_ns, time_ns.copy(), {}, damaged)
+    is_plain = np.isin(kinds_at, (WHOLE, NANO))
+    for row in np.flatnonzero(~is_plain & ~damaged):
+        _read_detail(body, rows, int(row), is_wide=int(kinds_at[row]) == WIDE_DETAILED)
+    return rows
+
+
+def _read_detail(body: bytearray, rows: _Rows, row: int, *, is_wide: bool) -> None:
+    slot = bytes(body[rows.series[row] * SLOT : (rows.series[row] + 1) * SLOT])
+    rows.damaged[row] = True
+    if len(slot) != SLOT or slot[-1] != DETAIL:
+        return
+    recorded_ns, series, following, flags = DETAIL_CHECKED.unpack_from(slot)
+    crc = int.from_bytes(slot[20:24], "little")
+    text = _read_text(body, following)
+    if text is None or zlib.crc32(text, zlib.crc32(slot[: DETAIL_CHECKED.size])) != crc:
+        return
+    parts = text.decode().split("\n")
+    if is_wide:
+        rows.wide[row] = int(parts.pop(0))
+    if flags & HAS_KEY:
+        rows.keys[row] = parts.pop(0)
+    rows.recorded_ns[row] = recorded_ns
+    rows.series[row] = series
+    rows.damaged[row] = False
+
+
+def _read_text(body: bytearray, slot: int) -> bytes | None:
+    """Return the bytes of a chain of text slots, or None where the chain is broken."""
+    pieces: list[bytes] = []
+    slots = len(body) // SLOT
+    while slot != NO_SLOT:
+        # A damaged link could lead in a circle: no chain is longer than the segment.
+        if slot >= slots or body[slot * SLOT + SLOT - 1] != TEXT or len(pieces) > slots:
+            return None
+        start = slot * SLOT
+        slot = int.from_bytes(body[start : start + 4], "little")
+        pieces.append(bytes(body[start + 5 : start + 5 + body[start + 4]]))
+    return b"".join(pieces)
+
+
+def _read_series(body: bytearray, rows: _Rows) -> tuple[Array, list[tuple[str, str, str | None]]]:
+    """Return, per row, the index of its series in the list of (meter, tenant, attributes) that is returned with it."""
+    rows.series[rows.damaged] = -1
+    slots, index = np.unique(rows.series, return_inverse=True)
+    names: list[tuple[str, str, str | None]] = []
+    unreadable = []
+    for position, slot in enumerate(slots.tolist()):
+        text = _series_text(body, slot)
+        if text is None:
+            unreadable.append(position)
+            names.append(("", "", None))
+        else:
+            meter, tenant, attributes = text.split("\n")
+            names.append((meter, tenant, attributes or None))
+    if unreadable:
+        rows.damaged |= np.isin(index, unreadable)
+    return index.astype(np.int32), names
+
+
+def _series_text(body: bytearray, slot: int) -> str | None:
+    start = slot * SLOT
+    if slot < 0 or start + SLOT > len(body) or body[start + SLOT - 1] != SERIES:
+        return None
+    tail = _read_text(body, int.from_bytes(body[start : start + 4], "little"))
+    if tail is None:
+        return None
+    text = bytes(body[start + 9 : start + 9 + body[start + 8]]) + tail
+    return text.decode() if zlib.crc32(text) == int.from_bytes(body[start + 4 : start + 8], "little") else None
+
+
+def _event_table(
+    stored: StoredSegment, rows: _Rows, names: tuple[Array, list[tuple[str, str, str | None]]]
+) -> pa.Table:
+    index, series = names
+    taken = pa.array(index)
+    count = len(index)
+    meters, tenants, attributes = (pa.array([one[place] for one in series], pa.string()) for place in range(3))
+    keys = pa.nulls(count, pa.string())
+    if rows.keys:
+        keys = pa.array([rows.keys.get(row) for row in range(count)], pa.string())
+    columns = [
+        tenants.take(taken),
+        meters.take(taken),
+        _decimals(rows.quantity, rows.wide),
+        pa.array(rows.time_ns // 1000, pa.int64()).cast(_INSTANT),
+        pa.array(rows.recorded_ns // 1000, pa.int64()).cast(_INSTANT),
+        *_origin(stored, count),
+        keys,
+        attributes.take(taken),
+    ]
+    return pa.table(columns, schema=usage_event_schema())
+
+
+def _origin(stored: StoredSegment, count: int) -> list[pa.Array]:
+    return [
+        pa.repeat(pa.scalar(stored.trailer.producer_id, pa.string()), count),
+        pa.repeat(pa.scalar(stored.trailer.segment, pa.int64()), count),
+        pa.array(np.arange(count, dtype=np.int32)),
+    ]
+
+
+def _decimals(nano: Array, wide: dict[int, int]) -> pa.Array:
+    """Return 64-bit counts of 10^-9, some replaced by wider ones, as decimal128(38, 9) without a cast: two words each."""
+    words = np.empty((len(nano), 2), np.int64)
+    words[:, 0] = nano
+    words[:, 1] = nano >> 63
+    for row, number in wide.items():
+        words[row] = np.frombuffer(number.to_bytes(16, "little", signed=True), np.int64)
+    return pa.Array.from_buffers(_DECIMAL, len(nano), [None, pa.py_buffer(words)])
+
+
+def _damaged_letters(
+    stored: StoredSegment,
+    body: bytearray,
+    rows: _Rows,
+    refused: Array,
+) -> pa.Table:
+    sealed_at = from_us(stored.trailer.sealed_at)
+    letters = [
+        {
+            "producer_id": stored.trailer.producer_id,
+            "segment": stored.trailer.segment,
+            "row": row,
+            # The row's own time cannot be trusted; it was recorded before its segment was sealed.
+            "recorded_at": sealed_at,
+            "event_date": sealed_at.date(),
+            "reason": _DAMAGED,
+            "detail": f"slot {slot} of the segment, at byte {slot * SLOT} of its body, is not what was written",
+            "original": bytes(body[slot * SLOT : (slot + 1) * SLOT]),
+        }
+        for row, slot in zip(refused.tolist(), rows.slots[refused].tolist(), strict=True)
+    ]
+    return pa.Table.from_pylist(letters, schema=dead_letter_schema())
+
+
+def _decode_batch(stored: StoredSegment, rules: Rules) -> tuple[pa.Table, pa.Table]:
+    try:
+        table = pa.ipc.open_stream(pa.py_buffer(stored.body)).read_all()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise JournalDamaged(f"{stored.path}: the batch cannot be read: {error}", path=str(stored.path)) from error
+    columns = {name: table[name] for name in table.column_names}
+    columns |= dict(zip(("producer_id", "segment", "row"), _origin(stored, table.num_rows), strict=True))
+    schema = usage_event_schema()
+    return apply_rules(pa.table([columns[name] for name in schema.names], schema=schema), rules)
+
+
+def apply_rules(table: pa.Table, rules: Rules) -> tuple[pa.Table, pa.Table]:
+    """Return (usage events, dead letters) of a table of USAGE_EVENT under the meters' rules of now.
+
+    No catalog applied: every meter is known and every quantity must be at least zero.
+    """
+    known = pa.array(sorted(rules or ()), pa.string())
+    negative = pa.array(sorted(name for name, rule in (rules or {}).items() if rule.negative_allowed), pa.string())
+    meters = table["meter"]
+    is_unknown = pc.invert(pc.is_in(meters, known)) if rules is not None else None
+    is_negative = pc.less(table["quantity"], pa.scalar(0, _DECIMAL))
+    time_us = table["event_time"].cast(pa.int64())
+    is_far = pc.or_(pc.less(time_us, EVENT_TIME_MIN_US), pc.greater_equal(time_us, EVENT_TIME_MAX_US))
+    checks = [
+        ("negative_quantity", pc.and_(is_negative, pc.invert(pc.is_in(meters, negative)))),
+        ("bad_event_time", is_far),
+    ]
+    if is_unknown is not None:
+        checks.insert(0, ("unknown_meter", is_unknown))
+    reasons = pc.coalesce(*(pc.if_else(fails, reason, pa.scalar(None, pa.string())) for reason, fails in checks))
+    is_bad = pc.is_valid(reasons)
+    if not pc.any(is_bad).as_py():
+        return table, dead_letter_schema().empty_table()
+    return table.filter(pc.invert(is_bad)), refuse(table.filter(is_bad), reasons.filter(is_bad))
+
+
+_DETAILS = {
+    "unknown_meter": "the catalog that is applied has no meter {meter!r}; add it and replay",
+    "negative_quantity": "quantity {quantity} is negative and meter {meter!r} does not say negative_allowed: true",
+    "bad_event_time": "event_time {event_time} is not in 1970 to 2199; correct it and replay",
+}
+
+
+def refuse(table: pa.Table, reasons: pa.ChunkedArray) -> pa.Table:
+    """Return rows of USAGE_EVENT as dead letters, each with its reason and itself as canonical JSON, to be replayed."""
+    letters = []
+    for event, reason in zip(table.to_pylist(), reasons.to_pylist(), strict=True):
+        original = {
+            "tenant_id": event["tenant_id"],
+            "meter": event["meter"],
+            "quantity": trimmed(event["quantity"]),
+            "event_time": iso_utc(event["event_time"]),
+            "recorded_at": iso_utc(event["recorded_at"]),
+            "idempotency_key": event["idempotency_key"],
+            "attributes": event["attributes"],
+        }
+        names = ("producer_id", "segment", "row", "recorded_at", "tenant_id", "meter", "quantity", "event_time")
+        letters.append(
+            {name: event[name] for name in names}
+            | {
+                "event_date": event["event_time"].date(),
+                "reason": reason,
+                "detail": _DETAILS[reason].format_map(event),
+                "original": json.dumps(original, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode(),
+            }
+        )
+    return pa.Table.from_pylist(letters, schema=dead_letter_schema())

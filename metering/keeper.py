@@ -1,0 +1,150 @@
+"""What must happen between rows: dirty pages go to the disk, full segments are sealed, a shipper runs.
+
+Enters: the producer's own ways to sync and seal. Leaves: one daemon thread per process that records, and at most one
+child process per workspace and host. Refuses: to be needed. Without it rows survive the process all the same.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from metering.errors import JournalFull
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from metering.layout import Layout
+
+SHIPPER_CHECK_S = 2.0
+
+
+class Keeper:
+    """Calls `sync` every flush interval and `rotate` every seal interval, from a daemon thread that is started here."""
+
+    def __init__(
+        self,
+        *,
+        sync: Callable[[], object],
+        rotate: Callable[[], object],
+        seal: Callable[[], object],
+        care: Callable[[], object],
+        flush_interval_s: float,
+        seal_interval_s: float,
+    ) -> None:
+        self._sync = sync
+        self._rotate = rotate
+        self._seal = seal
+        self._care = care
+        self._flush_interval_s = flush_interval_s
+        self._seal_interval_s = seal_interval_s
+        self._woken = threading.Event()
+        self._is_stopped = False
+        # What the disk last said, while it says no; rows are kept and every interval tries again.
+        self.refusal: JournalFull | None = None
+        self._thread = threading.Thread(target=self._run, name="tallybook-keeper", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Ask for full segments to be sealed now."""
+        self._woken.set()
+
+    def stop(self) -> None:
+        self._is_stopped = True
+        self._woken.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self) -> None:
+        self._care()
+        rotate_at_s = time.monotonic() + self._seal_interval_s
+        while True:
+            is_woken = self._woken.wait(self._flush_interval_s)
+            if self._is_stopped:
+                return
+            self._woken.clear()
+            try:
+                if is_woken:
+                    self._seal()
+                self._sync()
+                if time.monotonic() >= rotate_at_s:
+                    rotate_at_s = time.monotonic() + self._seal_interval_s
+                    self._rotate()
+                    self._care()
+                self.refusal = None
+            except JournalFull as error:
+                self.refusal = error
+
+
+class ShipperChild:
+    """Sees to it that somebody ships this workspace: whoever holds the leader's lock, or else a child started here."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._process_id: int | None = None
+        self._checked_s = float("-inf")
+
+    def ensure(self, *, now: bool = False) -> None:
+        """Start a shipper unless one runs. Looks at most every two seconds unless told `now`."""
+        if not now and time.monotonic() < self._checked_s + SHIPPER_CHECK_S:
+            return
+        self._checked_s = time.monotonic()
+        if self._process_id is not None and not _has_ended(self._process_id):
+            return
+        if not is_led(self._layout):
+            self._process_id = _spawn(self._layout)
+
+
+def leader_lock(layout: Layout) -> Path:
+    return layout.journal / "ship.lock"
+
+
+def is_led(layout: Layout) -> bool:
+    """Return whether a shipper holds the leader's lock."""
+    file = os.open(leader_lock(layout), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
+def _has_ended(process_id: int) -> bool:
+    try:
+        return os.waitpid(process_id, os.WNOHANG)[0] == process_id
+    except ChildProcessError:
+        # Somebody else reaped it (or it is the child of our parent, seen after a fork).
+        return True
+
+
+def _spawn(layout: Layout) -> int:
+    package_folder = str(Path(__file__).parent.parent)
+    # -P: a file of the current folder must not shadow a library. What this process can import, the child can.
+    search_path = os.pathsep.join([package_folder, *(folder for folder in sys.path if folder)])
+    log = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    return os.posix_spawn(
+        _interpreter(),
+        [_interpreter(), "-P", "-m", "metering.ship", str(layout.root), "--watch"],
+        {**os.environ, "PYTHONPATH": search_path},
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 2, str(layout.journal / "ship.log"), log, 0o600),
+        ],
+        # A session of its own: Ctrl-C and the end of the application's terminal are not for the shipper.
+        setsid=True,
+    )
+
+
+def _interpreter() -> str:
+    # Under uWSGI and other embedders sys.executable is not a Python.
+    if sys.executable and "python" in Path(sys.executable).name:
+        return sys.executable
+    return str(Path(sys.exec_prefix) / "bin" / "python3")

@@ -1,0 +1,227 @@
+"""Segments as the shipper finds them: of producers that live, of producers that died, whole or damaged.
+
+Enters: the journal folder. Leaves: sealed segments in the order of their producer, each with a trailer and a body whose
+hash was checked before anything in it was believed. Refuses: to touch the open segment of a producer that lives, to
+cut a segment at its first damaged row, and to delete what it cannot read (that goes to `quarantine/`).
+
+A producer holds the lock of its folder for its whole life; whoever gets that lock has proof that it is dead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from metering.durable import fsync_path
+from metering.errors import JournalDamaged
+from metering.journal_format import (
+    CHAIN_AT,
+    HEADER_AT,
+    MAGIC,
+    PAGE,
+    SLOT,
+    TRAILER_AT,
+    Chain,
+    Header,
+    Trailer,
+    get_holes,
+    get_part,
+    put_part,
+    sealing_trailer,
+    zero_holes,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from metering.layout import Layout
+
+SUFFIX_SEALED = ".sealed"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSegment:
+    """A sealed segment whose bytes are what its trailer says."""
+
+    path: Path
+    trailer: Trailer
+    body: bytearray
+
+
+class ProducerFolder:
+    """The folder of one producer, with its lock if the producer is dead and nobody else tidies up after it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.producer_id = path.name
+        self._lock: int | None = None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the producer is proven dead and this process holds its lock."""
+        return self._lock is not None
+
+    def __enter__(self) -> ProducerFolder:
+        try:
+            lock = os.open(self.path / "lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            # A producer locks before its folder can be seen: another shipper was interrupted while it removed this one.
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
+            return self
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+        else:
+            self._lock = lock
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def sealed(self) -> list[Path]:
+        """Return the sealed segments that exist now, in order, with none before the last of them overlooked.
+
+        A listing of a folder in which files are renamed may miss one. Segments are sealed in order; so every segment up
+        to the highest number of one listing has its final name when a second listing begins.
+        """
+        highest = max((path.name for path in self._listed(SUFFIX_SEALED)), default="")
+        return sorted(path for path in self._listed(SUFFIX_SEALED) if path.name <= highest)
+
+    def recover(self, now_us: int) -> int:
+        """Seal what a dead producer left open; return how many segments that were. Only with its lock."""
+        for leftover in (*self._listed(".part"), *self._listed(".copy")):
+            # Never finished, so never acknowledged; the number may be free or used by a later open segment.
+            leftover.unlink()
+        unsealed = sorted(self._listed(".open"))
+        for path in unsealed:
+            chain = self._chain_before(path)
+            seal_dead_segment(path, self.producer_id, chain, now_us)
+        if unsealed:
+            fsync_path(self.path)
+        return len(unsealed)
+
+    def remove_if_empty(self) -> bool:
+        """Remove the folder of a dead producer of which everything is in the lake."""
+        if any(path.name != "lock" for path in self.path.iterdir()):
+            return False
+        (self.path / "lock").unlink()
+        self.path.rmdir()
+        return True
+
+    def _chain_before(self, path: Path) -> Chain | None:
+        previous = path.with_name(f"{int(path.stem) - 1:012d}{SUFFIX_SEALED}")
+        with contextlib.suppress(FileNotFoundError, JournalDamaged):
+            return read_trailer(previous).next_chain()
+        return None
+
+    def _listed(self, suffix: str) -> list[Path]:
+        try:
+            return [path for path in self.path.iterdir() if path.suffix == suffix]
+        except FileNotFoundError:
+            return []
+
+
+def producer_folders(journal: Path) -> list[ProducerFolder]:
+    """Return the folder of every producer, by name. Folders that begin with a dot are being born."""
+    try:
+        folders = sorted(path for path in journal.iterdir() if path.name.startswith("p-") and path.is_dir())
+    except FileNotFoundError:
+        return []
+    return [ProducerFolder(path) for path in folders]
+
+
+def seal_dead_segment(path: Path, producer_id: str, chain: Chain | None, now_us: int) -> Trailer:
+    """Seal one open segment of a dead producer where it ends, with every complete row, whatever lies between them.
+
+    Slots that are empty in the middle are rows that were claimed and never stored, or pages that a power cut took before
+    the next flush: none of them was acknowledged as durable. Damage is left in place, for the decoder to name.
+    """
+    content = bytearray(path.read_bytes())
+    page, body = bytes(content[:PAGE]).ljust(PAGE, b"\0"), content[PAGE:]
+    found = get_part(page, HEADER_AT)
+    number = int(path.stem)
+    # What a row means needs no header: it is rebuilt from the file's place when it is damaged.
+    header = Header(**found) if found is not None else Header(producer_id, number, "journal", now_us, len(body) // SLOT)
+    if chain is None:
+        inherited = get_part(page, CHAIN_AT)
+        chain = Chain(**inherited) if inherited is not None else Chain()
+    kinds = bytes(body[SLOT - 1 :: SLOT])
+    slots = len(kinds.rstrip(b"\0"))
+    holes = tuple(slot for slot in get_holes(page) if slot < slots)
+    kinds = bytes(0 if slot in holes else kind for slot, kind in enumerate(kinds[:slots])) if holes else kinds[:slots]
+    body = body[: slots * SLOT]
+    trailer = sealing_trailer(header, chain, body, kinds, holes, sealed_at=now_us)
+    sealed_page = bytearray(page)
+    sealed_page[: len(MAGIC)] = MAGIC
+    put_part(sealed_page, TRAILER_AT, trailer.encode())
+    with path.open("r+b") as file:
+        file.write(sealed_page)
+        file.flush()
+        os.fsync(file.fileno())
+    path.rename(path.with_suffix(SUFFIX_SEALED))
+    return trailer
+
+
+def read_trailer(path: Path) -> Trailer:
+    """Return the trailer of a sealed segment. Raises JournalDamaged when it cannot be read."""
+    with path.open("rb") as file:
+        return _trailer_of(path, file.read(PAGE))
+
+
+def read_segment(path: Path) -> StoredSegment:
+    """Return a sealed segment, its body hashed before anyone parses it. Raises JournalDamaged, FileNotFoundError."""
+    with path.open("rb") as file:
+        trailer = _trailer_of(path, file.read(PAGE))
+        body = bytearray(file.read(trailer.body_bytes))
+    zero_holes(body, (hole for hole in trailer.holes if (hole + 1) * SLOT <= len(body)))
+    found = hashlib.sha256(body).hexdigest()
+    if found != trailer.sha256 or len(body) != trailer.body_bytes:
+        raise JournalDamaged(
+            f"{path}: the body of {len(body)} bytes has sha256 {found}, but was sealed with {trailer.sha256}; "
+            "it is set aside in quarantine/ and not counted: compare it with a backup",
+            path=str(path),
+            expected=trailer.sha256,
+            found=found,
+        )
+    return StoredSegment(path, trailer, body)
+
+
+def quarantine(layout: Layout, path: Path) -> Path:
+    """Set a damaged segment aside, whole. It is never deleted and never read again until somebody puts it back."""
+    folder = layout.quarantine / path.parent.name
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    aside = folder / path.name
+    path.rename(aside)
+    fsync_path(folder)
+    return aside
+
+
+def quarantined(layout: Layout) -> Iterator[Path]:
+    """Yield the segments that were set aside, in a fixed order. Each is a finding."""
+    yield from sorted(layout.quarantine.glob(f"*/*{SUFFIX_SEALED}"))
+
+
+def _trailer_of(path: Path, page: bytes) -> Trailer:
+    part: dict[str, Any] | None = None
+    if len(page) == PAGE and page[: len(MAGIC)] == MAGIC:
+        part = get_part(page, TRAILER_AT)
+    try:
+        if part is not None:
+            trailer = Trailer(**{**part, "holes": tuple(part["holes"])})
+            if (trailer.producer_id, trailer.segment) == (path.parent.name, int(path.stem)):
+                return trailer
+    except (KeyError, TypeError, ValueError):
+        part = None
+    raise JournalDamaged(
+        f"{path}: the trailer cannot be read or names another segment; it is set aside in quarantine/, not counted",
+        path=str(path),
+    )
