@@ -211,6 +211,8 @@ def dedupe_batch(asked: Asked) -> dict[str, Any]:
 
 def subscription_share(asked: Asked) -> dict[str, Any]:
     """A share of a flat amount in whole days of UTC, which are all alike."""
+    if "trial_days" in asked:
+        raise Unsupported("trial_days")
     for name in ("anchor", "started", "terminated", "from", "to"):
         asked(name)  # Where the days were counted from; the count is given.
     day = 86_400_000_000
