@@ -12,12 +12,13 @@ import re
 import zoneinfo
 from datetime import UTC, date, datetime, time
 from functools import cache
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
     AliasChoices,
     BeforeValidator,
+    ConfigDict,
     Field,
     PlainSerializer,
     PlainValidator,
@@ -200,11 +201,17 @@ class Account(CatalogModel):
     )
 
 
+def _also_until(schema: dict[str, Any]) -> None:
+    schema["properties"]["until"] = schema["properties"]["to"]
+
+
 class Subscription(CatalogModel):
     """A tenant is on a plan version over `[starts_at, ends_at)`; in the files `from` and `to` (or `until`).
 
     It is ended by `to`, never deleted. Without `account` the account pays that lists the tenant.
     """
+
+    model_config = ConfigDict(json_schema_extra=_also_until)
 
     id: SubscriptionId = Field(description="the stable identity of the subscription")
     tenant: TenantName = Field(description="who uses")

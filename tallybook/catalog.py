@@ -1,0 +1,141 @@
+"""The catalog files, all into one: what is metered, what it costs, and who is on which plan.
+
+Enters: the folder `catalog/`; every `*.yaml` in it may hold any of the lists. Leaves: a frozen `Catalog`, and from it
+the rules that recorders need, and JSON Schemas for editors. `apply_catalog` puts it into the books, `load_revision`
+takes it out again.
+Refuses: any mistake of any file, all of them at once, each with file, line, path and what to write instead.
+Numbers never pass through a float: every scalar stays the text it was written as until a model reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from metering.catalog import Mistake
+from metering.meters import MeterRule
+from rating.errors import CatalogInvalid
+from tallybook.catalog_checks import Entry, check_together
+from tallybook.catalog_entries import MODELS, Catalog, Source, entry_key
+from tallybook.catalog_history import Applied, Change, apply_catalog, load_revision
+from tallybook.catalog_sentences import mistakes_of, nearest
+from tallybook.yaml_nodes import Node, Unreadable, plain, read_nodes
+
+__all__ = [
+    "Applied",
+    "Catalog",
+    "Change",
+    "apply_catalog",
+    "json_schemas",
+    "load_catalog",
+    "load_revision",
+    "meter_rules",
+]
+
+
+def load_catalog(folder: str | Path) -> Catalog:
+    """Return the catalog that the files `*.yaml` of a folder say together. Reads only; the same files give the same.
+
+    Raises CatalogInvalid (Terminal) with every mistake of every file; nothing of a catalog with a mistake is used.
+    """
+    folder = Path(folder)
+    mistakes: list[Mistake] = []
+    entries: list[Entry] = []
+    for path in _catalog_files(folder, mistakes):
+        file = f"{folder.name}/{path.name}"
+        try:
+            node, found = read_nodes(path.read_bytes())
+        except Unreadable as refused:
+            mistakes.append(Mistake(file, refused.line, "", refused.message))
+            continue
+        except OSError as refused:
+            mistakes.append(
+                Mistake(file, 0, "", f"the file cannot be read ({refused.strerror}); check its permissions")
+            )
+            continue
+        mistakes.extend(Mistake(file, one.line, "", one.message) for one in found)
+        entries.extend(_read_entries(node, file, mistakes))
+    mistakes.extend(check_together(entries))
+    if mistakes:
+        raise CatalogInvalid(sorted(mistakes, key=lambda mistake: (mistake.file, mistake.line)))
+    sources = {entry_key(one.model): Source(one.file, one.node.line, one.path) for one in entries}
+    return Catalog.of((entry.model for entry in entries), sources=sources)
+
+
+def _catalog_files(folder: Path, mistakes: list[Mistake]) -> list[Path]:
+    if not folder.is_dir():
+        message = "there is no such folder; run `tallybook init`, or write the catalog as *.yaml files in it"
+        mistakes.append(Mistake(folder.name, 0, "", message))
+        return []
+    # Editors leave hidden files beside the ones they edit.
+    names = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    for path in names:
+        if path.suffix == ".yml":
+            message = f"only *.yaml is read; rename it to {path.stem}.yaml"
+            mistakes.append(Mistake(f"{folder.name}/{path.name}", 0, "", message))
+    files = [path for path in names if path.suffix == ".yaml"]
+    if not files and not mistakes:
+        message = "there is no *.yaml file in the folder; write meters, plans, accounts and subscriptions into one"
+        mistakes.append(Mistake(folder.name, 0, "", message))
+    return files
+
+
+def _read_entries(node: Node | None, file: str, mistakes: list[Mistake]) -> Iterator[Entry]:
+    if node is None or node.value is None:
+        return
+    if not isinstance(node.value, dict):
+        message = f"the file must be a mapping of lists; write {', '.join(f'{name}:' for name in MODELS)}"
+        mistakes.append(Mistake(file, node.line, "", message))
+        return
+    for name, listed in node.value.items():
+        line = node.key_lines[name]
+        if name not in MODELS:
+            mistakes.append(Mistake(file, line, name, f"unknown key {name!r}; {nearest(name, list(MODELS))}"))
+        elif isinstance(listed.value, list):
+            for at, item in enumerate(listed.value):
+                yield from _read_entry(name, item, file, f"{name}[{at}]", mistakes)
+        elif listed.value is not None:
+            mistakes.append(Mistake(file, line, name, f"{name} is a list; begin each entry with a dash"))
+
+
+def _read_entry(name: str, node: Node, file: str, path: str, mistakes: list[Mistake]) -> Iterator[Entry]:
+    _, model = MODELS[name]
+    try:
+        # By alias only: a subscription's `from` is called so in files, whatever the attribute is called in Python.
+        yield Entry(model.model_validate(plain(node), by_alias=True, by_name=False), node, file, path)
+    except ValidationError as refused:
+        schema = model.model_json_schema(by_alias=True)
+        mistakes.extend(mistakes_of(refused.errors(), node, schema, file=file, path=path))
+
+
+def meter_rules(catalog: Catalog) -> list[MeterRule]:
+    """Return what recorders and usage must know of each meter, sorted by name."""
+    return [
+        MeterRule(meter.name, meter.unit, meter.aggregation, meter.unique_attribute, meter.negative_allowed)
+        for meter in catalog.meters
+    ]
+
+
+def json_schemas() -> dict[str, Any]:
+    """Return the JSON Schema of a whole catalog file, for editors that complete and check YAML while one types.
+
+    It knows the keys and their values; what only several entries together can get wrong, `load_catalog` finds.
+    """
+    definitions: dict[str, Any] = {}
+    lists: dict[str, Any] = {}
+    for name, (_, model) in MODELS.items():
+        schema = model.model_json_schema(by_alias=True)
+        definitions.update(schema.pop("$defs", {}))
+        definitions[model.__name__] = schema
+        lists[name] = {"type": ["array", "null"], "items": {"$ref": f"#/$defs/{model.__name__}"}}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Tallybook catalog file",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": lists,
+        "$defs": definitions,
+    }

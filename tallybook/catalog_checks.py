@@ -1,0 +1,180 @@
+"""What no entry of the catalog can know alone: that names are declared, that a tenant has one payer, that terms fit.
+
+Enters: entries with their places. Leaves: mistakes, each at the line to change.
+Refuses: names that stand twice, references to nothing, two payers for one tenant, the same plan twice at one time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+
+from entitlements.features import Feature
+from metering.catalog import CatalogModel, Meter, Mistake, Place
+from rating.plans import Account, Plan, Subscription, instant_of, when_text
+from rating.prices import Price
+from rating.terms import plan_key
+from tallybook.catalog_entries import entry_key
+from tallybook.catalog_sentences import locate, nearest
+from tallybook.yaml_nodes import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One valid entry and where it stands."""
+
+    model: CatalogModel
+    node: Node
+    file: str
+    path: str
+
+    def mistake(self, message: str, *place: str | int) -> Mistake:
+        line, full = locate(self.node, place, self.path)
+        return Mistake(self.file, line, full, message)
+
+
+def check_together(entries: Sequence[Entry]) -> list[Mistake]:
+    """Return every mistake between entries that are each right by themselves."""
+    first: dict[tuple[str, str], Entry] = {}
+    mistakes: list[Mistake] = []
+    for entry in entries:
+        kind, key = entry_key(entry.model)
+        if (kind, key) in first:
+            other = first[kind, key]
+            what = f"{kind} {key!r} is already declared in {other.file}:{other.node.line}; rename or remove one"
+            mistakes.append(entry.mistake(what, "name" if isinstance(entry.model, Meter | Feature | Plan) else "id"))
+        else:
+            first[kind, key] = entry
+    known = _Known(first.values())
+    for entry in first.values():
+        match entry.model:
+            case Plan() as plan:
+                mistakes.extend(known.check_plan(entry, plan))
+            case Account() as account:
+                mistakes.extend(known.check_account(entry, account))
+            case Subscription() as subscription:
+                mistakes.extend(known.check_subscription(entry, subscription))
+            case _:
+                pass
+    mistakes.extend(known.check_overlaps())
+    return mistakes
+
+
+class _Known:
+    """What the entries may refer to, by name."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        all_ = list(entries)
+        models = [entry.model for entry in all_]
+        self.meters = {one.name: one for one in models if isinstance(one, Meter)}
+        self.features = {one.name for one in models if isinstance(one, Feature)}
+        self.plans = {plan_key(one.name, one.version): one for one in models if isinstance(one, Plan)}
+        self.accounts = {one.id: one for one in models if isinstance(one, Account)}
+        self.subscriptions = [(entry, entry.model) for entry in all_ if isinstance(entry.model, Subscription)]
+        self.payers: dict[str, Account] = {}
+        for account in self.accounts.values():
+            for tenant in account.tenants:
+                self.payers.setdefault(tenant, account)
+
+    def check_plan(self, entry: Entry, plan: Plan) -> Iterator[Mistake]:
+        for at, price in enumerate(plan.prices):
+            yield from self._check_price(entry, price, ("prices", at))
+        for at, entitlement in enumerate(plan.entitlements):
+            if entitlement.meter is not None and entitlement.meter not in self.meters:
+                yield self._no_meter(entry, entitlement.meter, "entitlements", at, "meter")
+            # Declaring features is optional; once there is a list, a name that is not in it is a slip of the pen.
+            if self.features and entitlement.feature not in self.features:
+                hint = nearest(entitlement.feature, sorted(self.features))
+                what = f"feature {entitlement.feature!r} is not declared under features; declare it there, or {hint}"
+                yield entry.mistake(what, "entitlements", at, "feature")
+
+    def _check_price(self, entry: Entry, price: Price, place: Place) -> Iterator[Mistake]:
+        if price.meter is None:
+            return
+        if price.meter not in self.meters:
+            yield self._no_meter(entry, price.meter, *place, "meter")
+            return
+        declared = self.meters[price.meter].attributes
+        if not declared:
+            return
+        asked: list[tuple[Place, str]] = [((*place, "where", name), name) for name in price.where]
+        asked += [((*place, "by", at), name) for at, name in enumerate(price.by)]
+        for at, name in asked:
+            if name not in declared:
+                what = f"meter {price.meter!r} declares no attribute {name!r}; declare it there, or "
+                yield entry.mistake(what + nearest(name, declared), *at)
+
+    def _no_meter(self, entry: Entry, meter: str, *place: str | int) -> Mistake:
+        hint = nearest(meter, sorted(self.meters)) if self.meters else "there is none yet"
+        return entry.mistake(f"meter {meter!r} is not declared under meters; declare it there, or {hint}", *place)
+
+    def check_account(self, entry: Entry, account: Account) -> Iterator[Mistake]:
+        for at, tenant in enumerate(account.tenants):
+            payer = self.payers[tenant]
+            if payer.id != account.id:
+                what = f"tenant {tenant!r} already belongs to account {payer.id!r}; one account pays for a tenant, remove one"
+                yield entry.mistake(what, "tenants", at)
+
+    def check_subscription(self, entry: Entry, subscription: Subscription) -> Iterator[Mistake]:
+        plan = self.plans.get(plan_key(subscription.plan, subscription.version))
+        if plan is None:
+            yield self._no_plan(entry, subscription)
+        elif subscription.ends_at is not None:
+            zone = plan.billing_period.timezone
+            if instant_of(subscription.ends_at, zone) <= instant_of(subscription.starts_at, zone):
+                what = f"{when_text(subscription.ends_at)} is not after from, {when_text(subscription.starts_at)}, in {zone}"
+                yield entry.mistake(f"{what}; write a later end", "to" if "to" in _keys(entry) else "until")
+        if subscription.account is not None and subscription.account not in self.accounts:
+            hint = nearest(subscription.account, sorted(self.accounts)) if self.accounts else "there is none yet"
+            what = f"account {subscription.account!r} is not declared under accounts; declare it there, or {hint}"
+            yield entry.mistake(what, "account")
+            return
+        payer = self.accounts[subscription.account] if subscription.account else self.payers.get(subscription.tenant)
+        if payer is None:
+            what = f"tenant {subscription.tenant!r} is in no account, so nobody would pay; add it to the tenants of an account"
+            yield entry.mistake(f"{what}, or write account: <id> here", "tenant")
+        elif plan is not None and payer.currency is not None and payer.currency != plan.currency:
+            what = f"account {payer.id!r} pays in {payer.currency}, and plan {plan.name!r} version {plan.version} is in"
+            yield entry.mistake(f"{what} {plan.currency}; choose a plan in {payer.currency} or another account", "plan")
+
+    def _no_plan(self, entry: Entry, subscription: Subscription) -> Mistake:
+        versions = sorted(one.version for one in self.plans.values() if one.name == subscription.plan)
+        if versions:
+            there = ", ".join(str(version) for version in versions)
+            what = f"plan {subscription.plan!r} has no version {subscription.version} (there is {there})"
+            return entry.mistake(f"{what}; correct the version or add it under plans", "version")
+        names = sorted({one.name for one in self.plans.values()})
+        hint = nearest(subscription.plan, names) if names else "there is none yet"
+        what = f"plan {subscription.plan!r} is not declared under plans; declare it there, or {hint}"
+        return entry.mistake(what, "plan")
+
+    def check_overlaps(self) -> Iterator[Mistake]:
+        """Two subscriptions of one tenant to one plan, whatever the version, would bill the same use twice."""
+        by_plan: dict[tuple[str, str], list[tuple[Entry, Subscription]]] = {}
+        for entry, subscription in self.subscriptions:
+            if plan_key(subscription.plan, subscription.version) in self.plans:
+                by_plan.setdefault((subscription.tenant, subscription.plan), []).append((entry, subscription))
+        for same in by_plan.values():
+            same.sort(key=lambda one: (self._start(one[1]), one[1].id))
+            for (_, earlier), (entry, later) in pairwise(same):
+                ends_at = self._end(earlier)
+                if ends_at is None or self._start(later) < ends_at:
+                    what = f"tenant {later.tenant!r} is already on plan {later.plan!r} by {earlier.id!r} at this time"
+                    yield entry.mistake(
+                        f"{what}; end that one with to: {when_text(later.starts_at)}, or start later", "from"
+                    )
+
+    def _start(self, subscription: Subscription) -> datetime:
+        return instant_of(subscription.starts_at, self._zone(subscription))
+
+    def _end(self, subscription: Subscription) -> datetime | None:
+        return None if subscription.ends_at is None else instant_of(subscription.ends_at, self._zone(subscription))
+
+    def _zone(self, subscription: Subscription) -> str:
+        return self.plans[plan_key(subscription.plan, subscription.version)].billing_period.timezone
+
+
+def _keys(entry: Entry) -> Iterable[str]:
+    return entry.node.value if isinstance(entry.node.value, dict) else ()
