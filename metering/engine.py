@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import duckdb
+    import pyarrow as pa
 
 
 def open_engine(
@@ -38,6 +39,11 @@ def open_engine(
     engine.execute("SET enable_external_access = false")
     engine.execute("SET lock_configuration = true")
     return engine
+
+
+def fetch(engine: duckdb.DuckDBPyConnection, statement: str, parameters: dict[str, object] | None = None) -> pa.Table:
+    """Return what a SELECT gives as an Arrow table, decimals and instants as they are."""
+    return engine.sql(statement, params=parameters or {}).to_arrow_table()
 
 
 @cache

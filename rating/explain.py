@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from metering.clock import iso_utc
-from metering.engine import read_sql
+from metering.engine import fetch, read_sql
 from metering.numbers import plain, trimmed
 from metering.usage import register
 from rating.close import Close, read_closes
@@ -156,13 +156,12 @@ def _events_of(
             }
         ),
     )
-    question = {
+    question: dict[str, object] = {
         "span_id": span_id,
         "price_id": line.price_id,
         "group_key": line.group_key,
         "sample": SAMPLE_EVENTS,
     }
-    table: pa.Table = engine.execute(read_sql("rating", "explain_event"), question).to_arrow_table()
-    rows = table.to_pylist()
+    rows = fetch(engine, read_sql("rating", "explain_event"), question).to_pylist()
     events = tuple(OriginEvent(**{name: row[name] for name in OriginEvent.__slots__}) for row in rows)
     return (rows[0]["event_count"], rows[0]["new_event_count"], events) if rows else (0, 0, ())

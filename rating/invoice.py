@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from metering.clock import iso_utc
+from metering.engine import fetch
 from metering.numbers import plain, trimmed
 from rating.iso4217 import minor_units
 from rating.rounding import exact_sum, round_amount
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     import duckdb
-    import pyarrow as pa
 
     from rating.close import Close
 
@@ -191,5 +191,5 @@ def _plain_fields(row: Invoice | InvoiceLine | Charge) -> dict[str, Any]:
 
 
 def _rows(engine: duckdb.DuckDBPyConnection, statement: str) -> list[tuple[Any, ...]]:
-    table: pa.Table = engine.execute(statement).to_arrow_table()
+    table = fetch(engine, statement)
     return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
