@@ -161,7 +161,12 @@ def attribute_texts(columns: Mapping[str, pa.Array], count: int) -> tuple[pa.Arr
                     bad.setdefault(row, reasons[index])
     if not fragments:
         return pa.nulls(count, pa.string()), bad
-    joined = pc.binary_join_element_wise(*fragments, ",", null_handling="skip")
+    # A single column is not joined: with one argument pyarrow's "skip" leaves out the rows that are null.
+    joined = (
+        pc.binary_join_element_wise(*fragments, ",", null_handling="skip")
+        if len(fragments) > 1
+        else pc.fill_null(fragments[0], "")
+    )
     texts_of_rows = pc.binary_join_element_wise("{", joined, "}", "")
     texts_of_rows = pc.if_else(pc.equal(joined, ""), pa.scalar(None, pa.string()), texts_of_rows)
     if len(fragments) > ATTRIBUTES_MAX:

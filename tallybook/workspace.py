@@ -28,8 +28,10 @@ from rating.explain import Explanation, close_of_line, explain_line
 from rating.ledger import book_invoices, check_document, keep_drafts, read_invoices
 from rating.run import Verified, invoices_of, verify_close
 from rating.terms import Terms, billing_spans, service_of
-from tallybook.books import migrate, open_books
-from tallybook.catalog import Applied, Catalog, apply_catalog, load_catalog, load_revision, meter_rules
+from tallybook.books import migrate, open_books, reading
+from tallybook.catalog import load_catalog, meter_rules
+from tallybook.catalog_entries import Catalog
+from tallybook.catalog_history import Applied, apply_catalog, load_revision
 from tallybook.settings import DEFAULT_SETTINGS, Settings, load_settings
 
 if TYPE_CHECKING:
@@ -37,11 +39,12 @@ if TYPE_CHECKING:
     from decimal import Decimal
     from pathlib import Path
 
-    from metering.ship import Shipped
     from sqlalchemy import Connection, Engine
 
+    from metering.batch import SegmentBatch
     from metering.lake import Lake
     from metering.periods import Period, WallPeriod
+    from metering.ship import Shipped
     from rating.invoice import Invoice
 
 EXAMPLE_CATALOG = "catalog.yaml.example"
@@ -155,24 +158,33 @@ class Workspace:
 
     # --- capture ------------------------------------------------------------------------------------------------------
 
-    def import_file(self, path: Path, *, progress: Callable[[int], None] | None = None) -> Imported:
-        """Store the usage events of a CSV, JSON lines or Parquet file, durably. The same file twice adds nothing.
+    def import_files(self, paths: Sequence[Path], *, progress: Callable[[int], None] | None = None) -> list[Imported]:
+        """Store the usage events of CSV, JSON lines or Parquet files, durably. The same file twice adds nothing.
 
         Rows that cannot be events become dead letters, with reason and original. A file that is cut short or not what
-        it says raises BadEventFile, and nothing of it is stored.
+        it says raises BadEventFile; every file is read to its end before the first is stored, so nothing of any is.
         """
-        from metering.event_files import read_event_file
+        if len(paths) > 1:
+            for path in paths:
+                for _ in self._read(path, None):
+                    pass
+        return [self._import_file(path, progress) for path in paths]
 
-        rules = load_rules(self.layout.meters_file)
-        rows = stored = dead = 0
+    def _import_file(self, path: Path, progress: Callable[[int], None] | None) -> Imported:
+        rows = stored = dead_letters = 0
         was_there = True
-        for batch in read_event_file(path, rules, self.clock.now_us(), progress=progress):
+        for batch in self._read(path, progress):
             appended = self.lake.append([batch])
             was_there = was_there and not appended.segments
             rows += batch.rows
             stored += batch.events.num_rows
-            dead += batch.dead_letters.num_rows
-        return Imported(str(path), rows, stored, dead, was_there and rows > 0)
+            dead_letters += batch.dead_letters.num_rows
+        return Imported(str(path), rows, stored, dead_letters, was_there and rows > 0)
+
+    def _read(self, path: Path, progress: Callable[[int], None] | None) -> Iterator[SegmentBatch]:
+        from metering.event_files import read_event_file
+
+        return iter(read_event_file(path, load_rules(self.layout.meters_file), self.clock.now_us(), progress=progress))
 
     def ship(self) -> Shipped:
         """Move every sealed segment, and those of producers that died, from the journal into the lake. Idempotent."""
@@ -287,9 +299,8 @@ class Workspace:
         """
         with self.books.begin() as connection:
             booked = read_invoices(connection)
-            hashes = dict(
-                connection.execute(select(invoices_table.c.invoice_id, invoices_table.c.content_hash)).tuples().all()
-            )
+            pairs = connection.execute(select(invoices_table.c.invoice_id, invoices_table.c.content_hash))
+            hashes = {row.invoice_id: row.content_hash for row in pairs}
             closes = {close.close_id: close for close in read_closes(connection)}
         chosen = [
             invoice
@@ -315,12 +326,12 @@ class Workspace:
         """Everything that the pure function of a close is given."""
         terms = self.terms(close.catalog_revision)
         files, _ = self.evidence(close.snapshot)
-        with self.books.connect() as connection:
+        with reading(self.books) as connection:
             yield connection, terms, files
 
     def _close(self, wall: WallPeriod, sequence: int) -> Close:
         """Take the cut now and insert the close if absent; return the one that is there."""
-        revision = self.catalog().revision
+        revision = self.catalog().revision or 0
         snapshot = Snapshot.of(self.lake.cut())
         spans = billing_spans(self.terms(revision), wall)
         ends = [span.period.end for span in spans] or [wall.in_zone("UTC").end]
