@@ -26,7 +26,7 @@ from metering.event_rows import RawRows, attribute_texts
 from metering.events import encode_attributes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     import pyarrow as pa
@@ -215,27 +215,25 @@ class JsonLinesFile:
         import pyarrow as pa
 
         objects = _load_objects(lines[start : start + OBJECTS_AT_ONCE])
-        values: dict[str, list[str | None]] = {
-            name: [value if type(value) is str else None for value in map(_getter(name), objects)]
-            for name in NEEDED_COLUMNS
-        }
+        values: dict[str, list[str | None]] = {}
+        for name in NEEDED_COLUMNS:
+            values[name] = [value if type(value := row.get(name)) is str else None for row in objects]
         # A JSON number and the same digits in quotes are the same quantity.
-        values["quantity"] = [value if isinstance(value, str) else None for value in map(_getter("quantity"), objects)]
+        values["quantity"] = [value if isinstance(value := row.get("quantity"), str) else None for row in objects]
         # Null is no key; a key that is no text is refused by its emptiness.
-        values["idempotency_key"] = [
-            value if value is None or type(value) is str else "" for value in map(_getter("idempotency_key"), objects)
-        ]
+        keys = [row.get("idempotency_key") for row in objects]
+        values["idempotency_key"] = [key if key is None or type(key) is str else "" for key in keys]
         values["attributes"] = [self._attributes(row, at, bad) for at, row in enumerate(objects, start)]
         return pa.table({name: pa.array(column, pa.string()) for name, column in values.items()})
 
-    def _attributes(self, row: _Object, number: int, bad: dict[int, str]) -> str | None:
-        if row.twice:
-            bad[number] = f"the key {row.twice!r} is there twice; which one counts cannot be known"
+    def _attributes(self, row: dict[str, Any], number: int, bad: dict[int, str]) -> str | None:
+        if _TWICE in row:
+            bad[number] = f"the key {row[_TWICE]!r} is there twice; which one counts cannot be known"
             return None
         extra = row.get("attributes")
         own = {name: value for name, value in row.items() if name not in _NOT_ATTRIBUTES}
         if extra is not None:
-            if not isinstance(extra, _Object) or extra.twice or extra.keys() & own.keys():
+            if not isinstance(extra, dict) or _TWICE in extra or extra.keys() & own.keys():
                 bad[number] = "attributes must be an object whose keys are nowhere else in the row"
                 return None
             own.update(extra)
@@ -313,43 +311,42 @@ class ParquetFile:
                 _refuse(self._path, None, f"its column {field.name} is {kind}", hint)
 
 
-class _Object(dict[str, Any]):
-    """A JSON object that remembers whether a key was there twice."""
-
-    __slots__ = ("twice",)
-
-    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
-        super().__init__(pairs)
-        self.twice: str | None = None
-        if len(self) != len(pairs):
-            names = [name for name, _ in pairs]
-            self.twice = next(name for name in names if names.count(name) > 1)
-
-
 class _Number(str):
     """The digits of a JSON number, told apart from text by its type."""
 
     __slots__ = ()
 
 
+# Under this key, which no JSON has, an object remembers the name that it held twice.
+_TWICE = "\0twice"
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) != len(pairs):
+        names = [name for name, _ in pairs]
+        row[_TWICE] = next(name for name in names if names.count(name) > 1)
+    return row
+
+
 _NOT_ATTRIBUTES = frozenset({*KNOWN_COLUMNS, "attributes"})
 
 
-def _load_objects(lines: list[bytes]) -> list[_Object]:
+def _load_objects(lines: list[bytes]) -> list[dict[str, Any]]:
     # Each line has passed `check`, so together they are one valid array; one call is twice as fast as one per line.
-    decoder = json.JSONDecoder(object_pairs_hook=_Object, parse_int=_Number, parse_float=_Number)
+    decoder = json.JSONDecoder(object_pairs_hook=_object, parse_int=_Number, parse_float=_Number)
     try:
-        objects: list[_Object] = decoder.decode(f"[{','.join(line.decode() for line in lines)}]")
+        objects: list[dict[str, Any]] = decoder.decode(f"[{','.join(line.decode() for line in lines)}]")
     except RecursionError:
         return [_load_deep(decoder, line) for line in lines]
     return objects
 
 
-def _load_deep(decoder: json.JSONDecoder, line: bytes) -> _Object:
+def _load_deep(decoder: json.JSONDecoder, line: bytes) -> dict[str, Any]:
     try:
-        row: _Object = decoder.decode(line.decode())
+        row: dict[str, Any] = decoder.decode(line.decode())
     except RecursionError:
-        row = _Object([("attributes", "nested too deeply to be read")])
+        row = {"attributes": "nested too deeply to be read"}
     return row
 
 
@@ -360,11 +357,7 @@ def _exact(name: str, value: Any) -> Any:
         return value
     if not _JSON_NUMBER.fullmatch(value):
         raise BadEvent("bad_attributes", f"attribute {name} is {value[:60]}: write plain digits, or text in quotes")
-    return Decimal(value)
-
-
-def _getter(name: str) -> Callable[[_Object], Any]:
-    return lambda row: row.get(name)
+    return Decimal(value) if "." in value else int(value)
 
 
 def _raw_rows(table: pa.Table, *, empty_is_none: bool) -> RawRows:

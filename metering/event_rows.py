@@ -154,26 +154,22 @@ def attribute_texts(columns: Mapping[str, pa.Array], count: int) -> tuple[pa.Arr
     for name in sorted(columns):
         encoded = columns[name].dictionary_encode()
         texts, reasons = _fragments(name, encoded.dictionary.to_pylist())
-        fragments.append(pa.array(texts, pa.string()).take(encoded.indices))
+        fragments.append(pc.fill_null(pa.array(texts, pa.string()).take(encoded.indices), ""))
         if reasons:
             for row, index in enumerate(encoded.indices.to_pylist()):
                 if index in reasons:
                     bad.setdefault(row, reasons[index])
     if not fragments:
         return pa.nulls(count, pa.string()), bad
-    # A single column is not joined: with one argument pyarrow's "skip" leaves out the rows that are null.
-    joined = (
-        pc.binary_join_element_wise(*fragments, ",", null_handling="skip")
-        if len(fragments) > 1
-        else pc.fill_null(fragments[0], "")
-    )
-    texts_of_rows = pc.binary_join_element_wise("{", joined, "}", "")
-    texts_of_rows = pc.if_else(pc.equal(joined, ""), pa.scalar(None, pa.string()), texts_of_rows)
+    # Fragments bring their own comma: null_handling="skip" of pyarrow 26 loses rows in which every column is null.
+    joined = pc.utf8_rtrim(pc.binary_join_element_wise(*fragments, ""), ",")
+    rows = pc.binary_join_element_wise("{", joined, "}", "")
+    rows = pc.if_else(pc.equal(joined, ""), pa.scalar(None, pa.string()), rows)
     if len(fragments) > ATTRIBUTES_MAX:
-        present = np.sum([_mask(pc.is_valid(one)) for one in fragments], axis=0)
+        present = np.sum([_mask(pc.not_equal(one, "")) for one in fragments], axis=0)
         for row in np.flatnonzero(present > ATTRIBUTES_MAX).tolist():
             bad.setdefault(row, f"{present[row]} attributes are more than {ATTRIBUTES_MAX}; keep what prices use")
-    return texts_of_rows, bad
+    return rows, bad
 
 
 def _fragments(name: str, values: list[Any]) -> tuple[list[str | None], dict[int, str]]:
@@ -182,7 +178,7 @@ def _fragments(name: str, values: list[Any]) -> tuple[list[str | None], dict[int
     for index, value in enumerate(values):
         try:
             text = encode_attributes({name: value})
-            texts.append(None if text is None else text[1:-1])
+            texts.append(None if text is None else f"{text[1:-1]},")
         except BadEvent as error:
             texts.append(None)
             reasons[index] = error.message
