@@ -1,0 +1,35 @@
+"""Where money goes and whether it arrived. See billing_adapters/README.md for what it owns and does not own."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from billing_adapters.file_adapter import FileAdapter, publish, verify_published
+    from billing_adapters.ports import Adapter, Published, PublishedRun
+
+__all__ = [
+    "Adapter",
+    "FileAdapter",
+    "Published",
+    "PublishedRun",
+    "publish",
+    "verify_published",
+]
+
+_HOMES = {
+    "Adapter": "billing_adapters.ports",
+    "FileAdapter": "billing_adapters.file_adapter",
+    "Published": "billing_adapters.ports",
+    "PublishedRun": "billing_adapters.ports",
+    "publish": "billing_adapters.file_adapter",
+    "verify_published": "billing_adapters.file_adapter",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when first asked for, so that an error can be caught without loading the engine.
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'billing_adapters' has no attribute {name!r}")

@@ -1,0 +1,61 @@
+"""The errors of billing_adapters, drawn as a tree.
+
+    BillingAdaptersError
+    ├── PublicationConflict  Terminal   the folder of a run is there already and holds something else
+    ├── PublicationDamaged   Terminal   files of a published run are not what its manifest says
+    ├── PublicationFailed    Retryable  the files could not be written just now; no reader sees a part of them
+    └── TotalOverflow        Terminal   a total of the conservation statement does not fit the exact decimals
+
+Every error has a stable `code`, typed attributes, and one of two markers of `metering.errors`: `Retryable` (the same
+call may succeed later) or `Terminal` (it never will; change something first). A difference that reconciliation finds is
+not an error: it is a finding, and the verdict of the statement.
+"""
+
+from __future__ import annotations
+
+from metering.errors import Retryable, Terminal
+
+
+class BillingAdaptersError(Exception):
+    """The root of what billing_adapters raises; `code` is stable across releases."""
+
+    code = "billing_adapters_error"
+
+    def __init__(self, message: str, **details: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details
+
+    def __getattr__(self, name: str) -> object:
+        try:
+            return self.__dict__["details"][name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+class PublicationConflict(BillingAdaptersError, Terminal):
+    """The folder that this run must be published as holds other bytes. Nothing was changed; move it away and publish again."""
+
+    code = "publication_conflict"
+
+
+class PublicationDamaged(BillingAdaptersError, Terminal):
+    """A published run does not verify. `differences` lists every file that is missing, extra or changed."""
+
+    code = "publication_damaged"
+
+    def __init__(self, message: str, differences: tuple[str, ...], **details: object) -> None:
+        super().__init__(message, **details)
+        self.differences = differences
+
+
+class PublicationFailed(BillingAdaptersError, Retryable):
+    """The files could not be written: no room, no right, a failing disk. Nothing was published; publish again."""
+
+    code = "publication_failed"
+
+
+class TotalOverflow(BillingAdaptersError, Terminal):
+    """A total does not fit decimal(38, 9); look for a quantity in the wrong unit."""
+
+    code = "total_overflow"

@@ -1,0 +1,8 @@
+"""The files adapter: invoices, lines, charges and usage as CSV, JSON lines and Parquet. See columns.py for the columns."""
+
+from __future__ import annotations
+
+from billing_adapters.file_adapter.publication import FileAdapter, publish, read_manifest, verify_published
+from billing_adapters.file_adapter.tables import usage_of
+
+__all__ = ["FileAdapter", "publish", "read_manifest", "usage_of", "verify_published"]

@@ -1,0 +1,140 @@
+"""A run to publish, made by the engine from a small catalog with hostile names. The same every time."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from billing_adapters.file_adapter import usage_of
+from billing_adapters.ports import PublishedRun
+from metering.engine import open_engine
+from metering.periods import parse_period
+from metering.usage import Snapshot, load_events
+from rating.close import Close, close_id_of
+from rating.invoice import make_invoices
+from rating.rate import BOOKED_LINE_COLUMNS, rate, subtract_booked
+from rating.terms import billing_spans
+from tests.rated import events_table, terms_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pyarrow as pa
+
+# A right-to-left mark, a formula, markup, quotes and commas: whatever a tenant may call itself.
+HOSTILE = ("=1+1", "<script>alert(1)</script>", '"quoted", and comma', "\u200fabc\u200e", "'=SUM(A1)", "-5", "@cmd")
+CATALOG: dict[str, Any] = {
+    "meters": [
+        {"name": "tokens", "unit": "=token", "attributes": ["model"]},
+        {"name": "+calls", "unit": "call", "aggregation": "count"},
+    ],
+    "plans": [
+        {
+            "name": "@pro",
+            "version": "1",
+            "currency": "USD",
+            "prices": [
+                {"id": "seat", "type": "flat", "amount": "49.00", "description": "=HYPERLINK(1)"},
+                {
+                    "id": "tokens",
+                    "type": "graduated",
+                    "meter": "tokens",
+                    "by": ["model"],
+                    "tiers": [{"up_to": "10", "unit_price": "0.5"}, {"unit_price": "0.0000125"}],
+                },
+                {"id": "calls", "type": "unit", "meter": "+calls", "unit_price": "0.005"},
+            ],
+        },
+        {
+            "name": "yen",
+            "version": "1",
+            "currency": "JPY",
+            "prices": [{"id": "seat", "type": "flat", "amount": "1000"}],
+        },
+    ],
+    "accounts": [{"id": f"account-{n}", "name": name, "tenants": [name]} for n, name in enumerate(HOSTILE)],
+    "subscriptions": [
+        {"id": f"sub-{n}", "tenant": name, "plan": "yen" if n == 6 else "@pro", "version": "1", "from": "2026-01-01"}
+        for n, name in enumerate(HOSTILE)
+    ],
+}
+MONTH = "2026-10"
+
+
+def event(tenant: str, meter: str, quantity: str, row: int, **more: Any) -> dict[str, Any]:
+    return {
+        "tenant_id": tenant,
+        "meter": meter,
+        "quantity": quantity,
+        "event_time": datetime(2026, 10, 5, 12, tzinfo=UTC),
+        "recorded_at": datetime(2026, 10, 5, 13, tzinfo=UTC),
+        "producer_id": "producer",
+        "segment": 1,
+        "row": row,
+        "idempotency_key": None,
+        "attributes": {},
+        **more,
+    }
+
+
+EVENTS = [
+    event(name, meter, quantity, 10 * n + m, attributes={"model": "=cmd|' /C calc'!A0"})
+    for n, name in enumerate(HOSTILE)
+    for m, (meter, quantity) in enumerate([("tokens", "12.345678901"), ("+calls", "7")])
+]
+
+
+def no_bookings() -> tuple[pa.Table, pa.Table]:
+    """Return the bookings of books that hold no invoice yet."""
+    from rating.ledger import _table
+
+    charge_columns = (*BOOKED_LINE_COLUMNS[:5], "tier", "part", "unit_price", "quantity", "exact_amount")
+    return _table([], (*BOOKED_LINE_COLUMNS, "booking")), _table([], charge_columns)
+
+
+def make_run(events: list[dict[str, Any]] | None = None) -> PublishedRun:
+    """Return the run of October: invoiced by the engine, numbered as the books would."""
+    from dataclasses import replace
+
+    terms = terms_of(CATALOG)
+    wall = parse_period(MONTH)
+    start, end = Close.bounds(wall)
+    close = Close(
+        close_id_of(wall, 1), start, end, 1, 1, end, True, Snapshot((("producer", 1),)), 1, invoices_made=False
+    )
+    engine = open_engine(threads=1)
+    try:
+        load_events(engine, events_table(EVENTS if events is None else events))
+        rate(engine, terms, billing_spans(terms, wall), close.as_of)
+        subtract_booked(engine, *no_bookings(), close.close_id)
+        invoices = [
+            replace(invoice, number=f"INV-{number:08}")
+            for number, invoice in enumerate(make_invoices(engine, close, "final"), start=1)
+        ]
+        usage = usage_of(engine)
+    finally:
+        engine.close()
+    return PublishedRun(
+        period=wall,
+        close_ids=[close.close_id],
+        snapshot_ids=[close.snapshot.snapshot_id],
+        catalog_revisions=[1],
+        invoices=invoices,
+        account_names={account["id"]: account["name"] for account in CATALOG["accounts"]},
+        usage=usage,
+        generator_versions={"tallybook": "0.1.0"},
+    )
+
+
+def publish_and_die(folder: Path, at: str) -> None:
+    """Publish in this process and kill it, unasked, just before a step. Called in a process of its own."""
+    import os
+    import signal
+
+    from billing_adapters.file_adapter import publish
+
+    def die(step: str) -> None:
+        if step == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    publish(folder, make_run(), on_step=die)

@@ -1,0 +1,272 @@
+"""Published files: equal in three formats, equal to the invoices, equal every time; whole or not there at all."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import multiprocessing
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from billing_adapters.errors import PublicationConflict, PublicationDamaged, PublicationFailed
+from billing_adapters.file_adapter import FileAdapter, publish, read_manifest, usage_of, verify_published
+from billing_adapters.file_adapter.columns import SHAPES, FileShape, arrow_schema
+from billing_adapters.file_adapter.formats import neutralise, original_text
+from billing_adapters.ports import Adapter, PublishedRun
+from metering.clock import iso_utc
+from metering.engine import open_engine
+from metering.numbers import plain, trimmed
+from metering.periods import parse_period
+from metering.usage import load_events
+from rating.iso4217 import minor_units
+from rating.rate import rate
+from rating.rounding import exact_sum
+from rating.terms import billing_spans
+from tests.billing_adapters.runs import CATALOG, EVENTS, HOSTILE, MONTH, make_run, publish_and_die
+from tests.rated import events_table, terms_of
+
+Row = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def run() -> PublishedRun:
+    return make_run()
+
+
+def read(folder: Path, shape: FileShape, file_format: str) -> list[Row]:
+    """Return the rows of a file as a program of finance would read them, all values as text."""
+    content = (folder / f"{shape.name}.{file_format}").read_bytes()
+    if file_format == "csv":
+        rows = csv.DictReader(io.StringIO(content.decode(), newline=""))
+        texts = {column.name for column in shape.columns if column.type == "text"}
+        return [{name: original_text(cell) if name in texts else cell for name, cell in row.items()} for row in rows]
+    if file_format == "jsonl":
+        rows_read = [json.loads(line) for line in content.splitlines()]
+        return [{name: "" if value is None else str(value) for name, value in row.items()} for row in rows_read]
+    return [_as_text(shape, row) for row in pq.read_table(io.BytesIO(content)).to_pylist()]
+
+
+def _as_text(shape: FileShape, row: Row) -> Row:
+    texts: Row = {}
+    for column in shape.columns:
+        value = row[column.name]
+        if value is None:
+            value = ""
+        elif column.type == "instant":
+            value = iso_utc(value)
+        elif column.type == "date":
+            value = value.isoformat()
+        elif column.type == "amount":
+            value = plain(value.quantize(Decimal(1).scaleb(-minor_units(row["currency"]))))
+        elif isinstance(value, Decimal):
+            value = trimmed(value)
+        texts[column.name] = str(value)
+    return texts
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
+def test_hostile_text_comes_back_equal_from_every_format(tmp_path: Path, run: PublishedRun, shape: FileShape) -> None:
+    folder = publish(tmp_path, run).folder
+
+    assert read(folder, shape, "csv") == read(folder, shape, "jsonl") == read(folder, shape, "parquet")
+    rows = read(folder, shape, "parquet")
+    assert rows
+    if any(column.name == "tenant_id" for column in shape.columns):
+        assert {row["tenant_id"] for row in rows} <= set(HOSTILE)
+        assert {"=1+1", '"quoted", and comma', "\u200fabc\u200e"} <= {row["tenant_id"] for row in rows}
+
+
+def test_no_text_cell_of_a_csv_file_begins_like_a_formula(tmp_path: Path, run: PublishedRun) -> None:
+    folder = publish(tmp_path, run).folder
+    neutralised = {
+        (file["name"], column["column"])
+        for file in read_manifest(folder)["files"]
+        for column in file["schema"]
+        if column["neutralised"]
+    }
+    for shape in SHAPES:
+        name = f"{shape.name}.csv"
+        for row in csv.DictReader(io.StringIO((folder / name).read_text(encoding="utf-8"), newline="")):
+            for column, cell in row.items():
+                if (name, column) in neutralised:
+                    assert not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\0"))
+    assert "'=1+1" in (folder / "usage.csv").read_text(encoding="utf-8")
+    assert "'=1+1" not in (folder / "usage.jsonl").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("text", ["=1", "+1", "-1", "@x", "\tx", "\rx", "\0x", "'=1", "''-1", "plain", "'t Hooft", "'"])
+def test_neutralised_text_is_no_formula_and_can_be_undone(text: str) -> None:
+    assert neutralise(text)[0] not in "=+-@\t\r\0"
+    assert original_text(neutralise(text)) == text
+
+
+def test_negative_numbers_stay_numbers_and_amounts_have_their_minor_digits(tmp_path: Path, run: PublishedRun) -> None:
+    first = run.invoices[0]
+    lowered = replace(first, total=Decimal("-5.00"))
+    yen = next(invoice for invoice in run.invoices if invoice.currency == "JPY")
+    folder = publish(tmp_path, replace(run, invoices=[lowered, yen])).folder
+
+    rows = read(folder, SHAPES[0], "csv")
+    assert {row["currency"]: row["amount_net"] for row in rows} == {"USD": "-5.00", "JPY": "1000"}
+
+
+def test_the_sums_of_the_files_are_those_of_the_invoices(tmp_path: Path, run: PublishedRun) -> None:
+    folder = publish(tmp_path, run).folder
+    register, lines, charges, usage = (read(folder, shape, "csv") for shape in SHAPES)
+
+    for currency in ("USD", "JPY"):
+        total = exact_sum([invoice.total for invoice in run.invoices if invoice.currency == currency])
+        assert exact_sum([Decimal(row["amount_net"]) for row in register if row["currency"] == currency]) == total
+        assert exact_sum([Decimal(row["amount"]) for row in lines if row["currency"] == currency]) == total
+    for row in lines:
+        parts = [Decimal(charge["exact_amount"]) for charge in charges if charge["line_id"] == row["line_id"]]
+        assert exact_sum(parts) == Decimal(row["exact_amount"])
+    for meter in ("tokens", "+calls"):
+        billed = [Decimal(row["quantity"]) for row in lines if row["meter"] == meter]
+        assert exact_sum(billed) == exact_sum([Decimal(row["quantity"]) for row in usage if row["meter"] == meter])
+
+
+def test_the_manifest_describes_every_file(tmp_path: Path, run: PublishedRun) -> None:
+    folder = publish(tmp_path, run).folder
+    manifest = read_manifest(folder)
+
+    assert manifest["snapshot_ids"] == list(run.snapshot_ids)
+    assert manifest["generator"] == {"tallybook": "0.1.0"}
+    assert {file["name"] for file in manifest["files"]} | {"manifest.json", "SHA256SUMS"} == {
+        path.name for path in folder.iterdir()
+    }
+    for file in manifest["files"]:
+        content = (folder / file["name"]).read_bytes()
+        assert (file["bytes"], file["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
+        assert file["rows"] == len(read(folder, _shape(file["name"]), file["format"]))
+    line_totals = next(file["control_totals"] for file in manifest["files"] if file["name"] == "invoice_lines.csv")
+    amounts = next(total["sums"] for total in line_totals if total["sum_of"] == "amount")
+    usd = exact_sum([invoice.total for invoice in run.invoices if invoice.currency == "USD"])
+    assert amounts == {"JPY": "1000", "USD": trimmed(usd)}
+
+
+def _shape(name: str) -> FileShape:
+    return next(shape for shape in SHAPES if shape.name == name.rpartition(".")[0])
+
+
+def test_parquet_keeps_decimals_and_utc(tmp_path: Path, run: PublishedRun) -> None:
+    folder = publish(tmp_path, run).folder
+    for shape in SHAPES:
+        assert pq.read_schema(folder / f"{shape.name}.parquet").equals(arrow_schema(shape))
+
+
+def test_no_column_is_always_empty(tmp_path: Path, run: PublishedRun) -> None:
+    folder = publish(tmp_path, run).folder
+    for shape in SHAPES:
+        table = pq.read_table(folder / f"{shape.name}.parquet")
+        assert [name for name in table.column_names if table[name].null_count == table.num_rows] == []
+
+
+def test_the_same_run_gives_the_same_bytes(tmp_path: Path, run: PublishedRun) -> None:
+    shuffled = replace(make_run(list(reversed(EVENTS))), invoices=list(reversed(run.invoices)))
+    first, second = publish(tmp_path / "a", run), publish(tmp_path / "b", shuffled)
+
+    assert first.folder.name == second.folder.name
+    assert {path.name: path.read_bytes() for path in first.folder.iterdir()} == {
+        path.name: path.read_bytes() for path in second.folder.iterdir()
+    }
+
+
+def test_publishing_twice_changes_nothing(tmp_path: Path, run: PublishedRun) -> None:
+    first = publish(tmp_path, run)
+    times = {path.name: path.stat().st_mtime_ns for path in first.folder.iterdir()}
+    second = publish(tmp_path, run)
+
+    assert (first.is_new, second.is_new) == (True, False)
+    assert replace(second, is_new=True) == first
+    assert {path.name: path.stat().st_mtime_ns for path in first.folder.iterdir()} == times
+    assert [path.name for path in tmp_path.iterdir()] == [first.folder.name]
+
+
+def test_other_content_is_another_folder(tmp_path: Path, run: PublishedRun) -> None:
+    first = publish(tmp_path, run)
+    second = publish(tmp_path, replace(run, account_names={**run.account_names, "account-0": "Acme"}))
+
+    assert first.folder != second.folder
+    assert verify_published(first.folder).run_id == first.run_id
+
+
+def test_a_changed_folder_is_refused_and_left_alone(tmp_path: Path, run: PublishedRun) -> None:
+    folder = publish(tmp_path, run).folder
+    (folder / "usage.csv").write_text("edited")
+
+    with pytest.raises(PublicationConflict, match=r"usage\.csv"):
+        publish(tmp_path, run)
+    assert (folder / "usage.csv").read_text() == "edited"
+    with pytest.raises(PublicationDamaged) as damage:
+        verify_published(folder)
+    assert damage.value.differences == ("usage.csv is not what the manifest says",)
+
+
+@pytest.mark.parametrize("change", ["missing", "extra", "sums", "no manifest"])
+def test_a_damaged_publication_does_not_verify(tmp_path: Path, run: PublishedRun, change: str) -> None:
+    folder = publish(tmp_path, run).folder
+    name = {"missing": "charges.jsonl", "extra": "extra.csv", "sums": "SHA256SUMS", "no manifest": "manifest.json"}
+    if change in {"missing", "no manifest"}:
+        (folder / name[change]).unlink()
+    else:
+        (folder / name[change]).write_text("0")
+
+    with pytest.raises(PublicationDamaged, match=name[change]):
+        verify_published(folder)
+
+
+@pytest.mark.parametrize("at", ["invoice_lines.parquet", "manifest.json", "rename"])
+def test_a_kill_before_the_rename_leaves_no_readable_run(tmp_path: Path, run: PublishedRun, at: str) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=publish_and_die, args=(tmp_path, at))
+    process.start()
+    process.join()
+
+    assert process.exitcode == -9
+    assert [path for path in tmp_path.iterdir() if not path.name.startswith(".")] == []
+    assert FileAdapter(tmp_path).read_back(run) is None
+    assert verify_published(publish(tmp_path, run).folder)
+
+
+def test_a_full_disk_publishes_nothing(tmp_path: Path, run: PublishedRun) -> None:
+    def refuse(step: str) -> None:
+        if step == "manifest.json":
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(PublicationFailed, match="No space left"):
+        publish(tmp_path, run, on_step=refuse)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_files_adapter_is_an_adapter(tmp_path: Path, run: PublishedRun) -> None:
+    adapter: Adapter = FileAdapter(tmp_path)
+    assert adapter.name == "files"
+    assert adapter.read_back(run) is None
+    published = adapter.publish(run)
+    assert adapter.read_back(run) == replace(published, is_new=False)
+    assert adapter.publish(run) == replace(published, is_new=False)
+
+
+def test_a_period_without_invoices_is_published_too(tmp_path: Path, run: PublishedRun) -> None:
+    folder = publish(tmp_path, replace(run, invoices=[], usage=run.usage.slice(0, 0))).folder
+    assert (folder / "invoice_register.csv").read_text(encoding="utf-8").count("\n") == 1
+    assert (folder / "invoice_register.jsonl").read_bytes() == b""
+    assert verify_published(folder)
+
+
+def test_usage_has_the_declared_columns() -> None:
+    engine = open_engine(threads=1)
+    terms = terms_of(CATALOG)
+    load_events(engine, events_table([]))
+    rate(engine, terms, billing_spans(terms, parse_period(MONTH)), parse_period(MONTH).in_zone("UTC").end)
+    declared = arrow_schema(SHAPES[3])
+    assert [(field.name, field.type) for field in usage_of(engine).schema] == [
+        (field.name, field.type) for field in declared if field.name != "run_id"
+    ]
