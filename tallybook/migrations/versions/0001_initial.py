@@ -78,7 +78,7 @@ def _create_closes() -> None:
         sa.UniqueConstraint(
             "period_start", "period_end", "sequence", name="uq_closes_period_start_period_end_sequence"
         ),
-        sa.CheckConstraint("sequence >= 0", name="ck_closes_sequence"),
+        sa.CheckConstraint("sequence >= 0", name=op.f("ck_closes_sequence")),
     )
 
 
@@ -110,7 +110,7 @@ def _create_invoices() -> None:
         sa.ForeignKeyConstraint(["snapshot_id"], ["snapshots.snapshot_id"], name="fk_invoices_snapshot_id"),
         sa.UniqueConstraint("close_id", "account_id", "currency", name="uq_invoices_close_id_account_id_currency"),
         sa.UniqueConstraint("series", "number", name="uq_invoices_series_number"),
-        sa.CheckConstraint("status IN ('draft', 'final', 'void')", name="ck_invoices_status"),
+        sa.CheckConstraint("status IN ('draft', 'final', 'void')", name=op.f("ck_invoices_status")),
     )
 
 
@@ -145,7 +145,7 @@ def _create_invoice_lines() -> None:
         sa.PrimaryKeyConstraint("line_id", name="pk_invoice_lines"),
         sa.ForeignKeyConstraint(["invoice_id"], ["invoices.invoice_id"], name="fk_invoice_lines_invoice_id"),
         sa.UniqueConstraint("invoice_id", "position", name="uq_invoice_lines_invoice_id_position"),
-        sa.CheckConstraint("kind IN ('flat', 'usage', 'correction')", name="ck_invoice_lines_kind"),
+        sa.CheckConstraint("kind IN ('flat', 'usage', 'correction')", name=op.f("ck_invoice_lines_kind")),
     )
     op.create_index(
         "ix_invoice_lines_subscription_id_period_start", "invoice_lines", ["subscription_id", "period_start"]
