@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from metering.books import snapshots
@@ -66,6 +66,26 @@ def close_id_of(wall: WallPeriod, sequence: int) -> str:
     return "close-" + hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
+def draft_close(
+    connection: Connection, wall: WallPeriod, *, as_of: datetime, snapshot: Snapshot, catalog_revision: int
+) -> Close:
+    """Return the close that a draft of a period stands for: after all that is booked, and itself not in the books."""
+    last = connection.scalar(select(func.max(closes.c.position)).where(closes.c.sequence != DRAFT_SEQUENCE))
+    start, end = Close.bounds(wall)
+    return Close(
+        close_id=close_id_of(wall, DRAFT_SEQUENCE),
+        period_start=start,
+        period_end=end,
+        sequence=DRAFT_SEQUENCE,
+        position=(last or 0) + 1,
+        as_of=as_of,
+        is_complete=False,
+        snapshot=snapshot,
+        catalog_revision=catalog_revision,
+        invoices_made=False,
+    )
+
+
 def insert_close(
     connection: Connection,
     wall: WallPeriod,
@@ -76,38 +96,37 @@ def insert_close(
     snapshot: Snapshot,
     catalog_revision: int,
 ) -> Close:
-    """Insert a close if absent and return the one that is there, ours or another's. A draft replaces the last draft."""
+    """Insert a close if absent and return the one that is there, ours or another's."""
     close_id = close_id_of(wall, sequence)
-    insert_if_absent(
-        connection,
-        snapshots,
-        {"snapshot_id": snapshot.snapshot_id, "cut": snapshot.to_json(), "taken_at": as_of},
-    )
-    if sequence == DRAFT_SEQUENCE:
-        connection.execute(delete(closes).where(closes.c.close_id == close_id))
-        position = (connection.scalar(select(func.max(closes.c.position)).where(closes.c.sequence > 0)) or 0) + 1
-    elif (there := read_close(connection, close_id)) is not None:
+    if (there := read_close(connection, close_id)) is not None:
         return there
-    else:
-        position = next_number(connection, "close")
-    period_start, period_end = Close.bounds(wall)
-    row = {
-        "close_id": close_id,
-        "period_start": period_start,
-        "period_end": period_end,
-        "sequence": sequence,
-        "position": position,
-        "as_of": as_of,
-        "is_complete": is_complete,
-        "snapshot_id": snapshot.snapshot_id,
-        "catalog_revision": catalog_revision,
-        "invoices_made": False,
+    start, end = Close.bounds(wall)
+    close = Close(
+        close_id=close_id,
+        period_start=start,
+        period_end=end,
+        sequence=sequence,
+        position=next_number(connection, "close"),
+        as_of=as_of,
+        is_complete=is_complete,
+        snapshot=snapshot,
+        catalog_revision=catalog_revision,
+        invoices_made=False,
+    )
+    write_close(connection, close)
+    return read_close(connection, close_id) or close
+
+
+def write_close(connection: Connection, close: Close) -> None:
+    """Write a close and the snapshot it pins, unless they are there already."""
+    snapshot = {
+        "snapshot_id": close.snapshot.snapshot_id,
+        "cut": close.snapshot.to_json(),
+        "taken_at": close.as_of,
     }
-    insert_if_absent(connection, closes, row)
-    there = read_close(connection, close_id)
-    if there is None:
-        raise LookupError(f"close {close_id} vanished within its own transaction")
-    return there
+    insert_if_absent(connection, snapshots, snapshot)
+    row = {name: getattr(close, name) for name in Close.__slots__ if name != "snapshot"}
+    insert_if_absent(connection, closes, {**row, "snapshot_id": close.snapshot.snapshot_id})
 
 
 def read_close(connection: Connection, close_id: str) -> Close | None:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from metering.periods import WallPeriod
 from rating.books import charges, closes, invoice_lines, invoices
-from rating.close import Close, next_number, read_close
+from rating.close import DRAFT_SEQUENCE, Close, next_number, read_close, write_close
 from rating.errors import InvariantViolated, NotFound
 from rating.invoice import LINE_COLUMNS, Charge, Invoice, InvoiceLine, content_hash
 from rating.rate import BOOKED_LINE_COLUMNS
@@ -50,9 +50,9 @@ def book_invoices(connection: Connection, close: Close, made: Sequence[Invoice])
 
 def keep_drafts(connection: Connection, close: Close, made: Sequence[Invoice]) -> None:
     """Keep the drafts of a close in place of earlier drafts of its period. Drafts book nothing."""
-    _delete_drafts(connection, close, keep_close=True)
+    _delete_drafts(connection, close)
+    write_close(connection, replace(close, invoices_made=True))
     _insert(connection, made)
-    connection.execute(update(closes).where(closes.c.close_id == close.close_id).values(invoices_made=True))
 
 
 def read_invoices(
@@ -149,7 +149,7 @@ def _insert(connection: Connection, made: Sequence[Invoice]) -> None:
             connection.execute(insert(table), rows[at : at + _BATCH])
 
 
-def _delete_drafts(connection: Connection, close: Close, *, keep_close: bool = False) -> None:
+def _delete_drafts(connection: Connection, close: Close) -> None:
     drafts = select(invoices.c.invoice_id).where(
         invoices.c.status == "draft",
         invoices.c.period_start == close.period_start,
@@ -159,14 +159,13 @@ def _delete_drafts(connection: Connection, close: Close, *, keep_close: bool = F
     connection.execute(delete(charges).where(charges.c.line_id.in_(lines)))
     connection.execute(delete(invoice_lines).where(invoice_lines.c.invoice_id.in_(drafts)))
     connection.execute(delete(invoices).where(invoices.c.invoice_id.in_(drafts)))
-    if not keep_close:
-        connection.execute(
-            delete(closes).where(
-                closes.c.sequence == 0,
-                closes.c.period_start == close.period_start,
-                closes.c.period_end == close.period_end,
-            )
+    connection.execute(
+        delete(closes).where(
+            closes.c.sequence == DRAFT_SEQUENCE,
+            closes.c.period_start == close.period_start,
+            closes.c.period_end == close.period_end,
         )
+    )
 
 
 def _lines_of(connection: Connection, ids: Any) -> dict[str, list[InvoiceLine]]:

@@ -22,7 +22,7 @@ from metering.meters import load_rules, publish_rules
 from metering.periods import parse_period
 from metering.usage import Selector, Snapshot, Span, aggregate, open_evidence
 from rating.books import invoices as invoices_table
-from rating.close import DRAFT_SEQUENCE, Close, insert_close, read_closes
+from rating.close import Close, draft_close, insert_close, read_closes
 from rating.errors import NotFound
 from rating.explain import Explanation, close_of_line, explain_line
 from rating.ledger import book_invoices, check_document, keep_drafts, read_invoices
@@ -269,16 +269,10 @@ class Workspace:
             with self.books.begin() as connection:
                 there = [invoice for invoice in read_invoices(connection, wall=wall) if invoice.status == "final"]
             return Invoiced(there, closed[-1], True, was_there=True)
-        sequence = closed[-1].sequence + 1 if final and closed else 1 if final else DRAFT_SEQUENCE
-        close = self._close(wall, sequence)
-        if final:
-            made = self._book(close)
-            return Invoiced(made, close, close.is_complete, was_there=False)
-        with self._rating(close) as (connection, terms, files):
-            drafts = invoices_of(connection, close, terms, files)
-        with self.books.begin() as connection:
-            keep_drafts(connection, close, drafts)
-        return Invoiced(drafts, close, close.is_complete, was_there=False)
+        if not final:
+            return self._draft(wall)
+        close = self._close(wall, closed[-1].sequence + 1 if closed else 1)
+        return Invoiced(self._book(close), close, close.is_complete, was_there=False)
 
     def invoices(self, period: str | None = None) -> list[Invoice]:
         """Return the invoices in the books, drafts included; all, or those of a period."""
@@ -329,26 +323,40 @@ class Workspace:
         with reading(self.books) as connection:
             yield connection, terms, files
 
+    def _draft(self, wall: WallPeriod) -> Invoiced:
+        """Make drafts of a period, shown as if it were over, in place of earlier drafts."""
+        revision, snapshot, ends = self._cut(wall)
+        with self.books.begin() as connection:
+            close = draft_close(
+                connection, wall, as_of=max(self.now, ends), snapshot=snapshot, catalog_revision=revision
+            )
+        with self._rating(close) as (connection, terms, files):
+            drafts = invoices_of(connection, close, terms, files)
+        with self.books.begin() as connection:
+            keep_drafts(connection, close, drafts)
+        return Invoiced(drafts, close, False, was_there=False)
+
     def _close(self, wall: WallPeriod, sequence: int) -> Close:
         """Take the cut now and insert the close if absent; return the one that is there."""
-        revision = self.catalog().revision or 0
-        snapshot = Snapshot.of(self.lake.cut())
-        spans = billing_spans(self.terms(revision), wall)
-        ends = [span.period.end for span in spans] or [wall.in_zone("UTC").end]
+        revision, snapshot, ends = self._cut(wall)
         now = self.now
-        is_draft = sequence == DRAFT_SEQUENCE
-        # A draft shows the whole period, as if it were over; a final close books only what is due now.
-        as_of = max(now, *ends) if is_draft else now
         with self.books.begin() as connection:
             return insert_close(
                 connection,
                 wall,
                 sequence,
-                as_of=as_of,
-                is_complete=max(ends) <= now,
+                as_of=now,
+                is_complete=ends <= now,
                 snapshot=snapshot,
                 catalog_revision=revision,
             )
+
+    def _cut(self, wall: WallPeriod) -> tuple[int, Snapshot, datetime]:
+        """Return what a close of now would pin, catalog revision and snapshot, and when the last plan's period ends."""
+        revision = self.catalog().revision or 0
+        spans = billing_spans(self.terms(revision), wall)
+        ends = max((span.period.end for span in spans), default=wall.in_zone("UTC").end)
+        return revision, Snapshot.of(self.lake.cut()), ends
 
     def _book(self, close: Close) -> list[Invoice]:
         with self._rating(close) as (connection, terms, files):

@@ -17,9 +17,9 @@ from metering.catalog import Meter
 from metering.events import usage_event_schema
 from metering.periods import parse_period
 from metering.usage import Snapshot, load_events
-from rating.close import Close, insert_close, read_closes
+from rating.close import Close, draft_close, insert_close, read_closes
 from rating.invoice import Invoice, make_invoices
-from rating.ledger import book_invoices, booked_before
+from rating.ledger import book_invoices, booked_before, keep_drafts
 from rating.plans import Account, Plan, Subscription
 from rating.rate import rate, subtract_booked
 from rating.run import spans_of
@@ -84,20 +84,20 @@ class Company:
         """Close a period as of `now` (its end by default), over all events so far; book it unless it is a draft."""
         wall = parse_period(period)
         as_of = at(now) if now else wall.end.replace(tzinfo=UTC)
+        pinned = {"snapshot": Snapshot.of({"p": self.segments} if self.segments else {}), "catalog_revision": 1}
         with self.books.begin() as connection:
-            done = [close for close in read_closes(connection, wall=wall) if not close.is_draft]
-            close = insert_close(
-                connection,
-                wall,
-                0 if is_draft else len(done) + 1,
-                as_of=as_of,
-                is_complete=as_of >= wall.end.replace(tzinfo=UTC),
-                snapshot=Snapshot.of({"p": self.segments} if self.segments else {}),
-                catalog_revision=1,
-            )
+            if is_draft:
+                close = draft_close(connection, wall, as_of=as_of, **pinned)
+            else:
+                done = [close for close in read_closes(connection, wall=wall) if not close.is_draft]
+                is_complete = as_of >= wall.end.replace(tzinfo=UTC)
+                close = insert_close(connection, wall, len(done) + 1, as_of=as_of, is_complete=is_complete, **pinned)
         made = self.compute(close)
         with self.books.begin() as connection:
-            return made if is_draft else book_invoices(connection, close, made)
+            if not is_draft:
+                return book_invoices(connection, close, made)
+            keep_drafts(connection, close, made)
+            return made
 
     def compute(self, close: Close) -> list[Invoice]:
         """Return the invoices of a close, from the events of its cut."""
