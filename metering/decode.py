@@ -34,25 +34,38 @@ from metering.journal_format import (
     EVENT_KINDS,
     HAS_KEY,
     NANO,
-    NANO_DETAILED,
     NO_SLOT,
     SERIES,
     SLOT,
     TEXT,
     WHOLE,
+    WHOLE_DETAILED,
     WIDE_DETAILED,
 )
 from metering.numbers import trimmed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from metering.meters import MeterRule
     from metering.segments import StoredSegment
 
     Rules = Mapping[str, MeterRule] | None
-    Array = np.ndarray[Any, Any]
 
+Array = np.ndarray[Any, Any]
+
+
+def _lookup(*kinds: int) -> Array:
+    """Return for each of the 256 kinds whether it is one of these: one indexed read per slot."""
+    table = np.zeros(256, np.bool_)
+    table[list(kinds)] = True
+    return table
+
+
+_IS_NO_ROW = _lookup(0, *AUXILIARY_KINDS)
+_IS_EVENT = _lookup(*EVENT_KINDS)
+_IS_PLAIN = _lookup(WHOLE, NANO)
+_IS_WHOLE = _lookup(WHOLE, WHOLE_DETAILED)
 _EVENT = np.dtype(
     {"names": ["quantity", "time", "check", "link"], "formats": ["<i8", "<i8", "<i8", "<u4"], "itemsize": SLOT}
 )
@@ -69,7 +82,7 @@ class _Rows:
     """The rows of a journal segment while they are decoded; every array has one entry per row, in slot order."""
 
     slots: Array
-    series: Array  # slot of the series, or -1 where it is not known
+    series: Array  # slot of the series
     quantity: Array  # 10^-9 in 64 bits, or 0 where `wide` has it
     wide: dict[int, int]
     time_ns: Array
@@ -115,20 +128,19 @@ def _decode_journal(stored: StoredSegment, rules: Rules) -> tuple[pa.Table, pa.T
 def _read_rows(body: bytearray) -> _Rows:
     slots = np.frombuffer(body, _EVENT)
     kinds = np.frombuffer(body, np.uint8)[SLOT - 1 :: SLOT]
-    at = np.flatnonzero((kinds != 0) & ~np.isin(kinds, AUXILIARY_KINDS))
+    at = np.flatnonzero(~_IS_NO_ROW[kinds])
     heads, kinds_at = slots[at], kinds[at]
     quantity, time_ns, link = heads["quantity"].copy(), heads["time"].copy(), heads["link"].astype(np.int64)
     damaged = (quantity ^ time_ns ^ link) != heads["check"]
-    damaged |= ~np.isin(kinds_at, EVENT_KINDS)
+    damaged |= ~_IS_EVENT[kinds_at]
     wide: dict[int, int] = {}
-    is_whole = ~np.isin(kinds_at, (NANO, NANO_DETAILED, WIDE_DETAILED))
+    is_whole = _IS_WHOLE[kinds_at]
     too_wide = is_whole & ((quantity > _WHOLE_AS_NANO_MAX) | (quantity < -_WHOLE_AS_NANO_MAX))
     for row in np.flatnonzero(too_wide):
         wide[int(row)] = int(quantity[row]) * _NANO
     scale = np.where(is_whole & ~too_wide, np.int64(_NANO), np.int64(1))
     rows = _Rows(at, link, np.where(too_wide, 0, quantity) * scale, wide, time_ns, time_ns.copy(), {}, damaged)
-    is_plain = np.isin(kinds_at, (WHOLE, NANO))
-    for row in np.flatnonzero(~is_plain & ~damaged):
+    for row in np.flatnonzero(~_IS_PLAIN[kinds_at] & ~damaged):
         _read_detail(body, rows, int(row), is_wide=int(kinds_at[row]) == WIDE_DETAILED)
     return rows
 
@@ -169,8 +181,15 @@ def _read_text(body: bytearray, slot: int) -> bytes | None:
 
 def _read_series(body: bytearray, rows: _Rows) -> tuple[Array, list[tuple[str, str, str | None]]]:
     """Return, per row, the index of its series in the list of (meter, tenant, attributes) that is returned with it."""
-    rows.series[rows.damaged] = -1
-    slots, index = np.unique(rows.series, return_inverse=True)
+    # The last entry stands for every link that leads out of the segment, and for rows that are damaged already.
+    nowhere = len(body) // SLOT
+    rows.series[rows.damaged | (rows.series > nowhere)] = nowhere
+    is_used = np.zeros(nowhere + 1, np.bool_)
+    is_used[rows.series] = True
+    slots = np.flatnonzero(is_used)
+    position_of = np.zeros(nowhere + 1, np.int32)
+    position_of[slots] = np.arange(len(slots), dtype=np.int32)
+    index = position_of[rows.series]
     names: list[tuple[str, str, str | None]] = []
     unreadable = []
     for position, slot in enumerate(slots.tolist()):
@@ -183,12 +202,12 @@ def _read_series(body: bytearray, rows: _Rows) -> tuple[Array, list[tuple[str, s
             names.append((meter, tenant, attributes or None))
     if unreadable:
         rows.damaged |= np.isin(index, unreadable)
-    return index.astype(np.int32), names
+    return index, names
 
 
 def _series_text(body: bytearray, slot: int) -> str | None:
     start = slot * SLOT
-    if slot < 0 or start + SLOT > len(body) or body[start + SLOT - 1] != SERIES:
+    if start + SLOT > len(body) or body[start + SLOT - 1] != SERIES:
         return None
     tail = _read_text(body, int.from_bytes(body[start : start + 4], "little"))
     if tail is None:
@@ -221,9 +240,13 @@ def _event_table(
 
 
 def _origin(stored: StoredSegment, count: int) -> list[pa.Array]:
+    name = stored.trailer.producer_id.encode()
+    # The same text in every row: three times as fast as pa.repeat.
+    offsets = np.arange(count + 1, dtype=np.int32) * np.int32(len(name))
+    names = pa.StringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(name * count))
     return [
-        pa.repeat(pa.scalar(stored.trailer.producer_id, pa.string()), count),
-        pa.repeat(pa.scalar(stored.trailer.segment, pa.int64()), count),
+        names,
+        pa.array(np.full(count, stored.trailer.segment, np.int64)),
         pa.array(np.arange(count, dtype=np.int32)),
     ]
 
@@ -278,24 +301,33 @@ def apply_rules(table: pa.Table, rules: Rules) -> tuple[pa.Table, pa.Table]:
 
     No catalog applied: every meter is known and every quantity must be at least zero.
     """
-    known = pa.array(sorted(rules or ()), pa.string())
-    negative = pa.array(sorted(name for name, rule in (rules or {}).items() if rule.negative_allowed), pa.string())
+    refusals = list(_refusals(table, rules))
+    if not refusals:
+        return table, dead_letter_schema().empty_table()
+    none = pa.scalar(None, pa.string())
+    # The first rule that a row breaks is the one that is named.
+    reasons = pc.coalesce(*(pc.if_else(breaks, reason, none) for reason, breaks in refusals))
+    is_bad = pc.is_valid(reasons)
+    return table.filter(pc.invert(is_bad)), refuse(table.filter(is_bad), reasons.filter(is_bad))
+
+
+def _refusals(table: pa.Table, rules: Rules) -> Iterator[tuple[str, pa.ChunkedArray]]:
+    """Yield, in the order in which they count, the rules that some row breaks, and which rows do."""
     meters = table["meter"]
-    is_unknown = pc.invert(pc.is_in(meters, known)) if rules is not None else None
+    if rules is not None:
+        is_unknown = pc.invert(pc.is_in(meters, pa.array(sorted(rules), pa.string())))
+        if pc.any(is_unknown).as_py():
+            yield "unknown_meter", is_unknown
     is_negative = pc.less(table["quantity"], pa.scalar(0, _DECIMAL))
+    if pc.any(is_negative).as_py():
+        allowed = sorted(name for name, rule in (rules or {}).items() if rule.negative_allowed)
+        is_refused = pc.and_(is_negative, pc.invert(pc.is_in(meters, pa.array(allowed, pa.string()))))
+        if pc.any(is_refused).as_py():
+            yield "negative_quantity", is_refused
     time_us = table["event_time"].cast(pa.int64())
     is_far = pc.or_(pc.less(time_us, EVENT_TIME_MIN_US), pc.greater_equal(time_us, EVENT_TIME_MAX_US))
-    checks = [
-        ("negative_quantity", pc.and_(is_negative, pc.invert(pc.is_in(meters, negative)))),
-        ("bad_event_time", is_far),
-    ]
-    if is_unknown is not None:
-        checks.insert(0, ("unknown_meter", is_unknown))
-    reasons = pc.coalesce(*(pc.if_else(fails, reason, pa.scalar(None, pa.string())) for reason, fails in checks))
-    is_bad = pc.is_valid(reasons)
-    if not pc.any(is_bad).as_py():
-        return table, dead_letter_schema().empty_table()
-    return table.filter(pc.invert(is_bad)), refuse(table.filter(is_bad), reasons.filter(is_bad))
+    if pc.any(is_far).as_py():
+        yield "bad_event_time", is_far
 
 
 _DETAILS = {

@@ -211,8 +211,10 @@ class Recorder:
 
     def bind(self, meter: str, /, *, tenant: str, **attributes: AttributeValue | None) -> Bound:
         """Return the fast path for one meter, tenant and set of attributes, checked now. Raises BadEvent, UnknownMeter."""
-        self._check_series(meter, tenant, attributes)
-        return Bound(self, meter, tenant, attributes)
+        bound = Bound(self, meter, tenant, attributes)
+        checked = self._checked
+        bound.checked = checked, self._check_series(meter, tenant, attributes)
+        return bound
 
     def record_batch(self, table: Any) -> int:
         """Record every row of a table or none; return how many. The rows are on the disk when this returns.
@@ -283,13 +285,12 @@ class Recorder:
         return _rebuild, (str(self.layout.root), self._settings)
 
     def _check_series(self, meter: str, tenant: str, attributes: dict[str, AttributeValue | None]) -> _Series:
+        with contextlib.suppress(KeyError, TypeError):
+            return self._checked[meter, tenant, *attributes.items()]
         # Looked up by equality only where equal means the same: 1 == True == Decimal("1.0") are three attributes.
         is_text = isinstance(meter, str) and isinstance(tenant, str)
         is_text = is_text and all(value is None or isinstance(value, str) for value in attributes.values())
         seen_as = (meter, tenant, *attributes.items()) if is_text else None
-        found = self._checked.get(seen_as) if seen_as is not None else None
-        if found is not None:
-            return found
         self._load_rules()
         name = check_name(meter, "meter")
         rule = None
@@ -304,7 +305,7 @@ class Recorder:
         found = _Series(text, rule is not None and rule.negative_allowed, seen_as)
         if seen_as is not None:
             if len(self._checked) >= CHECKED_MAX:
-                self._checked.clear()
+                self._checked = {}
             self._checked[seen_as] = found
         return found
 
@@ -316,7 +317,8 @@ class Recorder:
         if mtime != self._rules_mtime_ns:
             self._rules = load_rules(self.layout.meters_file)
             self._rules_mtime_ns = mtime
-            self._checked.clear()
+            # A new dictionary, not an emptied one: bound meters see by it that what they know may be stale.
+            self._checked = {}
 
     def _write(self, series: _Series, quantity: Quantity, event_time: datetime | None, key: str | None) -> Segment:
         """Check the rest and record the slow way; return the segment that took the row."""
@@ -348,7 +350,11 @@ class Recorder:
         self, bound: Bound, quantity: Quantity, event_time: datetime | None, key: str | None
     ) -> tuple[Segment, int]:
         """Record for a bound meter, and return where it may record the next time without asking."""
-        series = self._check_series(bound.meter, bound.tenant, bound.attributes)
+        # Read before the check, which may put a new dictionary there: at worst the next row is checked again.
+        known, (checked, series) = self._checked, bound.checked
+        if checked is not known:
+            series = self._check_series(bound.meter, bound.tenant, bound.attributes)
+            bound.checked = known, series
         segment = self._write(series, quantity, event_time, key)
         # A dropped event left no definition behind.
         slot = segment.defined.get(series.text)
@@ -457,7 +463,7 @@ class Recorder:
 class Bound:
     """One meter, tenant and set of attributes, checked once. Holds no rows. Safe for all threads."""
 
-    __slots__ = ("_now_ns", "_place", "_recorder", "attributes", "meter", "tenant")
+    __slots__ = ("_now_ns", "_place", "_recorder", "attributes", "checked", "meter", "tenant")
 
     def __init__(
         self, recorder: Recorder, meter: str, tenant: str, attributes: dict[str, AttributeValue | None]
@@ -467,6 +473,8 @@ class Bound:
         self.tenant = tenant
         self.attributes = attributes
         self._now_ns = recorder._now_ns  # noqa: SLF001 - the two halves of one thing
+        # What was checked, and the dictionary of checks that it was checked under.
+        self.checked: tuple[object, _Series] = (None, _Series(b"", False, None))
         # Segment and series slot change together: one tuple, so that no thread reads one without the other.
         self._place: tuple[Segment, int] = (_NO_SEGMENT, 0)
 
