@@ -9,7 +9,7 @@ Numbers never pass through a float: every scalar stays the text it was written a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from metering.catalog import Mistake
 from metering.meters import MeterRule
 from rating.errors import CatalogInvalid
 from tallybook.catalog_checks import Entry, check_together
-from tallybook.catalog_entries import MODELS, Catalog, Source, entry_key
+from tallybook.catalog_entries import MODEL_BY_KIND, MODELS, Catalog, Source, entry_key
 from tallybook.catalog_history import Applied, Change, apply_catalog, load_revision
 from tallybook.catalog_sentences import mistakes_of, nearest
 from tallybook.yaml_nodes import Node, Unreadable, plain, read_nodes
@@ -42,27 +42,23 @@ def load_catalog(folder: str | Path) -> Catalog:
     Raises CatalogInvalid (Terminal) with every mistake of every file; nothing of a catalog with a mistake is used.
     """
     folder = Path(folder)
-    mistakes: list[Mistake] = []
-    entries: list[Entry] = []
-    for path in _catalog_files(folder, mistakes):
-        file = f"{folder.name}/{path.name}"
-        try:
-            node, found = read_nodes(path.read_bytes())
-        except Unreadable as refused:
-            mistakes.append(Mistake(file, refused.line, "", refused.message))
-            continue
-        except OSError as refused:
-            mistakes.append(
-                Mistake(file, 0, "", f"the file cannot be read ({refused.strerror}); check its permissions")
-            )
-            continue
-        mistakes.extend(Mistake(file, one.line, "", one.message) for one in found)
-        entries.extend(_read_entries(node, file, mistakes))
-    mistakes.extend(check_together(entries))
-    if mistakes:
-        raise CatalogInvalid(sorted(mistakes, key=lambda mistake: (mistake.file, mistake.line)))
-    sources = {entry_key(one.model): Source(one.file, one.node.line, one.path) for one in entries}
-    return Catalog.of((entry.model for entry in entries), sources=sources)
+    read = _Read([], [], set())
+    for path in _catalog_files(folder, read.mistakes):
+        _read_file(path, f"{folder.name}/{path.name}", read)
+    read.mistakes.extend(check_together(read.entries, read.unread))
+    if read.mistakes:
+        raise CatalogInvalid(sorted(read.mistakes, key=lambda mistake: (mistake.file, mistake.line)))
+    sources = {entry_key(one.model): Source(one.file, one.node.line, one.path) for one in read.entries}
+    return Catalog.of((entry.model for entry in read.entries), sources=sources)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What was read so far, what is wrong with it, and the kinds of which something could not be read."""
+
+    entries: list[Entry]
+    mistakes: list[Mistake]
+    unread: set[str]
 
 
 def _catalog_files(folder: Path, mistakes: list[Mistake]) -> list[Path]:
@@ -83,32 +79,51 @@ def _catalog_files(folder: Path, mistakes: list[Mistake]) -> list[Path]:
     return files
 
 
-def _read_entries(node: Node | None, file: str, mistakes: list[Mistake]) -> Iterator[Entry]:
+def _read_file(path: Path, file: str, read: _Read) -> None:
+    try:
+        node, found = read_nodes(path.read_bytes())
+    except Unreadable as refused:
+        read.mistakes.append(Mistake(file, refused.line, "", refused.message))
+        read.unread.update(MODEL_BY_KIND)
+        return
+    except OSError as refused:
+        message = f"the file cannot be read ({refused.strerror}); check its permissions"
+        read.mistakes.append(Mistake(file, 0, "", message))
+        read.unread.update(MODEL_BY_KIND)
+        return
+    read.mistakes.extend(Mistake(file, one.line, "", one.message) for one in found)
     if node is None or node.value is None:
         return
     if not isinstance(node.value, dict):
         message = f"the file must be a mapping of lists; write {', '.join(f'{name}:' for name in MODELS)}"
-        mistakes.append(Mistake(file, node.line, "", message))
+        read.mistakes.append(Mistake(file, node.line, "", message))
+        read.unread.update(MODEL_BY_KIND)
         return
     for name, listed in node.value.items():
-        line = node.key_lines[name]
-        if name not in MODELS:
-            mistakes.append(Mistake(file, line, name, f"unknown key {name!r}; {nearest(name, list(MODELS))}"))
-        elif isinstance(listed.value, list):
-            for at, item in enumerate(listed.value):
-                yield from _read_entry(name, item, file, f"{name}[{at}]", mistakes)
-        elif listed.value is not None:
-            mistakes.append(Mistake(file, line, name, f"{name} is a list; begin each entry with a dash"))
+        _read_list(name, listed, file, node.key_lines[name], read)
 
 
-def _read_entry(name: str, node: Node, file: str, path: str, mistakes: list[Mistake]) -> Iterator[Entry]:
-    _, model = MODELS[name]
+def _read_list(name: str, listed: Node, file: str, line: int, read: _Read) -> None:
+    if name not in MODELS:
+        read.mistakes.append(Mistake(file, line, name, f"unknown key {name!r}; {nearest(name, list(MODELS))}"))
+        read.unread.update(MODEL_BY_KIND)
+    elif isinstance(listed.value, list):
+        for at, item in enumerate(listed.value):
+            _read_entry(name, item, file, f"{name}[{at}]", read)
+    elif listed.value is not None:
+        read.mistakes.append(Mistake(file, line, name, f"{name} is a list; begin each entry with a dash"))
+        read.unread.add(MODELS[name][0])
+
+
+def _read_entry(name: str, node: Node, file: str, path: str, read: _Read) -> None:
+    kind, model = MODELS[name]
     try:
         # By alias only: a subscription's `from` is called so in files, whatever the attribute is called in Python.
-        yield Entry(model.model_validate(plain(node), by_alias=True, by_name=False), node, file, path)
+        read.entries.append(Entry(model.model_validate(plain(node), by_alias=True, by_name=False), node, file, path))
     except ValidationError as refused:
         schema = model.model_json_schema(by_alias=True)
-        mistakes.extend(mistakes_of(refused.errors(), node, schema, file=file, path=path))
+        read.mistakes.extend(mistakes_of(refused.errors(), node, schema, file=file, path=path))
+        read.unread.add(kind)
 
 
 def meter_rules(catalog: Catalog) -> list[MeterRule]:

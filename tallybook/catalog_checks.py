@@ -6,10 +6,9 @@ Refuses: names that stand twice, references to nothing, two payers for one tenan
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
 
 from entitlements.features import Feature
 from metering.catalog import CatalogModel, Meter, Mistake, Place
@@ -35,8 +34,12 @@ class Entry:
         return Mistake(self.file, line, full, message)
 
 
-def check_together(entries: Sequence[Entry]) -> list[Mistake]:
-    """Return every mistake between entries that are each right by themselves."""
+def check_together(entries: Sequence[Entry], unread: Set[str] = frozenset()) -> list[Mistake]:
+    """Return every mistake between entries that are each right by themselves.
+
+    `unread` are the kinds of which not every entry could be read: that one of them is missing is not said then, because
+    it may stand where the mistake is.
+    """
     first: dict[tuple[str, str], Entry] = {}
     mistakes: list[Mistake] = []
     for entry in entries:
@@ -47,7 +50,7 @@ def check_together(entries: Sequence[Entry]) -> list[Mistake]:
             mistakes.append(entry.mistake(what, "name" if isinstance(entry.model, Meter | Feature | Plan) else "id"))
         else:
             first[kind, key] = entry
-    known = _Known(first.values())
+    known = _Known(first.values(), unread)
     for entry in first.values():
         match entry.model:
             case Plan() as plan:
@@ -65,7 +68,8 @@ def check_together(entries: Sequence[Entry]) -> list[Mistake]:
 class _Known:
     """What the entries may refer to, by name."""
 
-    def __init__(self, entries: Iterable[Entry]) -> None:
+    def __init__(self, entries: Iterable[Entry], unread: Set[str]) -> None:
+        self.unread = unread
         all_ = list(entries)
         models = [entry.model for entry in all_]
         self.meters = {one.name: one for one in models if isinstance(one, Meter)}
@@ -82,10 +86,10 @@ class _Known:
         for at, price in enumerate(plan.prices):
             yield from self._check_price(entry, price, ("prices", at))
         for at, entitlement in enumerate(plan.entitlements):
-            if entitlement.meter is not None and entitlement.meter not in self.meters:
+            if entitlement.meter is not None and self._is_missing("meter", entitlement.meter, self.meters):
                 yield self._no_meter(entry, entitlement.meter, "entitlements", at, "meter")
             # Declaring features is optional; once there is a list, a name that is not in it is a slip of the pen.
-            if self.features and entitlement.feature not in self.features:
+            if self.features and self._is_missing("feature", entitlement.feature, self.features):
                 hint = nearest(entitlement.feature, sorted(self.features))
                 what = f"feature {entitlement.feature!r} is not declared under features; declare it there, or {hint}"
                 yield entry.mistake(what, "entitlements", at, "feature")
@@ -94,7 +98,8 @@ class _Known:
         if price.meter is None:
             return
         if price.meter not in self.meters:
-            yield self._no_meter(entry, price.meter, *place, "meter")
+            if "meter" not in self.unread:
+                yield self._no_meter(entry, price.meter, *place, "meter")
             return
         declared = self.meters[price.meter].attributes
         if not declared:
@@ -105,6 +110,9 @@ class _Known:
             if name not in declared:
                 what = f"meter {price.meter!r} declares no attribute {name!r}; declare it there, or "
                 yield entry.mistake(what + nearest(name, declared), *at)
+
+    def _is_missing(self, kind: str, name: str, known: Container[str]) -> bool:
+        return kind not in self.unread and name not in known
 
     def _no_meter(self, entry: Entry, meter: str, *place: str | int) -> Mistake:
         hint = nearest(meter, sorted(self.meters)) if self.meters else "there is none yet"
@@ -120,12 +128,15 @@ class _Known:
     def check_subscription(self, entry: Entry, subscription: Subscription) -> Iterator[Mistake]:
         plan = self.plans.get(plan_key(subscription.plan, subscription.version))
         if plan is None:
-            yield self._no_plan(entry, subscription)
+            if "plan" not in self.unread:
+                yield self._no_plan(entry, subscription)
         elif subscription.ends_at is not None:
             zone = plan.billing_period.timezone
             if instant_of(subscription.ends_at, zone) <= instant_of(subscription.starts_at, zone):
                 what = f"{when_text(subscription.ends_at)} is not after from, {when_text(subscription.starts_at)}, in {zone}"
                 yield entry.mistake(f"{what}; write a later end", "to" if "to" in _keys(entry) else "until")
+        if "account" in self.unread:
+            return
         if subscription.account is not None and subscription.account not in self.accounts:
             hint = nearest(subscription.account, sorted(self.accounts)) if self.accounts else "there is none yet"
             what = f"account {subscription.account!r} is not declared under accounts; declare it there, or {hint}"
@@ -158,13 +169,18 @@ class _Known:
                 by_plan.setdefault((subscription.tenant, subscription.plan), []).append((entry, subscription))
         for same in by_plan.values():
             same.sort(key=lambda one: (self._start(one[1]), one[1].id))
-            for (_, earlier), (entry, later) in pairwise(same):
-                ends_at = self._end(earlier)
+            # The one that runs longest so far: behind a short one, a long one may still be running.
+            running = same[0][1]
+            for entry, later in same[1:]:
+                ends_at = self._end(running)
                 if ends_at is None or self._start(later) < ends_at:
-                    what = f"tenant {later.tenant!r} is already on plan {later.plan!r} by {earlier.id!r} at this time"
+                    what = f"tenant {later.tenant!r} is already on plan {later.plan!r} by {running.id!r} at this time"
                     yield entry.mistake(
                         f"{what}; end that one with to: {when_text(later.starts_at)}, or start later", "from"
                     )
+                end = self._end(later)
+                if ends_at is not None and (end is None or end > ends_at):
+                    running = later
 
     def _start(self, subscription: Subscription) -> datetime:
         return instant_of(subscription.starts_at, self._zone(subscription))

@@ -98,7 +98,7 @@ class _Builder:
             elif isinstance(event, yaml.ScalarEvent):
                 self._check_tag(event, line)
                 # Only what is not quoted can be null; "null" in quotes is a word.
-                empty = event.implicit[0] and event.style is None and event.value in _NULLS
+                empty = event.implicit[0] and not event.style and event.value in _NULLS
                 self._add(Node(line, None if empty else event.value), event.anchor)
             elif isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
                 self._check_tag(event, line)
