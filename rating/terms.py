@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from metering.periods import CALENDAR_ANCHOR, BillingCycle, Period, WallPeriod, zone
@@ -128,12 +129,13 @@ def billing_spans(terms: Terms, current: WallPeriod | None, earlier: Sequence[Wa
     to 15 October belongs to October.
     """
     payers = terms.payer_by_tenant()
+    # All subscriptions of a plan by the calendar share one cycle; its periods are worked out once.
+    periods_of = cache(lambda cycle: _periods_asked(cycle, current, earlier))
     spans: list[BillingSpan] = []
     for subscription in terms.subscriptions:
         plan = terms.plan_of(subscription)
         service = service_of(subscription, plan)
-        cycle = cycle_of(subscription, plan)
-        for period, is_current in _periods_asked(cycle, current, earlier).items():
+        for period, is_current in periods_of(cycle_of(subscription, plan)).items():
             start, end = max(period.start, service.start), min(period.end, service.end)
             if start >= end:
                 continue

@@ -1,0 +1,68 @@
+"""Run a benchmark: python -m benchmarks capture|rating|all [--quick] [--json] [--write]
+
+Every figure is a ratio against a named alternative, measured in the same run, on the same machine, medians of repeats.
+`--write` puts the tables into benchmarks/RESULTS.md with the command beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks.figures import Figure, as_markdown, as_table
+
+NAMES = ("capture", "rating")
+RESULTS = Path(__file__).parent / "RESULTS.md"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("name", choices=[*NAMES, "all"])
+    parser.add_argument("--quick", action="store_true", help="small inputs, few repeats: a smoke test, not a figure")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
+    arguments = parser.parse_args()
+    names = NAMES if arguments.name == "all" else (arguments.name,)
+    results: dict[str, list[Figure]] = {}
+    for name in names:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        results[name] = importlib.import_module(f"benchmarks.{name}").run(arguments.quick)
+    if arguments.json:
+        print(json.dumps(results, indent=1))
+    else:
+        for name, figures in results.items():
+            print(as_table(name, figures))
+    if arguments.write:
+        write_results(results, quick=arguments.quick)
+    return 0
+
+
+def write_results(results: dict[str, list[Figure]], *, quick: bool) -> None:
+    """Replace the sections of the benchmarks that ran; the others stay as they were."""
+    sections = _sections(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    when = datetime.now(UTC).strftime("%Y-%m-%d")
+    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, CPython {platform.python_version()}"
+    for name, figures in results.items():
+        command = f"python -m benchmarks {name}{' --quick' if quick else ''} --write"
+        sections[name] = f"`{command}`, {when}, {machine}\n\n{as_markdown(figures)}"
+    head = (
+        "# Results\n\nWritten by `python -m benchmarks NAME --write`. These machines are shared and noisy: read the ratios,"
+        " not the seconds.\nEvery ratio was measured in one run against the alternative it names.\n"
+    )
+    body = "".join(f"\n## {name}\n\n{sections[name]}" for name in sorted(sections))
+    RESULTS.write_text(head + body, encoding="utf-8")
+
+
+def _sections(text: str) -> dict[str, str]:
+    parts = text.split("\n## ")[1:]
+    return {part.partition("\n")[0].strip(): part.partition("\n")[2].strip("\n") + "\n" for part in parts}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
