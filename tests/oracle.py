@@ -309,13 +309,10 @@ def price_lines(price: Row, meters: dict[str, Row], events: list[Row], period: P
     return {key: (quantity, metered_amount(price, quantity)) for key, quantity in quantities.items()}
 
 
-def lines(catalog: Row, events: list[Row], month: str, account: str | None = None) -> dict[LineKey, Line]:
-    """Return every invoice line of the billing periods whose last instant lies in the month, in each plan's zone."""
-    meters = {meter["name"]: meter for meter in catalog["meters"]}
+def rated_periods(catalog: Row, month: str, account: str | None = None) -> Iterator[tuple[Row, Row, Period]]:
+    """Yield (subscription, plan, period) of the billing periods whose last instant lies in the month, in each zone."""
     plans = {(plan["name"], str(plan["version"])): plan for plan in catalog["plans"]}
     payer = {tenant: one["id"] for one in catalog.get("accounts", []) for tenant in one["tenants"]}
-    counted = dedupe(events)
-    found: dict[LineKey, Line] = {}
     for subscription in catalog["subscriptions"]:
         if account not in (None, subscription.get("account") or payer.get(subscription["tenant"])):
             continue
@@ -326,16 +323,24 @@ def lines(catalog: Row, events: list[Row], month: str, account: str | None = Non
         until = subscription.get("until") or subscription.get("to")
         start = moment(subscription["from"], zone)
         end = moment(until, zone) if until else datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
-        usage = [event for event in counted if event["tenant_id"] == subscription["tenant"]]
         for period in billing_periods(cycle.get("every", "month"), cycle.get("anchor", "calendar"), zone, start, end):
             if period.start >= month_end:
                 break
-            if not month_start < period.end <= month_end:
-                continue
-            for price in plan["prices"]:
-                for key, (quantity, exact) in price_lines(price, meters, usage, period).items():
-                    amount = round_half_away(exact, MINOR_DIGITS.get(plan["currency"], 2))
-                    found[subscription["id"], period.start, price["id"], key] = Line(quantity, exact, amount)
+            if month_start < period.end <= month_end:
+                yield subscription, plan, period
+
+
+def lines(catalog: Row, events: list[Row], month: str, account: str | None = None) -> dict[LineKey, Line]:
+    """Return every invoice line of the billing periods that end in the month."""
+    meters = {meter["name"]: meter for meter in catalog["meters"]}
+    counted = dedupe(events)
+    found: dict[LineKey, Line] = {}
+    for subscription, plan, period in rated_periods(catalog, month, account):
+        usage = [event for event in counted if event["tenant_id"] == subscription["tenant"]]
+        for price in plan["prices"]:
+            for key, (quantity, exact) in price_lines(price, meters, usage, period).items():
+                amount = round_half_away(exact, MINOR_DIGITS.get(plan["currency"], 2))
+                found[subscription["id"], period.start, price["id"], key] = Line(quantity, exact, amount)
     return found
 
 

@@ -1,0 +1,104 @@
+"""What must hold of the engine, whatever the catalog and the events. Each check raises AssertionError with the two sides."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+from tests import oracle
+from tests.oracle import Line
+from tests.properties.strategies import World
+from tests.rated import AFTER_ALL, Booked, Component, engine_lines
+
+Row = dict[str, Any]
+
+
+def check_same_lines(world: World) -> None:
+    """The engine and the oracle give the same lines: quantity, exact amount and rounded amount of each."""
+    ours, theirs = engine_lines(*world), oracle.lines(*world)
+    assert ours.keys() == theirs.keys()
+    for key, line in theirs.items():
+        assert (key, ours[key]) == (key, line)
+
+
+def check_pieces(world: World, cuts: Sequence[float]) -> None:
+    """Cuts after any prefix of the events, each booked, add up to rating at once; a last look finds nothing to book."""
+    booked, sums, parts = Booked(), {}, {}
+    edges = sorted(
+        {edge for _, _, period in oracle.rated_periods(world.catalog, world.month) for edge in _times(period)}
+    )
+    pieces = [
+        (int(cut * len(world.events)), edges[int(cut * len(edges))] if edges else AFTER_ALL) for cut in sorted(cuts)
+    ]
+    for known, as_of in [*pieces, (len(world.events), AFTER_ALL)]:
+        for key, (line, components) in booked.book(world.catalog, world.events[:known], world.month, as_of).items():
+            sums = oracle.total(sums, {key: line})
+            _add(parts.setdefault(key, {}), components)
+            assert sum((part.exact_amount for part in components), Decimal(0)) == line.exact
+            _check_due(world.catalog, key, line, as_of)
+    at_once = oracle.lines(*world)
+    nothing = [key for key, line in sums.items() if line == oracle.NOTHING]
+    assert {key: line for key, line in sums.items() if key not in nothing} == {
+        key: line for key, line in at_once.items() if line != oracle.NOTHING
+    }
+    whole = Booked().book(*world)
+    for key, booked_parts in parts.items():
+        left = {part: numbers for part, numbers in booked_parts.items() if any(numbers)}
+        assert left == (_add({}, whole[key][1]) if key in whole else {})
+    assert booked.book(*world) == {}
+
+
+def _times(period: oracle.Period) -> list[Any]:
+    middle = period.service_start + (period.service_end - period.service_start) / 2
+    return [period.service_start - timedelta(days=1), middle, period.end - timedelta(microseconds=1), period.end]
+
+
+def _add(sums: dict[Any, list[Decimal]], components: Sequence[Component]) -> dict[Any, list[Decimal]]:
+    for part in components:
+        numbers = sums.setdefault((part.tier, part.part, part.unit_price), [Decimal(0), Decimal(0)])
+        numbers[0] += part.quantity
+        numbers[1] += part.exact_amount
+    return sums
+
+
+def _check_due(catalog: Row, key: oracle.LineKey, line: Line, as_of: Any) -> None:
+    """Before the end of its period nothing is booked in arrears or by volume; before it begins, no flat amount at all."""
+    price = next(price for plan in catalog["plans"] for price in plan["prices"] if price["id"] == key[2])
+    waits = price["type"] == "volume" or price.get("when") == "in_arrears"
+    (period,) = {
+        period
+        for subscription, _, period in _all_periods(catalog)
+        if (subscription["id"], period.start) == (key[0], key[1])
+    }
+    assert not waits or line.exact <= 0 or as_of >= period.end
+    assert price["type"] != "flat" or as_of >= period.service_start
+
+
+def _all_periods(catalog: Row) -> list[Any]:
+    return [
+        found
+        for month in ("2026-02", "2026-03", "2026-04", "2026-10")
+        for found in oracle.rated_periods(catalog, month)
+    ]
+
+
+def check_order_and_duplicates(world: World, seed: int) -> None:
+    """Neither the order in which events lie in the lake nor saying one again, with any payload, changes a line."""
+    chance = random.Random(seed)
+    latest = max((event["recorded_at"] for event in world.events), default=None)
+    again = [
+        {
+            **event,
+            "quantity": chance.choice((event["quantity"], "7")),
+            "event_time": event["event_time"] + timedelta(hours=chance.choice((0, 1, 500))),
+            "recorded_at": latest + timedelta(microseconds=1),
+            "row": 10_000 + number,
+        }
+        for number, event in enumerate(world.events)
+        if event["idempotency_key"] is not None
+    ]
+    shuffled = chance.sample([*world.events, *again], len(world.events) + len(again))
+    assert engine_lines(world.catalog, shuffled, world.month) == engine_lines(*world)
