@@ -68,4 +68,5 @@ def make_folder(folder: Path, root: Path) -> list[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     above = [parent for parent in folder.parents if parent == root or root in parent.parents]
-    return [folder, *above, root.parent]
+    # The root's own entry needs its parent, which may be a folder that we may pass through but not open.
+    return [folder, *above, *([root.parent] if os.access(root.parent, os.R_OK) else [])]

@@ -26,7 +26,7 @@ from metering.events import dead_letter_schema, segment_schema, usage_event_sche
 from metering.lake_table import DataFile, LakeTable, TableShape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import date
 
     import pyarrow as pa
@@ -179,11 +179,11 @@ class Lake:
         from deltalake.exceptions import CommitFailedError
 
         name = table.shape.name
+        last_error: Exception | None = None
         for attempt in range(ATTEMPTS_MAX):
             self._on_step(f"{name}: open")
             handle = table.open_or_create()
-            producers = {batch.producer_id for batch in batches}
-            done = {producer: handle.transaction_version(producer) for producer in producers}
+            done = table.versions(handle, {batch.producer_id for batch in batches})
             new = [batch for batch in batches if _is_new(batch, done)]
             if not new:
                 table.settle(handle)
@@ -194,9 +194,10 @@ class Lake:
             try:
                 # Batches are in order, so the last of each producer wins.
                 table.commit(handle, actions, {batch.producer_id: batch.segment for batch in new})
-            except (CommitFailedError, LakeUnavailable):
+            except (CommitFailedError, LakeUnavailable) as error:
                 # Lost, or of unknown outcome: only a fresh handle knows which segments are in. The files of a lost
                 # attempt are named by no commit; vacuum removes them.
+                last_error = error
                 pause_before_retry(attempt, self._pause)
                 continue
             self._on_step(f"{name}: settle")
@@ -205,7 +206,7 @@ class Lake:
         raise LakeUnavailable(
             f"{table.folder}: {ATTEMPTS_MAX} commits in a row failed or lost their race. Nothing was lost; try again",
             attempts=ATTEMPTS_MAX,
-        )
+        ) from last_error
 
     def _never_stored(self, skipped: Sequence[SegmentBatch]) -> tuple[tuple[str, int], ...]:
         if not skipped:
@@ -288,7 +289,7 @@ def _in_order(batches: Sequence[SegmentBatch]) -> list[SegmentBatch]:
     return [unique[identity] for identity in sorted(unique)]
 
 
-def _is_new(batch: SegmentBatch, done: dict[str, int | None]) -> bool:
+def _is_new(batch: SegmentBatch, done: Mapping[str, int | None]) -> bool:
     last = done[batch.producer_id]
     return last is None or batch.segment > last
 

@@ -25,7 +25,7 @@ from metering.durable import fsync_path, make_folder, settle_file, write_durably
 from metering.errors import LakeDamaged, LakeUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from datetime import date
     from pathlib import Path
 
@@ -37,6 +37,7 @@ ROWS_PER_FILE_MAX = 4_000_000
 ROWS_PER_GROUP = 131_072
 # A table is loaded from its newest checkpoint and the commits behind it: 100 commits load in about 9 ms.
 COMMITS_PER_CHECKPOINT = 100
+LOOKUPS_MAX = 16
 # Nobody travels in time by Delta version (a snapshot is a cut), so commits are kept for one day past their checkpoint.
 CONFIGURATION: dict[str, str | None] = {"delta.logRetentionDuration": "interval 1 days"}
 
@@ -217,6 +218,15 @@ class LakeTable:
             day = action.get(f"partition.{PARTITION}")
             found.append(DataFile(path, action["size_bytes"], name[1], day, action["num_records"]))
         return sorted(found, key=lambda file: file.path)
+
+    def versions(self, handle: DeltaTable, app_ids: Collection[str]) -> Mapping[str, int | None]:
+        """Return the newest version of each of these application ids at the handle's version; None: never committed."""
+        if len(app_ids) > LOOKUPS_MAX:
+            # Read once instead of once per id. It may see a commit newer than the handle; then our commit conflicts.
+            known = self.transactions(handle)
+            return {app_id: known.get(app_id) for app_id in app_ids}
+        with engine(f"read the log of {self.folder}"):
+            return {app_id: handle.transaction_version(app_id) for app_id in app_ids}
 
     def transactions(self, handle: DeltaTable) -> dict[str, int]:
         """Return the newest version of every application id, from the checkpoint and the commits behind it.
