@@ -21,8 +21,7 @@ from sqlalchemy import Column, Connection, Engine, ForeignKey, Index, Integer, T
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-# Importing rating's tables puts them on the same MetaData, which migrations are compared with.
-import rating.books
+import rating.books  # noqa: F401 (puts its tables on the MetaData that migrations are compared with)
 from metering.books import metadata
 from metering.columns import Instant
 from rating.errors import BooksUnavailable, InvariantViolated
@@ -34,8 +33,6 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 # Any number, as long as every Tallybook takes the same: PostgreSQL's advisory locks are named by numbers.
 _LOCK_NUMBER = 7_411_981
 _READ_ONLY = "tallybook_reading"
-# Tables that are only ever used through rating.books; named so that the import is seen to be wanted.
-RATING_TABLES = (rating.books.closes, rating.books.invoices, rating.books.invoice_lines, rating.books.charges)
 
 # One row per revision of the catalog: 1, 2, 3 ... A revision is never changed or removed.
 catalog_revisions = Table(
