@@ -12,16 +12,14 @@ JSON is parsed with numbers kept as their digits; they never become floats.
 from __future__ import annotations
 
 import csv
-import gzip
 import hashlib
-import io
 import json
 import re
-import zlib
 from itertools import islice
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from metering.errors import BadEvent, BadEventFile
+from metering.errors import BadEvent
+from metering.event_file_bytes import byte_lines, open_bytes, refuse, text_lines
 from metering.event_rows import RawRows, attribute_texts
 from metering.events import encode_attributes
 
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
 
 NEEDED_COLUMNS = ("tenant_id", "meter", "event_time")
 KNOWN_COLUMNS = (*NEEDED_COLUMNS, "quantity", "idempotency_key")
-LINE_BYTES_MAX = 16 * 1024 * 1024
 READ_BYTES = 8 * 1024 * 1024
 ENCODED_MAX = 100_000
 # Few Python objects at a time stay in the processor's cache and out of the garbage collector's way: four times faster.
@@ -60,7 +57,7 @@ def open_event_file(path: Path) -> EventFile:
         return JsonLinesFile(path)
     if name.endswith((".parquet", ".pq")):
         return ParquetFile(path)
-    return _refuse(
+    return refuse(
         path, None, "its name ends in none of .csv, .csv.gz, .jsonl, .jsonl.gz, .parquet", "rename or convert it"
     )
 
@@ -76,7 +73,7 @@ class CsvFile:
     def check(self) -> None:
         import pyarrow as pa
 
-        with _open_bytes(self._path) as stream:
+        with open_bytes(self._path) as stream:
             self._is_quoted = any(b'"' in block for block in iter(lambda: stream.read(READ_BYTES), b""))
         self._header = self._read_header()
         try:
@@ -97,14 +94,14 @@ class CsvFile:
         return (_raw_rows(table, empty_is_none=True) for table in _rechunk(tables, rows))
 
     def _read_header(self) -> list[str]:
-        with _open_bytes(self._path) as stream:
-            lines = _text_lines(self._path, stream)
+        with open_bytes(self._path) as stream:
+            lines = text_lines(self._path, stream)
             try:
                 header = next((cells for cells in csv.reader(lines, strict=True) if cells), None)
             except csv.Error as error:
-                _refuse(self._path, 1, f"the header cannot be read ({error})", "export the file again")
+                refuse(self._path, 1, f"the header cannot be read ({error})", "export the file again")
         if header is None:
-            _refuse(self._path, None, "it is empty", "export it again; at least a header line is needed")
+            refuse(self._path, None, "it is empty", "export it again; at least a header line is needed")
         _check_columns(self._path, header)
         return header
 
@@ -115,7 +112,7 @@ class CsvFile:
         convert = pyarrow.csv.ConvertOptions(
             column_types=dict.fromkeys(self._header, pa.string()), strings_can_be_null=False
         )
-        with _open_bytes(self._path) as stream:
+        with open_bytes(self._path) as stream:
             reader = pyarrow.csv.open_csv(
                 stream,
                 pyarrow.csv.ReadOptions(block_size=READ_BYTES),
@@ -126,8 +123,8 @@ class CsvFile:
                 yield pa.Table.from_batches([batch])
 
     def _strict_rows(self) -> Iterator[list[str]]:
-        with _open_bytes(self._path) as stream:
-            reader = csv.reader(_text_lines(self._path, stream), strict=True)
+        with open_bytes(self._path) as stream:
+            reader = csv.reader(text_lines(self._path, stream), strict=True)
             width = len(self._header)
             first_line = 1
             is_header = True
@@ -138,12 +135,12 @@ class CsvFile:
                     elif cells:
                         if len(cells) != width:
                             what = f"it has {len(cells)} fields where the header has {width}"
-                            _refuse(self._path, first_line, what, "the file may be half written; export it again")
+                            refuse(self._path, first_line, what, "the file may be half written; export it again")
                         yield cells
                     first_line = reader.line_num + 1
             except csv.Error as error:
                 what = f"a quoted field is not ended properly ({error})"
-                _refuse(self._path, first_line, what, "the file may be half written; export it again")
+                refuse(self._path, first_line, what, "the file may be half written; export it again")
 
     def _strict_tables(self) -> Iterator[pa.Table]:
         import pyarrow as pa
@@ -171,13 +168,13 @@ class JsonLinesFile:
                 row = orjson.loads(line)
             except orjson.JSONDecodeError as error:
                 what = f"it is not one JSON object ({error})"
-                _refuse(self._path, number, what, "the file may be half written; export it again")
+                refuse(self._path, number, what, "the file may be half written; export it again")
             if not isinstance(row, dict):
-                _refuse(self._path, number, "it is JSON, but no object", 'write {"tenant_id": ...} on each line')
+                refuse(self._path, number, "it is JSON, but no object", 'write {"tenant_id": ...} on each line')
             if not row.keys() <= seen:
                 seen |= row.keys()
         if not seen:
-            _refuse(self._path, None, "it holds no JSON object", "export it again")
+            refuse(self._path, None, "it holds no JSON object", "export it again")
         self._has_quantity = "quantity" in seen
         _check_needed(self._path, seen)
 
@@ -187,8 +184,8 @@ class JsonLinesFile:
             yield self._raw_rows(lines)
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
-        with _open_bytes(self._path) as stream:
-            for number, line in enumerate(_byte_lines(self._path, stream), start=1):
+        with open_bytes(self._path) as stream:
+            for number, line in enumerate(byte_lines(self._path, stream), start=1):
                 if stripped := line.strip():
                     yield number, stripped
 
@@ -266,15 +263,19 @@ class ParquetFile:
         import pyarrow.parquet as pq
 
         try:
-            schema = pq.ParquetFile(self._path).schema_arrow
-            _check_columns(self._path, schema.names)
-            self._check_types(schema)
+            parquet = pq.ParquetFile(self._path)
+            _check_columns(self._path, parquet.schema_arrow.names)
+            self._check_types(parquet.schema_arrow)
+            rows = 0
             for table in self._tables(65_536):
                 # Parquet does not promise that text is UTF-8.
                 table.validate(full=True)
-        except (pa.ArrowException, OSError) as error:
+                rows += table.num_rows
+            if not _counts_agree(parquet.metadata, rows):
+                refuse(self._path, None, "its parts disagree on the number of rows", "write or copy it again")
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
-            _refuse(self._path, None, f"it cannot be read as Parquet ({first})", "write or copy it again")
+            refuse(self._path, None, f"it cannot be read as Parquet ({first})", "write or copy it again")
 
     def chunks(self, rows: int) -> Iterator[RawRows]:
         return (_raw_rows(table, empty_is_none=False) for table in _rechunk(self._tables(rows), rows))
@@ -308,7 +309,7 @@ class ParquetFile:
                 is_good = is_exact or _is_any_text(kind) or pa.types.is_boolean(kind)
                 hint = "cast it to text, integer, boolean or decimal, or leave it out"
             if not is_good:
-                _refuse(self._path, None, f"its column {field.name} is {kind}", hint)
+                refuse(self._path, None, f"its column {field.name} is {kind}", hint)
 
 
 class _Number(str):
@@ -435,15 +436,15 @@ def _check_columns(path: Path, names: list[str]) -> None:
     _check_needed(path, names)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        _refuse(path, 1, f"the column {twice[0]} is there twice", "give each column a name of its own")
+        refuse(path, 1, f"the column {twice[0]} is there twice", "give each column a name of its own")
     for name in names:
         if name == "attributes":
-            _refuse(path, 1, "it has a column `attributes`", "give each attribute a column, or use JSON lines")
+            refuse(path, 1, "it has a column `attributes`", "give each attribute a column, or use JSON lines")
         if name not in KNOWN_COLUMNS:
             try:
                 encode_attributes({name: "any"})
             except BadEvent as error:
-                _refuse(path, 1, f"a column cannot be an attribute: {error.message}", "rename or drop it")
+                refuse(path, 1, f"a column cannot be an attribute: {error.message}", "rename or drop it")
 
 
 def _check_needed(path: Path, names: Iterable[str]) -> None:
@@ -453,7 +454,15 @@ def _check_needed(path: Path, names: Iterable[str]) -> None:
         hint = "name the columns so"
         if any(mark in name for name in found for mark in ";\t|"):
             hint = "separate the columns by commas"
-        _refuse(path, 1, f"it has no {' and no '.join(missing)} (but {', '.join(sorted(found))[:200]})", hint)
+        refuse(path, 1, f"it has no {' and no '.join(missing)} (but {', '.join(sorted(found))[:200]})", hint)
+
+
+def _counts_agree(metadata: Any, rows: int) -> bool:
+    # A damaged footer may tell the reader to stop early; the same count stands in it once per column chunk.
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    return rows == metadata.num_rows == sum(group.num_rows for group in groups) and all(
+        group.column(index).num_values == group.num_rows for group in groups for index in range(group.num_columns)
+    )
 
 
 def _is_any_text(kind: pa.DataType) -> bool:
@@ -462,54 +471,3 @@ def _is_any_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         return _is_any_text(kind.value_type)
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
-class _CheckedStream(io.RawIOBase):
-    """Bytes of a file, unpacked where it ends in .gz; a broken or cut archive is a BadEventFile, not an early end."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        is_packed = path.name.lower().endswith(".gz")
-        self._stream = gzip.GzipFile(path, "rb") if is_packed else path.open("rb")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        try:
-            block = self._stream.read(len(buffer))
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            _refuse(self._path, None, f"its gzip archive is broken or cut short ({error})", "copy or export it again")
-        buffer[: len(block)] = block
-        return len(block)
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
-
-
-def _open_bytes(path: Path) -> io.BufferedReader:
-    return io.BufferedReader(_CheckedStream(path), buffer_size=1024 * 1024)
-
-
-def _byte_lines(path: Path, stream: BinaryIO) -> Iterator[bytes]:
-    number = 0
-    while line := stream.readline(LINE_BYTES_MAX + 1):
-        number += 1
-        if len(line) > LINE_BYTES_MAX:
-            _refuse(path, number, f"it is longer than {LINE_BYTES_MAX} bytes", "check that lines end in a newline")
-        yield line
-
-
-def _text_lines(path: Path, stream: BinaryIO) -> Iterator[str]:
-    for number, line in enumerate(_byte_lines(path, stream), start=1):
-        try:
-            # Spreadsheets begin UTF-8 files with a byte order mark.
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            _refuse(path, number, f"it is not UTF-8 ({error.reason})", "save the file as UTF-8")
-
-
-def _refuse(path: Path, line: int | None, what: str, hint: str) -> NoReturn:
-    where = f"{path}" if line is None else f"{path}, line {line}"
-    raise BadEventFile(f"{where}: {what}. Nothing was imported; {hint}", path=str(path), line=line)

@@ -207,6 +207,28 @@ def test_a_truncated_parquet_file_is_refused(tmp_path: Path) -> None:
         read_event_file(path, None, 0)
 
 
+def test_a_parquet_file_with_damaged_names_is_refused(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "u.parquet", model=pa.array(["a"]))
+    path.write_bytes(path.read_bytes().replace(b"model", b"m\xffdel"))
+
+    with pytest.raises(BadEventFile, match="cannot be read as Parquet"):
+        read_event_file(path, None, 0)
+
+
+def test_a_parquet_file_whose_counts_disagree_is_refused(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "u.parquet", model=pa.array(["a"] * 50))
+    content = path.read_bytes()
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    # Thrift's compact zigzag of 50 rows is 0x64; each one in the footer in turn becomes 40 rows.
+    places = [at for at in range(footer, len(content) - 8) if content[at] == 100]
+    for at in places:
+        path.write_bytes(content[:at] + bytes([80]) + content[at + 1 :])
+        try:
+            assert sum(batch.rows for batch in read_event_file(path, None, 0)) == 50
+        except BadEventFile:
+            continue
+
+
 def test_a_csv_with_a_header_only_has_no_segments(tmp_path: Path) -> None:
     assert batches(written(tmp_path / "u.csv", HEADER)) == []
 
