@@ -97,8 +97,8 @@ def usage(rows: Sequence[Any], by: Sequence[str]) -> RenderableType:
     return table("", columns, body)
 
 
-def invoices(found: Sequence[Invoice]) -> RenderableType:
-    """Return invoices, one row each, and a total per currency."""
+def invoices(found: Sequence[Invoice], *, of: int | None = None) -> RenderableType:
+    """Return invoices, one row each, and a total per currency. `of`: these are only the first of so many."""
     if not found:
         return "No invoices."
     rows = [
@@ -120,6 +120,8 @@ def invoices(found: Sequence[Invoice]) -> RenderableType:
     for one in found:
         totals[one.currency] = totals.get(one.currency, 0) + one.total
     sums = ", ".join(f"{money(total)} {currency}" for currency, total in sorted(totals.items()))
+    if of is not None:
+        return Group(table("", columns, rows), f"... the {len(found)} greatest of {of:,} invoices")
     return Group(table("", columns, rows), f"{len(found):,} invoices, {sums}")
 
 

@@ -8,10 +8,12 @@ are the same workspace.
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
@@ -25,8 +27,8 @@ from rating.books import invoices as invoices_table
 from rating.close import Close, draft_close, insert_close, read_closes
 from rating.errors import NotFound
 from rating.explain import Explanation, close_of_line, explain_line
-from rating.ledger import book_invoices, check_document, keep_drafts, read_invoices
-from rating.run import Verified, invoices_of, verify_close
+from rating.ledger import book_invoices, booked_before, check_document, keep_drafts, read_invoices
+from rating.run import Verified, invoices_of, rated, verify_close
 from rating.terms import Terms, billing_spans, service_of
 from tallybook.books import migrate, open_books, reading
 from tallybook.catalog import load_catalog, meter_rules
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
+    from billing_adapters.reconciliation import Statement
     from metering.batch import SegmentBatch
     from metering.lake import Lake
     from metering.periods import Period, WallPeriod
@@ -312,6 +315,71 @@ class Workspace:
                 found = verify_close(connection, closes[close_id], terms, files)
             verdicts += [one for one in found if one.invoice_id in wanted or (invoice_id is None and not one.matches)]
         return verdicts
+
+    def publish(self, period: str, folder: Path | None = None) -> Path:
+        """Publish the invoices of a period, final ones if there are any, else drafts, as files with a manifest.
+
+        Atomic and idempotent: the same run is the same folder with the same bytes. Returns the folder. Raises NotFound
+        when the period has no invoices.
+        """
+        from billing_adapters.file_adapter import publish, usage_of
+        from billing_adapters.ports import PublishedRun
+
+        wall = parse_period(period)
+        with reading(self.books) as connection:
+            there = read_invoices(connection, wall=wall)
+            closes = {close.close_id: close for close in read_closes(connection, wall=wall)}
+        chosen = [one for one in there if one.status == "final"] or there
+        if not chosen:
+            raise NotFound(f"{period} has no invoices yet; run `tallybook invoice --period {period}`")
+        used = [closes[close_id] for close_id in dict.fromkeys(one.close_id for one in chosen)]
+        last = max(used, key=lambda close: close.position)
+        with self._rating(last) as (connection, terms, files), rated(connection, last, terms, files) as engine:
+            usage = usage_of(engine)
+        run = PublishedRun(
+            period=wall,
+            close_ids=[close.close_id for close in used],
+            snapshot_ids=sorted({close.snapshot.snapshot_id for close in used}),
+            catalog_revisions=sorted({close.catalog_revision for close in used}),
+            invoices=chosen,
+            account_names={account.id: account.name for account in self.catalog(last.catalog_revision).accounts},
+            usage=usage,
+            generator_versions={"tallybook": version("tallybook")},
+        )
+        return publish(folder or self.layout.out, run).folder
+
+    def reconcile(self, period: str) -> Statement:
+        """Return the conservation statement of a period: where every event and every cent went.
+
+        Reads the journal first and the lake afterwards, so that what moves in between is counted once.
+        """
+        from billing_adapters.reconciliation import Bookings, Capture, conservation, in_flight_of
+        from metering.in_flight import in_flight
+
+        wall = parse_period(period)
+        journal = in_flight_of(in_flight(self.layout, load_rules(self.layout.meters_file), self.clock.now_us()))
+        files, snapshot = self.evidence()
+        capture = Capture(snapshot, self.lake.segments(), self.lake.dead_letters(), journal)
+        terms = self.terms_or_empty()
+        with reading(self.books) as connection:
+            closes = [close for close in read_closes(connection) if not close.is_draft]
+            spans = billing_spans(terms, wall)
+            since = min((span.period.start for span in spans), default=wall.in_zone("UTC").start)
+            lines, charges = booked_before(connection, sys.maxsize, since)
+        is_complete = any(close.is_complete for close in closes if close.wall == wall)
+        ends = max((span.period.end for span in spans), default=self.now)
+        engine = open_evidence(files, snapshot)
+        try:
+            bookings = Bookings(lines, charges, is_complete)
+            return conservation(engine, wall, capture, terms, bookings, as_of=max(self.now, ends))
+        finally:
+            engine.close()
+
+    def ship_forever(self) -> int:
+        """Ship as a side-car until interrupted; the exit code of the shipper."""
+        from metering.ship import watch
+
+        return watch(self.layout)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 

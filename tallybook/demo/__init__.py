@@ -16,20 +16,21 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
-from billing_adapters.reconciliation import render
-from rich.console import Console, Group
+from rich.console import Console
 
+from billing_adapters.reconciliation import render
 from metering.clock import FixedClock
 from rating.errors import AlreadyFinal
+from rating.rounding import exact_sum
 from tallybook import show
 from tallybook.demo.producer import COUNT
-from tallybook.demo.workload import accounts_and_subscriptions, tenant_name
+from tallybook.demo.workload import TENANTS, accounts_and_subscriptions, tenant_name
 from tallybook.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -58,70 +59,117 @@ class _Stopwatch:
 
 def run_demo(folder: Path, *, events: int, out: Console) -> bool:
     """Run the demo in `folder` and tell its story. Return whether everything was conserved, verified and exact."""
-    watch = _Stopwatch()
     clock = FixedClock(CLOSE_OCTOBER)
     root = _fresh(folder)
     with Workspace.init(root, clock=clock) as workspace:
         _write_catalog(workspace)
         workspace.apply()
+        story = _Story(workspace, clock, events, out)
+        is_good = [
+            story.capture(),
+            story.invoice(),
+            story.reconcile(),
+            story.explain(),
+            story.verify(),
+        ]
+        story.tell_times()
+    return all(is_good)
 
-        out.rule("[bold]record[/bold]", align="left")
-        with watch.time("record"):
-            acknowledged, duplicates_min = _record(root, events, out)
-        with watch.time("import"):
-            partner = workspace.import_files([_partner_file(root)])[0]
-        out.print(f"A partner's file: {partner.stored:,} usage events, {partner.dead_letters} row that is no event.")
 
-        out.rule("[bold]ship[/bold]", align="left")
-        with watch.time("ship"):
-            shipped = workspace.ship()
-        survived = _recorded_by_processes(workspace)
-        out.print(
-            f"{shipped.rows:,} rows in {shipped.segments:,} segments, in one commit. Of {acknowledged:,} acknowledged "
-            f"events {survived.kept:,} survived, {acknowledged - survived.kept} were lost; "
+@dataclass(slots=True)
+class _Story:
+    """The chapters of the demo. Each does one step, prints what came of it, and returns whether it is as it must be."""
+
+    workspace: Workspace
+    clock: FixedClock
+    events: int
+    out: Console
+    watch: _Stopwatch = field(default_factory=_Stopwatch)
+    october: list[Invoice] = field(default_factory=list)
+
+    def capture(self) -> bool:
+        """Record, import and ship; count what survived."""
+        root = self.workspace.layout.root
+        self._chapter("record")
+        with self.watch.time("record"):
+            acknowledged = _record(root, self.events, self.out)
+        with self.watch.time("import"):
+            partner = self.workspace.import_files([_partner_file(root)])[0]
+        self.out.print(
+            f"A partner's file: {partner.stored:,} usage events, {partner.dead_letters} row that is no event."
+        )
+        self._chapter("ship")
+        with self.watch.time("ship"):
+            shipped = self.workspace.ship()
+        survived = _recorded_by_processes(self.workspace)
+        self.out.print(
+            f"{shipped.rows:,} rows in {shipped.segments:,} segments. Of {acknowledged:,} acknowledged events "
+            f"{survived.kept:,} are in the lake: {acknowledged - survived.kept} lost, none counted twice; "
             f"{survived.duplicates} were recorded again by the successor and count once."
         )
-        all_kept = survived.kept == acknowledged and survived.duplicates >= duplicates_min
+        return survived.kept == acknowledged and survived.duplicates >= REPEATED
 
-        out.rule("[bold]invoice October[/bold]", align="left")
-        with watch.time("invoice"):
-            october = workspace.invoice("2026-10", final=True).invoices
-        with watch.time("files"):
-            published = workspace.publish("2026-10", None)
-        out.print(show.invoices(sorted(october, key=lambda one: -one.total)[:5]))
-        out.print(f"{_summary(october)}; files in {published}", highlight=False, soft_wrap=True)
-
-        out.rule("[bold]late events, and November[/bold]", align="left")
-        clock.advance(CLOSE_NOVEMBER - CLOSE_OCTOBER)
-        with watch.time("import"):
-            late = workspace.import_files([_late_file(root)])[0]
-        with watch.time("invoice"):
-            november = workspace.invoice("2026-11", final=True).invoices
+    def invoice(self) -> bool:
+        """Invoice October, publish its files, receive late events, invoice November."""
+        self._chapter("invoice October")
+        with self.watch.time("invoice"):
+            self.october = self.workspace.invoice("2026-10", final=True).invoices
+        with self.watch.time("files"):
+            published = self.workspace.publish("2026-10")
+        self.out.print(show.invoices(sorted(self.october, key=lambda one: -one.total)[:5], of=len(self.october)))
+        self.out.print(f"All: {_summary(self.october)}")
+        self.out.print(f"Files: {published}", highlight=False, soft_wrap=True)
+        self._chapter("late events, and November")
+        self.clock.advance(CLOSE_NOVEMBER - CLOSE_OCTOBER)
+        with self.watch.time("import"):
+            late = self.workspace.import_files([_late_file(self.workspace.layout.root)])[0]
+        with self.watch.time("invoice"):
+            november = self.workspace.invoice("2026-11", final=True).invoices
         corrections = [line for one in november for line in one.lines if line.kind == "correction"]
-        out.print(
+        self.out.print(
             f"{late.stored} events of October came after its invoices were final. "
             f"November's invoices carry them as {len(corrections)} correction lines: {_sums(corrections)}."
         )
+        return bool(corrections)
 
-        out.rule("[bold]reconcile October[/bold]", align="left")
-        with watch.time("reconcile"):
-            statement = workspace.reconcile("2026-10")
-        out.print(render(statement))
+    def reconcile(self) -> bool:
+        """Print October's conservation statement."""
+        self._chapter("reconcile October")
+        with self.watch.time("reconcile"):
+            statement = self.workspace.reconcile("2026-10")
+        self.out.print(render(statement))
+        return statement.is_conserved
 
-        out.rule("[bold]explain one line[/bold]", align="left")
-        with watch.time("explain"):
-            explanation = workspace.explain(_line_to_explain(october).line_id)
-        out.print(show.explanation(explanation))
+    def explain(self) -> bool:
+        """Explain the line that has the most to explain."""
+        self._chapter("explain one line")
+        with self.watch.time("explain"):
+            explanation = self.workspace.explain(_line_to_explain(self.october).line_id)
+        self.out.print(show.explanation(explanation))
+        return explanation.event_count > 0
 
-        out.rule("[bold]verify[/bold]", align="left")
-        with watch.time("verify"):
-            verdicts = workspace.verify()
-        out.print(show.verified(verdicts))
+    def verify(self) -> bool:
+        """Recompute every final invoice."""
+        self._chapter("verify")
+        with self.watch.time("verify"):
+            verdicts = self.workspace.verify()
+        self.out.print(show.verified(verdicts))
+        return all(one.matches for one in verdicts)
 
-    out.rule("[bold]where the time went[/bold]", align="left")
-    out.print(_times(watch, events))
-    out.print(f"Look around: tallybook -w {root} invoices --period 2026-10 --lines", highlight=False, soft_wrap=True)
-    return all_kept and statement.is_conserved and all(one.matches for one in verdicts)
+    def tell_times(self) -> None:
+        """Print where the time went."""
+        self._chapter("where the time went")
+        rows = [(step, f"{seconds:.1f} s") for step, seconds in self.watch.seconds.items()]
+        whole = sum(self.watch.seconds.values())
+        self.out.print(show.table("", [("step", "left"), ("time", "right")], [*rows, ("all", f"{whole:.1f} s")]))
+        self.out.print(
+            f"Look around: tallybook -w {self.workspace.layout.root} invoices --period 2026-10 --lines",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def _chapter(self, title: str) -> None:
+        self.out.rule(f"[bold]{title}[/bold]", align="left")
 
 
 def _fresh(folder: Path) -> Path:
@@ -142,8 +190,8 @@ def _write_catalog(workspace: Workspace) -> None:
     (workspace.layout.catalog / "accounts.yaml").write_text(parties, encoding="utf-8")
 
 
-def _record(root: Path, events: int, out: Console) -> tuple[int, int]:
-    """Let the producers record, kill one, let a successor finish. Return distinct events acknowledged, and repeats."""
+def _record(root: Path, events: int, out: Console) -> int:
+    """Let the producers record, kill one, let a successor finish. Return how many distinct events were acknowledged."""
     pages = [_page(root / f"acknowledged-{number}") for number in range(PRODUCERS)]
     running = [_producer(root, number, events, 0) for number in range(PRODUCERS)]
     part = len(range(KILLED, events, PRODUCERS))
@@ -155,14 +203,14 @@ def _record(root: Path, events: int, out: Console) -> tuple[int, int]:
     running[KILLED].wait()
     killed_at = COUNT.unpack_from(pages[KILLED])[0]
     out.print(
-        f"{PRODUCERS} processes record {events:,} usage events of {300} tenants. Process {KILLED} is killed (SIGKILL) "
+        f"{PRODUCERS} processes record {events:,} usage events of {TENANTS} tenants. Process {KILLED} is killed (SIGKILL) "
         f"after {killed_at:,} acknowledged events; its successor repeats the last {REPEATED}, to be safe."
     )
     running[KILLED] = _producer(root, KILLED, events, killed_at - REPEATED)
     for process in running:
         if process.wait() != 0:
             raise RuntimeError(f"a producer ended with exit code {process.returncode}")
-    return sum(COUNT.unpack_from(page)[0] for page in pages), REPEATED
+    return sum(COUNT.unpack_from(page)[0] for page in pages)
 
 
 def _page(path: Path) -> mmap.mmap:
@@ -255,17 +303,7 @@ def _sums(lines: Sequence[InvoiceLine]) -> str:
     sums: dict[str, list[InvoiceLine]] = {}
     for line in lines:
         sums.setdefault(line.currency, []).append(line)
-    from rating.rounding import exact_sum
-
     return ", ".join(
         f"{show.money(exact_sum([line.amount for line in members]))} {currency}"
         for currency, members in sorted(sums.items())
     )
-
-
-def _times(watch: _Stopwatch, events: int) -> Group:
-    rows = [(step, f"{seconds:.1f} s") for step, seconds in watch.seconds.items()]
-    whole = sum(watch.seconds.values())
-    rows.append(("all", f"{whole:.1f} s"))
-    elapsed = timedelta(seconds=round(whole))
-    return Group(show.table("", [("step", "left"), ("time", "right")], rows), f"{events:,} events in {elapsed}")

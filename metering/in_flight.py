@@ -1,0 +1,53 @@
+"""What is recorded and not yet in the lake: the journal, read without touching it.
+
+Enters: a workspace's journal, live producers and all. Leaves: the rows of its segments, as SegmentBatches.
+Refuses: to seal, to lock, to delete. A segment that is sealed or shipped while this looks is read once, or not at all;
+so look here first and at the lake afterwards: what moved in between is then counted once, in the lake.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from metering.errors import JournalDamaged
+from metering.journal_format import CHAIN_AT, HEADER_AT, PAGE, SLOT, Chain, Header, get_holes, get_part, sealing_trailer
+from metering.segments import StoredSegment, producer_folders, read_segment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from metering.batch import SegmentBatch
+    from metering.layout import Layout
+    from metering.meters import MeterRule
+
+
+def in_flight(layout: Layout, rules: Mapping[str, MeterRule] | None, now_us: int) -> Iterator[SegmentBatch]:
+    """Yield the segments of the journal, sealed and open, by producer and number. Damaged ones are left to the shipper."""
+    from metering.decode import decode_segment
+
+    for folder in producer_folders(layout.journal):
+        for path in sorted(folder.path.iterdir(), key=lambda path: path.name):
+            try:
+                stored = _read(path, folder.producer_id, now_us)
+                if stored is not None:
+                    yield decode_segment(stored, rules)
+            except (FileNotFoundError, JournalDamaged):
+                continue
+
+
+def _read(path: Path, producer_id: str, now_us: int) -> StoredSegment | None:
+    if path.suffix == ".sealed":
+        return read_segment(path)
+    if path.suffix != ".open":
+        return None
+    content = bytearray(path.read_bytes())
+    page, body = bytes(content[:PAGE]).ljust(PAGE, b"\0"), content[PAGE:]
+    found, inherited = get_part(page, HEADER_AT), get_part(page, CHAIN_AT)
+    header = Header(**found) if found else Header(producer_id, int(path.stem), "journal", now_us, len(body) // SLOT)
+    chain = Chain(**inherited) if inherited else Chain()
+    # A row that is being stored at this moment has no kind yet, and is not there yet.
+    kinds = bytes(body[SLOT - 1 :: SLOT]).rstrip(b"\0")
+    body = body[: len(kinds) * SLOT]
+    holes = tuple(slot for slot in get_holes(page) if slot < len(kinds))
+    return StoredSegment(path, sealing_trailer(header, chain, body, kinds, holes, sealed_at=now_us), body)
