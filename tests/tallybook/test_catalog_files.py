@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import tempfile
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from metering.catalog import Mistake
 from metering.meters import MeterRule
 from rating.errors import CatalogInvalid
 from rating.prices import FlatPrice, GraduatedPrice
@@ -406,3 +411,52 @@ def _check_keys(root: dict[str, Any], schema: dict[str, Any], value: Any, path: 
         for key, item in value.items():
             assert key in schema["properties"], f"{path}.{key}"
             _check_keys(root, schema["properties"][key], item, f"{path}.{key}")
+
+
+ODD = [
+    "~",
+    "[]",
+    "{}",
+    "[[]]",
+    "{a: [b]}",
+    '""',
+    "-1",
+    "1e400",
+    "'\\x00'",
+    "true",
+    "2026-13-01",
+    "&x y",
+    "[~]",
+    "{~: 1}",
+    "\U0001f600",
+]
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_whatever_stands_in_a_file_it_loads_or_says_what_is_wrong(data: st.DataObject) -> None:
+    """One or two values of a good file become something odd: no error but CatalogInvalid, and every line in the file."""
+    places = [match.span(1) for match in re.finditer(r"(?::|\[|,|-) ?([\w.\"-]+|\{[^{}]*\})(?=[,}\]\n])", GOOD)]
+    chosen = data.draw(st.lists(st.sampled_from(places), min_size=1, max_size=2, unique=True))
+    text = GOOD
+    for start, end in sorted(chosen, reverse=True):
+        text = text[:start] + data.draw(st.sampled_from(ODD)) + text[end:]
+    with tempfile.TemporaryDirectory() as folder:
+        found = _mistakes_or_none(write(Path(folder), all=text))
+    assert all(1 <= mistake.line <= text.count("\n") + 1 for mistake in found), found
+    assert not any("Input should" in mistake.message for mistake in found), found
+
+
+def _mistakes_or_none(folder: Path) -> tuple[Mistake, ...]:
+    try:
+        load_catalog(folder)
+    except CatalogInvalid as refused:
+        return refused.mistakes
+    return ()
+
+
+@settings(max_examples=100, deadline=None)
+@given(raw=st.binary(max_size=200) | st.text("[]{}:,-&*! \n\tab'\"#|>%@", max_size=60).map(str.encode))
+def test_any_bytes_are_a_catalog_or_a_mistake(raw: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(CatalogInvalid):
+        load_catalog(write(Path(folder), all=raw))
