@@ -1,0 +1,301 @@
+"""The conservation of a period: what was recorded, stored, rated and invoiced, each against an independent figure.
+
+Enters: an engine with the evidence of a snapshot, what producers promised, the terms of sale, what was booked.
+Leaves: a Statement. Refuses: to write, to read a clock, to correct anything. Every figure is one statement in `sql/`.
+
+Time: capture is counted by UTC date of event_time, for that is how producers count what they promise; usage by the
+same dates, so that what is stored is the same in both equations; money by the billing periods that belong to the
+period, each in its plan's zone. So each equation is closed in itself, and no two of them need to agree.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC
+from decimal import Decimal
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from billing_adapters.errors import TotalOverflow
+from billing_adapters.reconciliation.statement import (
+    Finding,
+    Statement,
+    count_rows,
+    finding_id_of,
+    money_rows,
+    period_text,
+)
+from metering.engine import read_sql
+from metering.periods import Period
+from metering.usage import Span, aggregate, register
+from rating.iso4217 import minor_units
+from rating.rate import overflow_named, rate
+from rating.terms import billing_spans, selector_of, service_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from datetime import datetime
+
+    import duckdb
+    import pyarrow as pa
+
+    from metering.batch import SegmentBatch
+    from metering.periods import WallPeriod
+    from metering.usage import Snapshot
+    from rating.terms import Terms
+
+_PACKAGE = "billing_adapters.reconciliation"
+# Each control: its class, and the statement of the same name in lower case. In the order of a usage event's way.
+CONTROLS = {
+    "SEQUENCE_GAP": "LOST",
+    "BATCH_TOTALS": "DATA_QUALITY",
+    "DEAD_LETTER": "AT_RISK",
+    "DUPLICATE_CONFLICT": "DATA_QUALITY",
+    "UNKNOWN_TENANT": "AT_RISK",
+    "NO_SUBSCRIPTION": "AT_RISK",
+    "UNPRICED_METER": "AT_RISK",
+    "ROUNDING_RESIDUAL": "DATA_QUALITY",
+}
+_OF_CAPTURE = ("SEQUENCE_GAP", "BATCH_TOTALS", "DEAD_LETTER", "DUPLICATE_CONFLICT")
+# The controls that count a bucket of the second equation.
+_UNRATED = ("UNKNOWN_TENANT", "NO_SUBSCRIPTION", "UNPRICED_METER")
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """What producers promised and what was refused on the way.
+
+    `segments` and `dead_letters` as the lake returns them; `in_flight` has the columns of `in_flight_schema`: control
+    totals of segments that are still in the journal. `snapshot` is the one whose evidence the engine holds.
+    Read the journal before the lake: what was shipped in between is then counted once, in the lake.
+    """
+
+    snapshot: Snapshot
+    segments: pa.Table
+    dead_letters: pa.Table
+    in_flight: pa.Table
+
+
+@dataclass(frozen=True, slots=True)
+class Bookings:
+    """What final invoices booked, as `rating.ledger.booked_before` returns it: one row per booking of a line, of a charge.
+
+    `is_complete`: a close saw the period's end, so whatever is worth more or less now waits for a correction.
+    """
+
+    lines: pa.Table
+    charges: pa.Table
+    is_complete: bool
+
+
+@cache
+def in_flight_schema() -> pa.Schema:
+    """Return IN_FLIGHT: rows and quantity per (producer, segment, tenant, meter, UTC date), of segments in the journal."""
+    import pyarrow as pa
+
+    from metering.events import control_total_type
+
+    return pa.schema(
+        [
+            pa.field("producer_id", pa.string(), nullable=False),
+            pa.field("segment", pa.int64(), nullable=False),
+            *control_total_type(),
+        ]
+    )
+
+
+def in_flight_of(batches: Iterable[SegmentBatch]) -> pa.Table:
+    """Return the control totals of segments that are not in the lake yet, from the segments themselves."""
+    import pyarrow as pa
+
+    schema = in_flight_schema()
+    tables = [schema.empty_table()]
+    for batch in batches:
+        count = batch.totals.num_rows
+        identity = [pa.array([batch.producer_id] * count, pa.string()), pa.array([batch.segment] * count, pa.int64())]
+        tables.append(pa.table([*identity, *batch.totals.columns], schema=schema))
+    return pa.concat_tables(tables)
+
+
+def conservation(
+    engine: duckdb.DuckDBPyConnection,
+    period: WallPeriod,
+    capture: Capture,
+    terms: Terms,
+    bookings: Bookings,
+    *,
+    as_of: datetime,
+) -> Statement:
+    """Return the conservation statement of a period. Pure: the same tables give the same statement.
+
+    `engine` holds the evidence of `capture.snapshot` (`metering.usage.open_evidence` over all data files: a duplicate may
+    be one of last year's usage event). Its tables `usage`, `charge` and `worth` are replaced. `as_of` decides which fees
+    are due. Raises TotalOverflow or rating's AmountOverflow where a sum leaves its decimal; never for a difference.
+    """
+    dates = Period(period.start.replace(tzinfo=UTC), period.end.replace(tzinfo=UTC))
+    values = {
+        "first_date": dates.start.date(),
+        "end_date": dates.end.date(),
+        "start_instant": dates.start,
+        "end_instant": dates.end,
+    }
+    found: dict[str, list[dict[str, Any]]] = {}
+    with _overflow_named():
+        _load_capture(engine, capture, values)
+        recorded = _rows(engine, "recorded", values)
+        _load_attribution(engine, terms, dates)
+        stored = _rows(engine, "stored", values)
+        for control_id in (*_OF_CAPTURE, *_UNRATED):
+            found[control_id] = _rows(engine, control_id.lower(), values)
+    _load_money(engine, period, terms, bookings, as_of)
+    with _overflow_named():
+        money = _rows(engine, "rated_value", values)
+        found["ROUNDING_RESIDUAL"] = _rows(engine, "rounding_residual", values)
+    # Once the period is closed, whatever is worth more or less now goes into the invoice of a later one.
+    not_invoiced = "waiting_corrections" if bookings.is_complete else "not_finalised"
+    names = {"not_invoiced": not_invoiced}
+    unrated = [
+        (row["meter"], control_id.lower(), row["rows"], row["quantity_difference"])
+        for control_id in _UNRATED
+        for row in found[control_id]
+    ]
+    return Statement(
+        period=period,
+        rows=(
+            *count_rows("recorded", map(_counted, recorded)),
+            *count_rows("stored", [*map(_counted, stored), *unrated]),
+            *money_rows(
+                (
+                    row["meter"],
+                    row["currency"],
+                    names.get(row["bucket"], row["bucket"]),
+                    row["amount"],
+                )
+                for row in money
+            ),
+        ),
+        findings=tuple(
+            Finding(
+                finding_id=finding_id_of(
+                    control_id, row["tenant_id"], row["meter"], period_text(period), row["reason"]
+                ),
+                control_id=control_id,
+                finding_class=finding_class,
+                **row,
+            )
+            for control_id, finding_class in CONTROLS.items()
+            for row in found[control_id]
+        ),
+    )
+
+
+def _load_capture(engine: duckdb.DuckDBPyConnection, capture: Capture, values: dict[str, Any]) -> None:
+    import pyarrow as pa
+
+    producers, segments = zip(*capture.snapshot.cut, strict=True) if capture.snapshot.cut else ((), ())
+    cut = {"producer_id": pa.array(producers, pa.string()), "last_segment": pa.array(segments, pa.int64())}
+    register(engine, "snapshot_cut", pa.table(cut))
+    register(engine, "segment_trailer", capture.segments)
+    register(engine, "dead_letter_row", capture.dead_letters)
+    register(engine, "in_flight_total", capture.in_flight)
+    for step in ("promised", "dead_lettered", "held", "segment_gap", "break_of_segment"):
+        _execute(engine, step, values)
+
+
+def _load_attribution(engine: duckdb.DuckDBPyConnection, terms: Terms, dates: Period) -> None:
+    """Make `span`, `selection` and `priced`: which use of the dates some price of a subscription selects."""
+    import pyarrow as pa
+
+    spans: list[Span] = []
+    for subscription in terms.subscriptions:
+        plan = terms.plan_of(subscription)
+        service = service_of(subscription, plan)
+        start, end = max(service.start, dates.start), min(service.end, dates.end)
+        if start < end:
+            spans.append(Span(len(spans), subscription.tenant, f"{plan.name}/{plan.version}", start, end))
+    used = {span.selector_set for span in spans}
+    selectors = [
+        selector_of(key, price, terms.meters[price.meter])
+        for key, plan in sorted(terms.plans.items())
+        if key in used
+        for price in plan.prices
+        if price.type != "flat"
+    ]
+    tenants = {*terms.payer_by_tenant(), *(subscription.tenant for subscription in terms.subscriptions)}
+    register(engine, "known_tenant", pa.table({"tenant_id": pa.array(sorted(tenants), pa.string())}))
+    register(engine, "known_meter", pa.table({"meter": pa.array(sorted(terms.meters), pa.string())}))
+    aggregate(engine, spans, selectors)
+    _execute(engine, "priced", {})
+
+
+def _load_money(
+    engine: duckdb.DuckDBPyConnection, period: WallPeriod, terms: Terms, bookings: Bookings, as_of: datetime
+) -> None:
+    """Make `charge` for the billing periods of the period, and `booked` for what was invoiced of them."""
+    import pyarrow as pa
+
+    rate(engine, terms, billing_spans(terms, period), as_of)
+    register(engine, "booked_line_row", bookings.lines)
+    register(engine, "booked_charge_row", bookings.charges)
+    places = {currency: minor_units(currency) for currency in sorted(set(bookings.lines["currency"].to_pylist()))}
+    factors = [Decimal(10) ** digits for digits in places.values()]
+    units = [Decimal(1).scaleb(-digits) for digits in places.values()]
+    register(
+        engine,
+        "booked_currency",
+        pa.table(
+            {
+                "currency": pa.array(list(places), pa.string()),
+                "minor_per_major": pa.array(factors, pa.decimal128(18, 0)),
+                "minor_unit": pa.array(units, pa.decimal128(24, 12)),
+            }
+        ),
+    )
+    plans = [(plan, period.in_zone(plan.billing_period.timezone)) for _, plan in sorted(terms.plans.items())]
+    instant = pa.timestamp("us", tz="UTC")
+    register(
+        engine,
+        "plan_period",
+        pa.table(
+            {
+                "plan": pa.array([plan.name for plan, _ in plans], pa.string()),
+                "plan_version": pa.array([plan.version for plan, _ in plans], pa.int64()),
+                "start_instant": pa.array([span.start for _, span in plans], instant),
+                "end_instant": pa.array([span.end for _, span in plans], instant),
+            }
+        ),
+    )
+    with overflow_named(engine):
+        for step in ("booked_line", "booked_charge"):
+            engine.execute(read_sql("rating", step))
+        _execute(engine, "booked", {})
+
+
+def _counted(row: dict[str, Any]) -> tuple[str, str, int, Decimal]:
+    return row["meter"], row["bucket"], row["rows"], row["quantity"]
+
+
+def _execute(engine: duckdb.DuckDBPyConnection, name: str, values: dict[str, Any]) -> duckdb.DuckDBPyConnection:
+    statement = read_sql(_PACKAGE, name)
+    # A statement is given the values it names and no others.
+    return engine.execute(statement, {key: value for key, value in values.items() if f"${key}" in statement})
+
+
+def _rows(engine: duckdb.DuckDBPyConnection, name: str, values: dict[str, Any]) -> list[dict[str, Any]]:
+    result = _execute(engine, name, values)
+    columns = [column[0] for column in result.description or ()]
+    return [dict(zip(columns, row, strict=True)) for row in result.fetchall()]
+
+
+@contextmanager
+def _overflow_named() -> Iterator[None]:
+    import duckdb
+
+    try:
+        yield
+    except (duckdb.OutOfRangeException, duckdb.ConversionException) as error:
+        raise TotalOverflow(
+            "a total of the statement does not fit 29 digits before the point; look for a quantity in the wrong unit "
+            f"({str(error).splitlines()[0]})"
+        ) from error

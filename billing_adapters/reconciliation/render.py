@@ -1,0 +1,130 @@
+"""The conservation statement for a person at a terminal: figures in columns, names as plain text.
+
+Enters: a Statement. Leaves: a rich renderable. Refuses: to leave out a total, a missing row or an unexplained one; of
+single meters the buckets that hold nothing are not printed.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from billing_adapters.reconciliation.statement import EQUATIONS, MISSING, UNEXPLAINED, period_text
+from metering.numbers import trimmed
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from billing_adapters.reconciliation.statement import ConservationRow, Finding, Statement
+
+_TITLES = {
+    "recorded": "Capture: what producers recorded, by UTC date of use",
+    "stored": "Attribution: what is stored, by UTC date of use",
+    "rated_value": "Money: what the billing periods are worth, exact",
+}
+_NAMES = {
+    "recorded": "recorded by producers",
+    "dead_lettered": "dead letters",
+    "in_flight": "in flight",
+    "stored": "stored, each once",
+    "unknown_tenant": "unrated: unknown tenant",
+    "no_subscription": "unrated: no subscription",
+    "unpriced_meter": "unrated: no price",
+    "rated_value": "rated value",
+    "carried": "carried by rounding",
+    "not_finalised": "not invoiced: not finalised yet",
+    "waiting_corrections": "not invoiced: waiting as corrections",
+    MISSING: "MISSING",
+    UNEXPLAINED: "UNEXPLAINED",
+}
+_NO_METER = {"recorded": "(meter not known)", "stored": "(meter not known)", "rated_value": "(no meter: flat fees)"}
+
+
+def render(statement: Statement) -> RenderableType:
+    """Return the statement as tables: the verdict, three equations with totals first, and the findings."""
+    verdict = Text(f"Conservation statement {period_text(statement.period)}: ")
+    verdict.append(statement.verdict, style="bold green" if statement.is_conserved else "bold red")
+    parts: list[RenderableType] = [verdict]
+    parts += [
+        _equation_table(equation, [row for row in statement.rows if row.equation == equation])
+        for equation in EQUATIONS
+        if any(row.equation == equation for row in statement.rows)
+    ]
+    if statement.findings:
+        parts.append(_finding_table(statement.findings))
+    return Group(*parts)
+
+
+def _equation_table(equation: str, rows: list[ConservationRow]) -> Table:
+    is_money = any(row.currency is not None for row in rows)
+    table = Table(title=_TITLES[equation], title_justify="left", title_style="bold", expand=False)
+    table.add_column("meter", overflow="fold")
+    table.add_column("bucket", no_wrap=True)
+    for heading in ("amount", "currency") if is_money else ("rows", "quantity"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        if not _is_shown(row):
+            continue
+        is_left = row.bucket == equation
+        if is_left and table.row_count:
+            table.add_section()
+        figures = (_number(row.amount), row.currency or "") if is_money else (_number(row.rows), _number(row.quantity))
+        table.add_row(
+            Text(_meter_name(row)) if is_left else Text(""),
+            Text(("" if is_left else "  ") + _NAMES.get(row.bucket, row.bucket), style=_style(row)),
+            *(Text(figure, style=_style(row)) for figure in figures),
+        )
+    return table
+
+
+def _is_shown(row: ConservationRow) -> bool:
+    always = row.meter is None or row.bucket in {row.equation, UNEXPLAINED}
+    return always or bool(row.rows or row.quantity or row.amount)
+
+
+def _meter_name(row: ConservationRow) -> str:
+    if row.meter is None:
+        return "all meters"
+    return row.meter or _NO_METER[row.equation]
+
+
+def _style(row: ConservationRow) -> str:
+    if row.bucket in {MISSING, UNEXPLAINED} and (row.rows or row.quantity or row.amount):
+        return "bold red"
+    return "bold" if row.bucket == row.equation else ""
+
+
+def _finding_table(findings: tuple[Finding, ...]) -> Table:
+    table = Table(title=f"Findings: {len(findings)}", title_justify="left", title_style="bold", expand=False)
+    for heading in ("class", "control", "tenant", "meter", "reason"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("rows", justify="right", no_wrap=True)
+    table.add_column("quantity", justify="right", no_wrap=True)
+    table.add_column("detail", overflow="fold")
+    for finding in findings:
+        texts = (
+            finding.finding_class,
+            finding.control_id,
+            finding.tenant_id or "?",
+            finding.meter or "?",
+            finding.reason,
+        )
+        table.add_row(
+            *map(Text, texts),
+            _number(finding.rows),
+            _number(finding.quantity_difference),
+            Text(finding.detail),
+        )
+    return table
+
+
+def _number(number: int | Decimal | None) -> str:
+    if number is None:
+        return "?"
+    text = trimmed(number) if isinstance(number, Decimal) else str(number)
+    whole, point, places = text.partition(".")
+    return f"{int(whole):,}{point}{places}" if whole != "-0" else text

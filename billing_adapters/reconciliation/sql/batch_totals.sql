@@ -1,0 +1,20 @@
+-- BATCH_TOTALS compares the control totals of every segment trailer with the same figures counted in the lake.
+-- Catches rows that no trailer promised, rows that are stored twice, quantities that are not those recorded, and trailers
+-- that contradict each other. Class DATA_QUALITY: the evidence is damaged, restore it before invoicing. Acts: OPS.
+-- One row per (tenant, meter, reason). These differences are what the statement shows as UNEXPLAINED.
+SELECT
+    tenant_id,
+    meter,
+    CASE WHEN surplus_rows > 0 THEN 'rows_not_promised' ELSE 'quantity_differs' END AS reason,
+    sum(surplus_rows)::BIGINT AS rows,
+    sum(surplus_quantity)::DECIMAL(38, 9) AS quantity_difference,
+    count(DISTINCT (producer_id, segment)) || ' segment(s), first ' || min(producer_id || ' #' || segment) AS detail
+FROM break_of_segment
+WHERE surplus_rows <> 0 OR surplus_quantity <> 0
+GROUP BY ALL
+UNION ALL
+SELECT NULL, NULL, reason, sum(rows)::BIGINT, NULL, count(*) || ' segment(s), first ' || min(producer_id || ' #' || segment)
+FROM segment_gap
+WHERE reason <> 'segment_absent'
+GROUP BY ALL
+ORDER BY ALL

@@ -1,0 +1,19 @@
+-- Equation 2, stored = rated + unrated by reason: the left side and `rated`. One row per (meter, bucket).
+-- `stored` is counted in the data files; `rated` are the usage events that some price of a subscription of the tenant
+-- selects at their time. The reasons are counted by their own controls: unknown_tenant, no_subscription, unpriced_meter.
+SELECT meter, 'stored' AS bucket, count(*) AS rows, sum(quantity)::DECIMAL(38, 9) AS quantity
+FROM usage_event
+WHERE event_time >= $start_instant AND event_time < $end_instant
+GROUP BY ALL
+UNION ALL
+SELECT event.meter, 'rated', count(*), sum(event.quantity)
+FROM usage_event AS event
+SEMI JOIN priced
+    ON priced.tenant_id = event.tenant_id
+    AND priced.meter = event.meter
+    AND priced.attributes = coalesce(event.attributes, '{}')
+    AND event.event_time >= priced.service_start
+    AND event.event_time < priced.service_end
+WHERE event.event_time >= $start_instant AND event.event_time < $end_instant
+GROUP BY ALL
+ORDER BY ALL
