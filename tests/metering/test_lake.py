@@ -292,13 +292,20 @@ def test_an_empty_first_commit_is_a_table_that_never_was(tmp_path: Path) -> None
     assert lake.append([segment_batch("a", 1, rows=1)]).segments == 1
 
 
-def test_a_torn_commit_is_named(tmp_path: Path) -> None:
-    Lake(tmp_path).append([segment_batch("a", 1)])
+def test_a_torn_newest_commit_is_named_and_moving_it_aside_lets_shipping_repair(tmp_path: Path) -> None:
+    batches = [segment_batch("a", 1), segment_batch("a", 2, dead=1)]
+    Lake(tmp_path).append(batches[:1])
+    Lake(tmp_path).append(batches)
     commit = newest_commit(tmp_path, "usage_events")
     commit.write_bytes(commit.read_bytes()[:-20])
 
     with pytest.raises(LakeDamaged, match=f"{commit.name} is torn"):
-        Lake(tmp_path).cut()
+        Lake(tmp_path).append(batches)
+
+    commit.rename(tmp_path / "aside")
+    Lake(tmp_path).append(batches)
+    assert Lake(tmp_path).cut() == {"a": 2}
+    assert len(identities(Lake(tmp_path))) == len(set(identities(Lake(tmp_path)))) == 6
 
 
 def test_a_file_of_another_program_is_refused(tmp_path: Path) -> None:
