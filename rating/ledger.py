@@ -93,12 +93,14 @@ def invoice_of_line(connection: Connection, line_id: str) -> tuple[Invoice, Invo
     return invoice, next(line for line in invoice.lines if line.line_id == line_id)
 
 
-def booked_before(connection: Connection, position: int, since: datetime) -> tuple[pa.Table, pa.Table]:
-    """Return what final invoices of closes before `position` booked for billing periods that begin at `since` or later.
+def booked_before(connection: Connection, position: int | None, since: datetime) -> tuple[pa.Table, pa.Table]:
+    """Return what final invoices of closes before `position` (None: of all) booked for periods from `since` on.
 
     Two tables, one row per booking of a line and of a charge, in the columns that `rating.rate` subtracts.
     """
-    final = (closes.c.position < position) & (invoices.c.status == "final") & (invoice_lines.c.period_start >= since)
+    final = (invoices.c.status == "final") & (invoice_lines.c.period_start >= since)
+    if position is not None:
+        final &= closes.c.position < position
     joined = invoice_lines.join(invoices, invoices.c.invoice_id == invoice_lines.c.invoice_id).join(
         closes, closes.c.close_id == invoices.c.close_id
     )

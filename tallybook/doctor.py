@@ -19,6 +19,7 @@ from sqlalchemy import text
 
 from metering.periods import zone
 from rating.errors import NotFound
+from tallybook.books import reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -125,7 +126,7 @@ def _file_system(folder: Path) -> str:
 
 
 def _books(workspace: Workspace) -> Check:
-    with workspace.books.connect() as connection:
+    with reading(workspace.books) as connection:
         connection.execute(text("SELECT 1"))
     return Check("books", "good", workspace.books.url.render_as_string(hide_password=True))
 

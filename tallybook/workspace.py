@@ -8,7 +8,6 @@ are the same workspace.
 
 from __future__ import annotations
 
-import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -30,7 +29,7 @@ from rating.explain import Explanation, close_of_line, explain_line
 from rating.ledger import book_invoices, booked_before, check_document, keep_drafts, read_invoices
 from rating.run import Verified, invoices_of, rated, verify_close
 from rating.terms import Terms, billing_spans, service_of
-from tallybook.books import migrate, open_books, reading
+from tallybook.books import lock_for_writing, migrate, open_books, reading
 from tallybook.catalog import load_catalog, meter_rules
 from tallybook.catalog_entries import Catalog
 from tallybook.catalog_history import Applied, apply_catalog, load_revision
@@ -109,13 +108,15 @@ class Workspace:
         if not example.exists():
             example.write_text(read_example_catalog(), encoding="utf-8")
         workspace = cls(root, clock=clock)
-        migrate(workspace.books)
-        return workspace
+        with reading(workspace.books):
+            return workspace
 
     @cached_property
     def books(self) -> Engine:
-        """The books' engine, opened when first used."""
-        return open_books(self.settings.books_url(self.layout))
+        """The books' engine, opened and brought to the newest shape when first used."""
+        engine = open_books(self.settings.books_url(self.layout))
+        migrate(engine)
+        return engine
 
     @cached_property
     def lake(self) -> Lake:
@@ -266,10 +267,10 @@ class Workspace:
         """
         wall = parse_period(period)
         self._complete_closes()
-        with self.books.begin() as connection:
+        with reading(self.books) as connection:
             closed = [close for close in read_closes(connection, wall=wall) if not close.is_draft]
         if final and closed and closed[-1].is_complete:
-            with self.books.begin() as connection:
+            with reading(self.books) as connection:
                 there = [invoice for invoice in read_invoices(connection, wall=wall) if invoice.status == "final"]
             return Invoiced(there, closed[-1], True, was_there=True)
         if not final:
@@ -279,12 +280,12 @@ class Workspace:
 
     def invoices(self, period: str | None = None) -> list[Invoice]:
         """Return the invoices in the books, drafts included; all, or those of a period."""
-        with self.books.begin() as connection:
+        with reading(self.books) as connection:
             return read_invoices(connection, wall=parse_period(period) if period else None)
 
     def explain(self, line_id: str) -> Explanation:
         """Return why a line says what it says: tiers, usage, and a sample of its events. Raises NotFound."""
-        with self.books.begin() as connection:
+        with reading(self.books) as connection:
             close = close_of_line(connection, line_id)
         with self._rating(close) as (connection, terms, files):
             return explain_line(connection, line_id, close, terms, files)
@@ -294,7 +295,7 @@ class Workspace:
 
         An invoice is named by its id or its number. Raises NotFound, and InvariantViolated where the books were edited.
         """
-        with self.books.begin() as connection:
+        with reading(self.books) as connection:
             booked = read_invoices(connection)
             pairs = connection.execute(select(invoices_table.c.invoice_id, invoices_table.c.content_hash))
             hashes = {row.invoice_id: row.content_hash for row in pairs}
@@ -365,7 +366,7 @@ class Workspace:
             closes = [close for close in read_closes(connection) if not close.is_draft]
             spans = billing_spans(terms, wall)
             since = min((span.period.start for span in spans), default=wall.in_zone("UTC").start)
-            lines, charges = booked_before(connection, sys.maxsize, since)
+            lines, charges = booked_before(connection, None, since)
         is_complete = any(close.is_complete for close in closes if close.wall == wall)
         ends = max((span.period.end for span in spans), default=self.now)
         engine = open_evidence(files, snapshot)
@@ -391,16 +392,23 @@ class Workspace:
         with reading(self.books) as connection:
             yield connection, terms, files
 
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """One transaction on the books that no other writer interleaves with; all of it or nothing."""
+        with self.books.begin() as connection:
+            lock_for_writing(connection)
+            yield connection
+
     def _draft(self, wall: WallPeriod) -> Invoiced:
         """Make drafts of a period, shown as if it were over, in place of earlier drafts."""
         revision, snapshot, ends = self._cut(wall)
-        with self.books.begin() as connection:
+        with reading(self.books) as connection:
             close = draft_close(
                 connection, wall, as_of=max(self.now, ends), snapshot=snapshot, catalog_revision=revision
             )
         with self._rating(close) as (connection, terms, files):
             drafts = invoices_of(connection, close, terms, files)
-        with self.books.begin() as connection:
+        with self._writing() as connection:
             keep_drafts(connection, close, drafts)
         return Invoiced(drafts, close, False, was_there=False)
 
@@ -408,7 +416,7 @@ class Workspace:
         """Take the cut now and insert the close if absent; return the one that is there."""
         revision, snapshot, ends = self._cut(wall)
         now = self.now
-        with self.books.begin() as connection:
+        with self._writing() as connection:
             return insert_close(
                 connection,
                 wall,
@@ -429,12 +437,12 @@ class Workspace:
     def _book(self, close: Close) -> list[Invoice]:
         with self._rating(close) as (connection, terms, files):
             made = invoices_of(connection, close, terms, files)
-        with self.books.begin() as connection:
+        with self._writing() as connection:
             return book_invoices(connection, close, made)
 
     def _complete_closes(self) -> None:
         """Finish, in order, closes whose invoices were not booked: an earlier run was interrupted between the two."""
-        with self.books.begin() as connection:
+        with reading(self.books) as connection:
             unfinished = [close for close in read_closes(connection) if not close.is_draft and not close.invoices_made]
         for close in unfinished:
             self._book(close)
