@@ -250,6 +250,13 @@ class Segment:
                 self.pages.close()
                 os.close(self._file)
 
+    def abandon(self) -> None:
+        """Give up what a forked child inherited. Takes no lock: a thread that does not exist here may hold it."""
+        self.is_open = False
+        if not self.pages.closed:
+            self.pages.close()
+            os.close(self._file)
+
     def _copy_to_new_file(self) -> None:
         # The kernel marks pages clean whose write failed, and the next fsync answers "done": only a new file is honest.
         fresh = self.path.with_suffix(".copy")
@@ -390,7 +397,7 @@ class Producer:
     def abandon(self) -> None:
         """Let go in a forked child: close what was inherited, unlock nothing, leave every file to the parent."""
         for segment in self._unsealed.values():
-            segment.release()
+            segment.abandon()
         self._close_files()
 
     def close(self) -> None:
