@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from billing_adapters.reconciliation.conservation import Bookings, Capture, conservation, in_flight_of, in_flight_schema
+from billing_adapters.reconciliation.equations import Bookings, Capture, conservation, in_flight_of, in_flight_schema
 from billing_adapters.reconciliation.render import render
 from billing_adapters.reconciliation.statement import ConservationRow, Finding, Statement, as_json
 
