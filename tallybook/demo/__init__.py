@@ -288,10 +288,9 @@ def _write_rows(path: Path, rows: Sequence[Sequence[str]]) -> Path:
 
 
 def _line_to_explain(invoices: Sequence[Invoice]) -> InvoiceLine:
-    """Return the greatest graduated line that reached more than one tier; it has the most to explain."""
+    """Return the greatest of the lines that reached the most tiers; it has the most to explain."""
     lines = [line for one in invoices for line in one.lines]
-    tiered = [line for line in lines if line.price_type == "graduated" and len(line.charges) > 1]
-    return max(tiered or lines, key=lambda line: (line.amount, line.line_id))
+    return max(lines, key=lambda line: (len({charge.tier for charge in line.charges}), line.amount, line.line_id))
 
 
 def _summary(invoices: Sequence[Invoice]) -> str:
