@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from billing_adapters.file_adapter import FileAdapter, publish, verify_published
     from billing_adapters.ports import Adapter, Published, PublishedRun
+    from billing_adapters.reconciliation import Statement, conservation
 
 __all__ = [
     "Adapter",
     "FileAdapter",
     "Published",
     "PublishedRun",
+    "Statement",
+    "conservation",
     "publish",
     "verify_published",
 ]
@@ -23,6 +26,8 @@ _HOMES = {
     "FileAdapter": "billing_adapters.file_adapter",
     "Published": "billing_adapters.ports",
     "PublishedRun": "billing_adapters.ports",
+    "Statement": "billing_adapters.reconciliation",
+    "conservation": "billing_adapters.reconciliation",
     "publish": "billing_adapters.file_adapter",
     "verify_published": "billing_adapters.file_adapter",
 }

@@ -10,7 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from billing_adapters.file_adapter.columns import CHARGES, INVOICE_LINES, INVOICE_REGISTER, USAGE, arrow_schema
-from metering.engine import read_sql
+from metering.engine import fetch, read_sql
 from rating.invoice import content_hash
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def usage_of(engine: duckdb.DuckDBPyConnection) -> pa.Table:
 
     One row per tenant, meter, subscription, billing period, price and group; units of the meter, exact.
     """
-    return engine.sql(read_sql("billing_adapters.file_adapter", "usage")).to_arrow_table()
+    return fetch(engine, read_sql("billing_adapters.file_adapter", "usage"))
 
 
 def tables_of(run: PublishedRun, run_id: str) -> list[tuple[FileShape, pa.Table]]:

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from metering.usage import Snapshot
     from rating.terms import Terms
 
+_Row = dict[str, Any]
+
 _PACKAGE = "billing_adapters.reconciliation"
 # Each control: its class, and the statement of the same name in lower case. In the order of a usage event's way.
 CONTROLS = {
@@ -140,7 +142,7 @@ def conservation(
         "start_instant": dates.start,
         "end_instant": dates.end,
     }
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[_Row]] = {}
     with _overflow_named():
         _load_capture(engine, capture, values)
         recorded = _rows(engine, "recorded", values)
@@ -152,41 +154,48 @@ def conservation(
     with _overflow_named():
         money = _rows(engine, "rated_value", values)
         found["ROUNDING_RESIDUAL"] = _rows(engine, "rounding_residual", values)
-    # Once the period is closed, whatever is worth more or less now goes into the invoice of a later one.
-    not_invoiced = "waiting_corrections" if bookings.is_complete else "not_finalised"
-    names = {"not_invoiced": not_invoiced}
-    unrated = [
-        (row["meter"], control_id.lower(), row["rows"], row["quantity_difference"])
-        for control_id in _UNRATED
-        for row in found[control_id]
-    ]
     return Statement(
         period=period,
         rows=(
             *count_rows("recorded", map(_counted, recorded)),
-            *count_rows("stored", [*map(_counted, stored), *unrated]),
-            *money_rows(
-                (
-                    row["meter"],
-                    row["currency"],
-                    names.get(row["bucket"], row["bucket"]),
-                    row["amount"],
-                )
-                for row in money
-            ),
+            *count_rows("stored", [*map(_counted, stored), *_unrated(found)]),
+            *money_rows(_money(row, bookings) for row in money),
         ),
-        findings=tuple(
-            Finding(
-                finding_id=finding_id_of(
-                    control_id, row["tenant_id"], row["meter"], period_text(period), row["reason"]
-                ),
-                control_id=control_id,
-                finding_class=finding_class,
-                **row,
-            )
-            for control_id, finding_class in CONTROLS.items()
-            for row in found[control_id]
-        ),
+        findings=_findings(period_text(period), found),
+    )
+
+
+def _counted(row: _Row) -> tuple[str, str, int, Decimal]:
+    return row["meter"], row["bucket"], row["rows"], row["quantity"]
+
+
+def _unrated(found: dict[str, list[_Row]]) -> list[tuple[str, str, int, Decimal]]:
+    """Return the buckets of usage that nobody pays for: each is what its own control found."""
+    return [
+        (row["meter"], control_id.lower(), row["rows"], row["quantity_difference"])
+        for control_id in _UNRATED
+        for row in found[control_id]
+    ]
+
+
+def _money(row: _Row, bookings: Bookings) -> tuple[str, str, str, Decimal]:
+    bucket = row["bucket"]
+    if bucket == "not_invoiced":
+        # Once the period is closed, whatever is worth more or less now goes into the invoice of a later one.
+        bucket = "waiting_corrections" if bookings.is_complete else "not_finalised"
+    return row["meter"], row["currency"], bucket, row["amount"]
+
+
+def _findings(period: str, found: dict[str, list[_Row]]) -> tuple[Finding, ...]:
+    return tuple(
+        Finding(
+            finding_id=finding_id_of(control_id, row["tenant_id"], row["meter"], period, row["reason"]),
+            control_id=control_id,
+            finding_class=finding_class,
+            **row,
+        )
+        for control_id, finding_class in CONTROLS.items()
+        for row in found[control_id]
     )
 
 
@@ -272,17 +281,13 @@ def _load_money(
         _execute(engine, "booked", {})
 
 
-def _counted(row: dict[str, Any]) -> tuple[str, str, int, Decimal]:
-    return row["meter"], row["bucket"], row["rows"], row["quantity"]
-
-
 def _execute(engine: duckdb.DuckDBPyConnection, name: str, values: dict[str, Any]) -> duckdb.DuckDBPyConnection:
     statement = read_sql(_PACKAGE, name)
     # A statement is given the values it names and no others.
     return engine.execute(statement, {key: value for key, value in values.items() if f"${key}" in statement})
 
 
-def _rows(engine: duckdb.DuckDBPyConnection, name: str, values: dict[str, Any]) -> list[dict[str, Any]]:
+def _rows(engine: duckdb.DuckDBPyConnection, name: str, values: dict[str, Any]) -> list[_Row]:
     result = _execute(engine, name, values)
     columns = [column[0] for column in result.description or ()]
     return [dict(zip(columns, row, strict=True)) for row in result.fetchall()]

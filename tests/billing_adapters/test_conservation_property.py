@@ -89,6 +89,7 @@ def test_whatever_is_recorded_is_conserved(segments: list[tuple[str, list[Row], 
     statement = statement_of(world)
 
     assert statement.verdict == "conserved"
+    assert len({finding.finding_id for finding in statement.findings}) == len(statement.findings)
     first, second = recount(world)
     assert figures(statement, "recorded") == first
     assert figures(statement, "stored") == second
