@@ -4,8 +4,8 @@ Enters: a path. Leaves: after `check()` has read all of it once, chunks of RawRo
 Refuses: a file that is missing, empty, cut short, ragged, not UTF-8, not JSON, not Parquet, or without the needed columns;
 float columns, because a quantity that passed through a float may no longer be what was meant.
 
-CSV without quotes is read by pyarrow; with quotes by Python's csv module in its strict mode, because pyarrow takes an
-unterminated quote for the end of the file. Every cell is text: "00123" stays a tenant, "1_000" is not a number.
+CSV without quotes is read by pyarrow; with quotes by Python's csv module in its strict mode, which refuses an
+unterminated quote and names its line. Every cell is text: "00123" stays a tenant, "1_000" is not a number.
 JSON is parsed with numbers kept as their digits; they never become floats.
 """
 
