@@ -130,7 +130,7 @@ INVOICE_LINES = FileShape(
         Column("discovered_period_start", "date"),
         Column("discovered_period_end", "date"),
     ),
-    key=("invoice_id", "position"),
+    key=("number", "invoice_id", "position"),
     control_totals=(("quantity", "meter"), ("amount", "currency"), ("exact_amount", "currency")),
 )
 CHARGES = FileShape(

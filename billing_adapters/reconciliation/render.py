@@ -15,6 +15,7 @@ from rich.text import Text
 
 from billing_adapters.reconciliation.statement import EQUATIONS, MISSING, UNEXPLAINED, period_text
 from metering.numbers import trimmed
+from rating.rounding import exact_sum
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -99,25 +100,27 @@ def _style(row: ConservationRow) -> str:
 
 
 def _finding_table(findings: tuple[Finding, ...]) -> Table:
-    table = Table(title=f"Findings: {len(findings)}", title_justify="left", title_style="bold", expand=False)
-    for heading in ("class", "control", "tenant", "meter", "reason"):
+    """Return one row per (control, meter, reason); where several tenants are in it, their number. JSON has each of them."""
+    groups: dict[tuple[str, str, str | None, str], list[Finding]] = {}
+    for finding in findings:
+        key = (finding.finding_class, finding.control_id, finding.meter, finding.reason)
+        groups.setdefault(key, []).append(finding)
+    table = Table(title=f"Findings: {len(findings):,}", title_justify="left", title_style="bold", expand=False)
+    for heading in ("class", "control", "meter", "reason", "tenant"):
         table.add_column(heading, overflow="fold")
     table.add_column("rows", justify="right", no_wrap=True)
     table.add_column("quantity", justify="right", no_wrap=True)
     table.add_column("detail", overflow="fold")
-    for finding in findings:
-        texts = (
-            finding.finding_class,
-            finding.control_id,
-            finding.tenant_id or "?",
-            finding.meter or "?",
-            finding.reason,
-        )
+    for (finding_class, control_id, meter, reason), members in groups.items():
+        first = members[0]
+        tenant = first.tenant_id or "?" if len(members) == 1 else f"{len(members):,} tenants"
+        quantities = [finding.quantity_difference for finding in members if finding.quantity_difference is not None]
+        rows = [finding.rows for finding in members if finding.rows is not None]
         table.add_row(
-            *map(Text, texts),
-            _number(finding.rows),
-            _number(finding.quantity_difference),
-            Text(finding.detail),
+            *map(Text, (finding_class, control_id, meter or "?", reason, tenant)),
+            _number(sum(rows) if rows else None),
+            _number(exact_sum(quantities) if quantities else None),
+            Text(first.detail if len(members) == 1 else f"first {first.tenant_id or '?'}: {first.detail}"),
         )
     return table
 

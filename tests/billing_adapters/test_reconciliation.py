@@ -356,6 +356,20 @@ def test_the_terminal_shows_names_as_they_are() -> None:
     assert "SEQUENCE_GAP" in shown
 
 
+def test_the_terminal_rolls_up_what_many_tenants_share() -> None:
+    world = World()
+    world.write(*[event(f"nobody-{n}", quantity="2.5") for n in range(1000)])
+    statement = statement_of(world)
+    file = io.StringIO()
+    Console(file=file, width=200).print(render(statement))
+
+    assert len(statement.findings) == 1000
+    assert file.getvalue().count("UNKNOWN_TENANT") == 1
+    assert "1,000 tenants" in file.getvalue()
+    assert "2,500" in file.getvalue()
+    assert "first nobody-0" in file.getvalue()
+
+
 @pytest.mark.parametrize("text", ["2026", "2026-10", "2026-10-05", "2026-10-05..2026-11-02"])
 def test_a_period_is_written_as_it_is_read(text: str) -> None:
     assert period_text(parse_period(text)) == text
