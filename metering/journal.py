@@ -220,13 +220,16 @@ class Segment:
         while 0 in self._kinds() and time.monotonic() < deadline:
             time.sleep(0.001)
         with self._seal_lock:
-            kinds = self._kinds()
+            kinds = bytearray(self._kinds())
+            # A hole stays one, also when it was stored into since an earlier attempt to seal: its row is elsewhere.
+            for slot in self._holes:
+                kinds[slot] = 0
             holes = [slot for slot, kind in enumerate(kinds) if not kind] if 0 in kinds else []
             if len(holes) > HOLES_MAX:
                 return None
             put_holes(self.pages, holes)
             self._holes = frozenset(holes)
-        return kinds
+        return bytes(kinds)
 
     def seal(self, chain: Chain, kinds: bytes, *, sealed_at: int, dropped: int) -> Trailer:
         """Write the trailer and make it durable. The caller renames the file, which is what makes it sealed."""
@@ -341,17 +344,19 @@ class Producer:
         Raises JournalFull when the disk refuses; rows stay where they are, and the next call tries again.
         """
         sealed = 0
+        # Only what is there now: whoever records without pause opens segments faster than this loop could end.
+        with self._state:
+            highest = max(self._unsealed, default=0)
+        last = highest if number is None else min(highest, number - 1)
         with self._sealing:
             # A signal handler may come here while its own thread seals: it must not seal the same segment twice.
             if self._is_sealing:
                 return 0
             self._is_sealing = True
             try:
-                while True:
+                while self._sealed_to < last:
                     segment = self._unsealed.get(self._sealed_to + 1)
                     if segment is None or segment is current:
-                        break
-                    if number is not None and segment.header.segment >= number:
                         break
                     if not self._seal(segment):
                         break

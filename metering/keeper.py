@@ -6,6 +6,7 @@ child process per workspace and host. Refuses: to be needed. Without it rows sur
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import sys
@@ -43,7 +44,9 @@ class Keeper:
         self._care = care
         self._flush_interval_s = flush_interval_s
         self._seal_interval_s = seal_interval_s
-        self._woken = threading.Event()
+        # A lock that is released to wake: unlike an Event, it may be touched by a signal handler that interrupted `wake`.
+        self._asleep = threading.Lock()
+        self._asleep.acquire()
         self._is_stopped = False
         # What the disk last said, while it says no; rows are kept and every interval tries again.
         self.refusal: JournalFull | None = None
@@ -52,11 +55,12 @@ class Keeper:
 
     def wake(self) -> None:
         """Ask for full segments to be sealed now."""
-        self._woken.set()
+        with contextlib.suppress(RuntimeError):
+            self._asleep.release()
 
     def stop(self) -> None:
         self._is_stopped = True
-        self._woken.set()
+        self.wake()
         if self._thread is not threading.current_thread():
             self._thread.join()
 
@@ -64,10 +68,9 @@ class Keeper:
         self._care()
         rotate_at_s = time.monotonic() + self._seal_interval_s
         while True:
-            is_woken = self._woken.wait(self._flush_interval_s)
+            is_woken = self._asleep.acquire(timeout=self._flush_interval_s)
             if self._is_stopped:
                 return
-            self._woken.clear()
             try:
                 if is_woken:
                     self._seal()

@@ -312,7 +312,7 @@ class Recorder:
     def _load_rules(self) -> None:
         try:
             mtime = self.layout.meters_file.stat().st_mtime_ns
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             mtime = None
         if mtime != self._rules_mtime_ns:
             self._rules = load_rules(self.layout.meters_file)

@@ -132,6 +132,7 @@ def _quantities(column: Column, meters: Column, rules: Rules) -> Column:
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
     if not (is_exact or is_text):
         raise BadEvent("bad_quantity", f"quantity is a column of {kind}: give integers, decimals or text, never floats")
+    column = _text(column, "quantity") if is_text else column
     exact = None
     # A cast to decimal drops nothing without saying so; text is checked first, because casts accept more than we do.
     if not is_text or pc.all(pc.match_substring_regex(column, QUANTITY_PATTERN), min_count=0).as_py():
