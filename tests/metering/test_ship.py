@@ -90,7 +90,7 @@ def test_a_damaged_segment_is_set_aside_and_the_others_arrive(tmp_path: Path) ->
             usage.seal()
     damaged = sorted(tmp_path.glob("journal/p-*/*.sealed"))[1]
     content = bytearray(damaged.read_bytes())
-    content[5000] ^= 1
+    content[4096 + 40] ^= 1
     damaged.write_bytes(content)
     shipped = ship_all(tmp_path)
     assert (shipped.segments, shipped.rows, len(shipped.quarantined)) == (2, 2, 1)

@@ -1,0 +1,207 @@
+"""What it costs to record a usage event, beside what applications do today, all in one run.
+
+Enters: nothing. Leaves: one row per measurement, as a ratio to a named peer measured seconds apart on the same machine.
+Nothing that it is compared with survives SIGKILL, except the file. Rows: {name, value, unit, ratio, against, note}.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from prometheus_client import CollectorRegistry, Counter
+
+from metering.lake import Lake
+from metering.recorder import Recorder
+from metering.ship import ship
+
+Loop = Callable[[int], None]
+
+
+def run(quick: bool) -> list[dict[str, Any]]:
+    """Return the rows of this benchmark. `quick` measures a tenth as long."""
+    scale = 1 if quick else 10
+    with tempfile.TemporaryDirectory() as folder:
+        rows = _calls(Path(folder), 20_000 * scale, repeats=5 if quick else 9)
+        return [*rows, *_to_the_lake(Path(folder), 100_000 * scale)]
+
+
+def _calls(folder: Path, count: int, repeats: int) -> list[dict[str, Any]]:
+    with Recorder(folder / "calls", ship="none") as usage:
+        loops = {**_ours(usage), **_theirs(folder)}
+        times: dict[str, list[float]] = {name: [] for name in loops}
+        # Turn by turn, so that a busy moment of the machine meets all of them.
+        for _ in range(repeats):
+            for name, loop in loops.items():
+                began = time.perf_counter_ns()
+                loop(count)
+                times[name].append((time.perf_counter_ns() - began) / count)
+    median = {name: statistics.median(values) for name, values in times.items()}
+    batch = _batch_ns(folder, count, repeats)
+    labels, child, otel = "prometheus labels().inc()", "prometheus child.inc()", "OpenTelemetry Counter.add"
+    rows = [
+        _row("record() with two attributes", median["record"], median[labels], labels, "budget 1"),
+        _row("bound add()", median["bound"], median[child], child, "budget 2"),
+        _row("bound add()", median["bound"], median[otel], otel, "budget 0.1"),
+        _row(
+            "record() with a key", median["record with key"], median["queue.put of a dict"], "queue.put of a dict", ""
+        ),
+        _row("record_batch() per event", batch, median["bound"], "bound add()", "checked, hashed, fsynced"),
+    ]
+    peers = [name for name in median if name not in {"record", "bound", "record with key"}]
+    return rows + [_row(name, median[name], median["record"], "record()", "") for name in peers]
+
+
+def _ours(usage: Recorder) -> dict[str, Loop]:
+    tokens = usage.bind("tokens", tenant="acme", model="gpt-4o", direction="input")
+
+    def record(count: int) -> None:
+        call = usage.record
+        for _ in range(count):
+            call("tokens", tenant="acme", quantity=512, model="gpt-4o", direction="input")
+
+    def bound(count: int) -> None:
+        add = tokens.add
+        for _ in range(count):
+            add(512)
+
+    def with_key(count: int) -> None:
+        call = usage.record
+        for number in range(count):
+            call("tokens", tenant="acme", quantity=512, key=f"r{number}", model="gpt-4o", direction="input")
+
+    return {"record": record, "bound": bound, "record with key": with_key}
+
+
+def _theirs(folder: Path) -> dict[str, Loop]:  # noqa: C901 - seven loops of one shape
+    counter = Counter("tokens", "tokens", ["tenant", "model", "direction"], registry=CollectorRegistry())
+    child = counter.labels(tenant="acme", model="gpt-4o", direction="input")
+    meter = MeterProvider([InMemoryMetricReader()]).get_meter("benchmark").create_counter("tokens")
+    log = logging.Logger("benchmark")
+    log.addHandler(logging.FileHandler(folder / "usage.log"))
+
+    def labels_inc(count: int) -> None:
+        for _ in range(count):
+            counter.labels(tenant="acme", model="gpt-4o", direction="input").inc(512)
+
+    def child_inc(count: int) -> None:
+        inc = child.inc
+        for _ in range(count):
+            inc(512)
+
+    def otel_add(count: int) -> None:
+        add = meter.add
+        for _ in range(count):
+            add(512, {"tenant": "acme", "model": "gpt-4o", "direction": "input"})
+
+    def log_info(count: int) -> None:
+        for _ in range(count):
+            log.info("tokens tenant=%s quantity=%d model=%s direction=%s", "acme", 512, "gpt-4o", "input")
+
+    def queue_put(count: int) -> None:
+        waiting: queue.Queue[dict[str, object]] = queue.Queue()
+        for _ in range(count):
+            waiting.put({"meter": "tokens", "tenant": "acme", "quantity": 512, "model": "gpt-4o", "direction": "input"})
+
+    def list_append(count: int) -> None:
+        kept: list[tuple[object, ...]] = []
+        for _ in range(count):
+            kept.append(("tokens", "acme", 512, "gpt-4o", "input"))  # noqa: PERF401 - appending is what is measured
+
+    def time_ns(count: int) -> None:
+        for _ in range(count):
+            time.time_ns()
+
+    return {
+        "prometheus labels().inc()": labels_inc,
+        "prometheus child.inc()": child_inc,
+        "OpenTelemetry Counter.add": otel_add,
+        "logging to a file": log_info,
+        "queue.put of a dict": queue_put,
+        "list.append of a tuple": list_append,
+        "time.time_ns()": time_ns,
+    }
+
+
+def _table(count: int) -> pa.Table:
+    instant = pa.timestamp("us", tz="UTC")
+    now = pa.scalar(time.time_ns() // 1000, pa.int64()).cast(instant)
+    return pa.table(
+        {
+            "tenant_id": pa.array([f"tenant-{number % 100}" for number in range(count)]),
+            "meter": pa.repeat(pa.scalar("tokens"), count),
+            "quantity": pa.array(range(count), pa.int64()),
+            "event_time": pa.repeat(now, count),
+            "attributes": pa.repeat(pa.scalar('{"model":"gpt-4o"}'), count),
+        }
+    )
+
+
+def _batch_ns(folder: Path, count: int, repeats: int) -> float:
+    table = _table(count)
+    times = []
+    with Recorder(folder / "batches", ship="none") as usage:
+        for _ in range(repeats):
+            began = time.perf_counter_ns()
+            usage.record_batch(table)
+            times.append((time.perf_counter_ns() - began) / count)
+    return statistics.median(times)
+
+
+def _to_the_lake(folder: Path, count: int) -> list[dict[str, Any]]:
+    """Return events per second of one core's time, from the call to the fsynced commit of the lake."""
+    by_row, columnar = folder / "by-row", folder / "columnar"
+
+    def record_rows() -> None:
+        with Recorder(by_row, ship="none") as usage:
+            tokens = [usage.bind("tokens", tenant=f"tenant-{number}", model="gpt-4o") for number in range(100)]
+            for number in range(count):
+                tokens[number % 100].add(number)
+
+    def record_table(table: pa.Table) -> None:
+        with Recorder(columnar, ship="none") as usage:
+            usage.record_batch(table)
+
+    table = _table(count * 5)
+    results = []
+    for name, root, work, events, budget in (
+        ("row by row to the lake", by_row, record_rows, count, 700_000),
+        ("columnar to the lake", columnar, lambda: record_table(table), count * 5, 5_000_000),
+    ):
+        began_s, began_cpu_s = time.perf_counter(), time.process_time()
+        work()
+        layout = Recorder(root, ship="none").layout
+        shipped = ship(layout, Lake(layout.lake))
+        wall_s, cpu_s = time.perf_counter() - began_s, time.process_time() - began_cpu_s
+        if shipped.rows != events:
+            raise RuntimeError(f"{shipped.rows} of {events} events arrived")
+        note = f"{events} events in {wall_s:.2f} s; {events / cpu_s:,.0f} per second of processor time"
+        results.append(_row(name, events / wall_s, budget, "budget", note, "events/s"))
+    return results
+
+
+def _row(name: str, value: float, other: float, against: str, note: str, unit: str = "ns") -> dict[str, Any]:
+    return {
+        "name": name,
+        "value": round(value, 1),
+        "unit": unit,
+        "ratio": round(value / other, 3),
+        "against": against,
+        "note": note,
+    }
+
+
+if __name__ == "__main__":
+    for row in run(quick=True):
+        print(
+            f"{row['name']:32} {row['value']:>14,.1f} {row['unit']:9} {row['ratio']:>8} x {row['against']:28} {row['note']}"
+        )
