@@ -25,8 +25,9 @@ from metering.engine import fetch
 from metering.events import usage_event_schema
 from metering.periods import parse_period
 from metering.usage import Snapshot, aggregate, open_evidence
+from rating.ledger import booked_nothing
 from rating.plans import Account, Plan, Subscription
-from rating.rate import BOOKED_LINE_COLUMNS, rate, subtract_booked
+from rating.rate import rate, subtract_booked
 from rating.terms import Terms, billing_spans, usage_questions
 
 TIERS = [{"up_to": "1000", "unit_price": "0"}, {"up_to": "100000", "unit_price": "0.0020"}, {"unit_price": "0.0012"}]
@@ -90,17 +91,12 @@ def _aggregation(files: list[str], terms: Terms, events: int, repeats: int) -> l
 
 def _whole_way(files: list[str], terms: Terms, events: int, repeats: int) -> list[Figure]:
     spans = billing_spans(terms, parse_period("2026-10"))
-    lines_booked = pa.table(
-        {name: pa.array([], _BOOKED_TYPES.get(name, pa.string())) for name in (*BOOKED_LINE_COLUMNS, "booking")}
-    )
-    parts = (*BOOKED_LINE_COLUMNS[:5], "tier", "part", "unit_price", "quantity", "exact_amount")
-    charges_booked = pa.table({name: pa.array([], _BOOKED_TYPES.get(name, pa.string())) for name in parts})
 
     def ours() -> dict[tuple[str, str], Decimal]:
         engine = open_evidence(files, Snapshot.of({"bench": 1}))
         try:
             rate(engine, terms, spans, START + timedelta(days=60))
-            subtract_booked(engine, lines_booked, charges_booked, "close")
+            subtract_booked(engine, *booked_nothing(), "close")
             table = fetch(
                 engine, "SELECT tenant_id, price_id, amount FROM invoice_line WHERE price_id <> 'fee' AND amount <> 0"
             )
@@ -225,15 +221,3 @@ def write_events(folder: Path, events: int, tenants: int, *, per_file: int = 1_0
         pyarrow.parquet.write_table(ordered.cast(usage_event_schema()), path, compression="zstd")
         files.append(str(path))
     return files
-
-
-_BOOKED_TYPES = {
-    "plan_version": pa.int64(),
-    "tier": pa.int32(),
-    "booking": pa.int64(),
-    "quantity": pa.decimal128(38, 9),
-    "unit_price": pa.decimal128(24, 12),
-    "exact_amount": pa.decimal128(38, 21),
-    "amount": pa.decimal128(38, 12),
-    **dict.fromkeys(("period_start", "period_end", "service_start", "service_end"), pa.timestamp("us", tz="UTC")),
-}

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SERIES = "INV"
+LINE_BOOKING_COLUMNS = (*BOOKED_LINE_COLUMNS, "booking")
+CHARGE_BOOKING_COLUMNS = (*BOOKED_LINE_COLUMNS[:5], "tier", "part", "unit_price", "quantity", "exact_amount")
 _BATCH = 10_000
 
 
@@ -111,15 +113,18 @@ def booked_before(connection: Connection, position: int | None, since: datetime)
         select(*line_columns, closes.c.position.label("booking")).select_from(joined).where(final)
     )
     keys = [invoice_lines.c[name] for name in BOOKED_LINE_COLUMNS[:5]]
-    parts = [charges.c[name] for name in ("tier", "part", "unit_price", "quantity", "exact_amount")]
+    parts = [charges.c[name] for name in CHARGE_BOOKING_COLUMNS[5:]]
     parted = connection.execute(
         select(*keys, *parts)
         .select_from(joined.join(charges, charges.c.line_id == invoice_lines.c.line_id))
         .where(final)
     )
-    return _table(lines.all(), (*BOOKED_LINE_COLUMNS, "booking")), _table(
-        parted.all(), (*BOOKED_LINE_COLUMNS[:5], "tier", "part", "unit_price", "quantity", "exact_amount")
-    )
+    return _table(lines.all(), LINE_BOOKING_COLUMNS), _table(parted.all(), CHARGE_BOOKING_COLUMNS)
+
+
+def booked_nothing() -> tuple[pa.Table, pa.Table]:
+    """Return the two tables of `booked_before`, empty; for previews and for the first rating of a history."""
+    return _table([], LINE_BOOKING_COLUMNS), _table([], CHARGE_BOOKING_COLUMNS)
 
 
 def _insert(connection: Connection, made: Sequence[Invoice]) -> None:
