@@ -256,7 +256,7 @@ def demo(
     events: Annotated[int, typer.Option("--events", min=10_000, help="How many usage events to record.")] = 1_000_000,
 ) -> None:
     """A month of a made-up company, recorded by real processes (one is killed), invoiced, reconciled and explained."""
-    from tallybook.demo import run_demo
+    from tallybook.demo.story import run_demo
 
     raise typer.Exit(FINDING if not run_demo(folder or Path("tallybook-demo"), events=events, out=out) else DONE)
 

@@ -10,14 +10,11 @@ event an idempotency key, so that whoever takes over after it may record the las
 from __future__ import annotations
 
 import mmap
-import struct
 import sys
 from pathlib import Path
 
 from metering import Recorder
-from tallybook.demo.workload import work
-
-COUNT = struct.Struct("<q")
+from tallybook.demo.workload import COUNT, work
 
 
 def main(root: str, number: int, of_how_many: int, events: int, start: int, acknowledged: Path) -> None:

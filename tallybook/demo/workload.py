@@ -8,6 +8,7 @@ Tenants are skewed as in life: a few large ones and a long tail (tenant k is abo
 
 from __future__ import annotations
 
+import struct
 from bisect import bisect
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,8 @@ ACCOUNTS_WITH_TWO_TENANTS = 20
 START = datetime(2026, 10, 1, tzinfo=UTC)
 MONTH_S = 31 * 86_400
 MODELS = ("small-2", "large-2", "vision-1")
+# How a producer notes, in a page that its parent maps too, how many of its events were acknowledged.
+COUNT = struct.Struct("<q")
 ENDPOINTS = ("/v1/documents", "/v1/search", "/v1/chat")
 
 
