@@ -65,6 +65,7 @@ from metering.journal_format import (
     Trailer,
     encode_json,
     new_page,
+    put_closed_slots,
     put_holes,
     put_part,
     sealing_trailer,
@@ -144,6 +145,12 @@ class Segment:
         pages[:PAGE] = bytes(new_page(header))
         return cls(path, header, file, pages)
 
+    def become(self, path: Path, header: Header) -> None:
+        """Turn a spare into the segment of this number. Raises OSError; it is then a spare still."""
+        self.pages[:PAGE] = bytes(new_page(header))
+        self.path.rename(path)
+        self.path, self.header = path, header
+
     @property
     def claimed_to(self) -> int:
         """The offset behind the last claimed slot; may lie behind the end of the segment."""
@@ -215,7 +222,12 @@ class Segment:
         """
         if self.is_open:
             self.is_open = False
-            self._sealed_slots = min((self.claim() - PAGE) // SLOT, self.header.slots)
+            with self._seal_lock:
+                slots = min((self.claim() - PAGE) // SLOT, self.header.slots)
+                # In the page before any writer is turned away by it: whoever reads this segment after a kill must not
+                # count a slot behind the end, because its writer recorded again in the next segment.
+                put_closed_slots(self.pages, slots)
+                self._sealed_slots = slots
         deadline = time.monotonic() + patience_s
         while 0 in self._kinds() and time.monotonic() < deadline:
             time.sleep(0.001)
@@ -302,6 +314,9 @@ class Producer:
         self._now_us = now_us
         self._unsealed: dict[int, Segment] = {}
         self._spare_numbers: list[int] = []
+        # The next segment, allocated and fsynced ahead of need, so that no caller waits for the disk.
+        self._spare: Segment | None = None
+        self._is_folder_dirty = False
         self._numbers = itertools.count(1).__next__
         self._sealed_to = 0
         self._chain = Chain()
@@ -317,26 +332,51 @@ class Producer:
         """How many segments are not sealed, the current one included."""
         return len(self._unsealed)
 
-    def open_segment(self) -> Segment:
-        """Return a new segment that is durable as a file, ready for rows. Raises JournalFull."""
+    def prepare_spare(self) -> None:
+        """Allocate the next segment now. For one thread only. Raises JournalFull."""
+        if self._spare is not None:
+            return
         self._check_room(PAGE + self._slots * SLOT)
-        with self._state:
-            number = self._spare_numbers.pop() if self._spare_numbers else self._numbers()
-        header = Header(self.producer_id, number, "journal", self._now_us(), self._slots)
+        path = self.folder / "next.spare"
         try:
-            segment = Segment.create(self._path(number, "open"), header)
+            path.unlink(missing_ok=True)
+            spare = Segment.create(path, Header(self.producer_id, 0, "journal", 0, self._slots))
+            spare.sync()
+            os.fsync(self._folder_file)
+        except OSError as error:
+            raise _full(self.folder, error) from error
+        self._spare = spare
+
+    def open_segment(self) -> Segment:
+        """Return a new segment, ready for rows: the spare if there is one. Raises JournalFull."""
+        with self._state:
+            spare, self._spare = self._spare, None
+            number = self._spare_numbers.pop() if self._spare_numbers else self._numbers()
+        try:
+            header = Header(self.producer_id, number, "journal", self._now_us(), self._slots)
+            segment = self._create(header) if spare is None else spare
+            if spare is not None:
+                spare.become(self._path(number, "open"), header)
             with self._state:
                 self._unsealed[number] = segment
                 if number == self._sealed_to + 1:
                     segment.inherit(self._chain)
-            segment.sync()
-            os.fsync(self._folder_file)
+            if spare is None:
+                segment.sync()
+                os.fsync(self._folder_file)
+            else:
+                # Its blocks are on the disk. Its new name follows with its first rows, within the flush interval.
+                self._is_folder_dirty = True
         except BaseException as error:
             self._give_back(number)
             if isinstance(error, OSError):
                 raise _full(self.folder, error) from error
             raise
         return segment
+
+    def _create(self, header: Header) -> Segment:
+        self._check_room(PAGE + self._slots * SLOT)
+        return Segment.create(self._path(header.segment, "open"), header)
 
     def seal_before(self, number: int | None = None, *, current: Segment | None = None) -> int:
         """Seal every segment below `number` (all when None) but the current one, in order. Return how many were sealed.
@@ -392,22 +432,40 @@ class Producer:
 
     def sync(self) -> bool:
         """Put every row recorded before this call on the disk. Return False when a segment is suspect: seal it, then."""
-        return _sync_all(list(self._unsealed.values()))
+        return self._sync(list(self._unsealed.values()))
 
     def sync_if_changed(self) -> bool:
-        return _sync_all(
-            [segment for segment in list(self._unsealed.values()) if segment.synced_to != segment.claimed_to]
-        )
+        return self._sync([one for one in list(self._unsealed.values()) if one.synced_to != one.claimed_to])
+
+    def _sync(self, segments: list[Segment]) -> bool:
+        is_durable = True
+        for segment in segments:
+            try:
+                segment.sync()
+            except OSError:
+                is_durable = False
+        if self._is_folder_dirty:
+            self._is_folder_dirty = False
+            try:
+                os.fsync(self._folder_file)
+            except OSError:
+                self._is_folder_dirty, is_durable = True, False
+        return is_durable
 
     def abandon(self) -> None:
         """Let go in a forked child: close what was inherited, unlock nothing, leave every file to the parent."""
         for segment in self._unsealed.values():
             segment.abandon()
+        if self._spare is not None:
+            self._spare.abandon()
         self._close_files()
 
     def close(self) -> None:
         """Seal what there is and give up the lock: from now on the shipper treats this producer as dead."""
         self.seal_before()
+        if self._spare is not None:
+            self._spare.path.unlink(missing_ok=True)
+            self._spare.release()
         self._close_files()
 
     def _seal(self, segment: Segment) -> bool:
@@ -504,16 +562,6 @@ def _create_producer_folder(journal: Path, producer_id: str) -> int:
     except OSError as error:
         raise _full(journal, error) from error
     return lock
-
-
-def _sync_all(segments: list[Segment]) -> bool:
-    is_durable = True
-    for segment in segments:
-        try:
-            segment.sync()
-        except OSError:
-            is_durable = False
-    return is_durable
 
 
 def write_new_file(path: Path, pieces: list[bytes | bytearray | memoryview]) -> None:

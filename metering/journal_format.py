@@ -27,8 +27,8 @@ SLOT = 32
 SEGMENT_BYTES_MIN = 64 * 1024
 HOLES_MAX = 64
 
-# The four parts of the header page. The last 512 bytes are kept free for a signature of the trailer.
-HEADER_AT, CHAIN_AT, HOLES_AT, TRAILER_AT, SIGNATURE_AT = 8, 512, 768, 1536, 3584
+# The parts of the header page. The last 512 bytes are kept free for a signature of the trailer.
+HEADER_AT, CHAIN_AT, CLOSED_AT, HOLES_AT, TRAILER_AT, SIGNATURE_AT = 8, 512, 764, 768, 1536, 3584
 
 SERIES, TEXT, DETAIL = 0x0F, 0x33, 0x3C
 WHOLE, NANO, WHOLE_DETAILED, NANO_DETAILED, WIDE_DETAILED = 0x55, 0x5A, 0x66, 0x69, 0x96
@@ -160,6 +160,16 @@ def get_part(page: bytes, at: int) -> dict[str, Any] | None:
         return None
     part: dict[str, Any] = json.loads(content)
     return part
+
+
+def put_closed_slots(pages: mmap.mmap, slots: int) -> None:
+    """Fix how many slots of a segment count. Stored as one more than that: 0 is a segment that is open."""
+    _WORD.pack_into(pages, CLOSED_AT, slots + 1)
+
+
+def get_closed_slots(page: bytes) -> int | None:
+    (stored,) = _WORD.unpack_from(page, CLOSED_AT)
+    return int(stored) - 1 if stored else None
 
 
 def put_holes(pages: mmap.mmap, holes: list[int]) -> None:

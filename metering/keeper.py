@@ -32,6 +32,7 @@ class Keeper:
         self,
         *,
         sync: Callable[[], object],
+        prepare: Callable[[], object],
         rotate: Callable[[], object],
         seal: Callable[[], object],
         care: Callable[[], object],
@@ -39,6 +40,7 @@ class Keeper:
         seal_interval_s: float,
     ) -> None:
         self._sync = sync
+        self._prepare = prepare
         self._rotate = rotate
         self._seal = seal
         self._care = care
@@ -72,6 +74,7 @@ class Keeper:
             if self._is_stopped:
                 return
             try:
+                self._prepare()
                 if is_woken:
                     self._seal()
                 self._sync()

@@ -60,6 +60,7 @@ class _NoSegment:
 
     is_open = False
     pages = bytearray()
+    claimed_to = 0
 
     def __init__(self) -> None:
         self.series: dict[tuple[object, ...], int] = {}
@@ -412,12 +413,18 @@ class Recorder:
             if self._keeper is None and not self._is_closed:
                 self._keeper = Keeper(
                     sync=lambda: self._sync_changed(producer),
+                    prepare=lambda: self._prepare_spare(producer),
                     rotate=self._rotate,
                     seal=lambda: producer.seal_before(current=self._segment),
                     care=self._shipper.ensure if self._shipper is not None else lambda: None,
                     flush_interval_s=self._settings["flush_interval_s"],
                     seal_interval_s=self._settings["seal_interval_s"],
                 )
+
+    def _prepare_spare(self, producer: Producer) -> None:
+        # Only for who fills segments faster than they are rotated: a rotation opens the next on the keeper's own time.
+        if producer.backlog > 1 or self._segment.claimed_to > self._settings["segment_bytes"] // 8:
+            producer.prepare_spare()
 
     def _sync_changed(self, producer: Producer) -> None:
         if not producer.sync_if_changed():

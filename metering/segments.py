@@ -28,6 +28,7 @@ from metering.journal_format import (
     Chain,
     Header,
     Trailer,
+    get_closed_slots,
     get_holes,
     get_part,
     put_part,
@@ -98,7 +99,7 @@ class ProducerFolder:
 
     def recover(self, now_us: int) -> int:
         """Seal what a dead producer left open; return how many segments that were. Only with its lock."""
-        for leftover in (*self._listed(".part"), *self._listed(".copy")):
+        for leftover in (*self._listed(".part"), *self._listed(".copy"), *self._listed(".spare")):
             # Never finished, so never acknowledged; the number may be free or used by a later open segment.
             leftover.unlink()
         unsealed = sorted(self._listed(".open"))
@@ -154,7 +155,7 @@ def seal_dead_segment(path: Path, producer_id: str, chain: Chain | None, now_us:
     if chain is None:
         inherited = get_part(page, CHAIN_AT)
         chain = Chain(**inherited) if inherited is not None else Chain()
-    kinds = bytes(body[SLOT - 1 :: SLOT])
+    kinds = bytes(body[SLOT - 1 :: SLOT])[: get_closed_slots(page)]
     slots = len(kinds.rstrip(b"\0"))
     holes = tuple(slot for slot in get_holes(page) if slot < slots)
     kinds = bytes(0 if slot in holes else kind for slot, kind in enumerate(kinds[:slots])) if holes else kinds[:slots]

@@ -276,6 +276,22 @@ def test_a_slot_that_is_claimed_and_never_stored_becomes_a_hole_and_may_be_store
     assert batch.dead_letters.num_rows == 0
 
 
+def test_a_slot_behind_the_end_does_not_count_although_the_seal_was_never_finished(tmp_path: Path) -> None:
+    """Its writer saw that the segment was closed and recorded again in the next one; then all were killed."""
+    producer = Producer(tmp_path / "journal", segment_bytes=1 << 16, bytes_max=1 << 30, now_us=lambda: 5)
+    segment = producer.open_segment()
+    row = Row(b"api\nacme\n", WHOLE, 1, None, 9, 9, None)
+    assert segment.append(row)
+    assert segment.close_to_writers() is not None
+    assert not segment.append(row)
+    assert producer.open_segment().append(row)
+    producer.abandon()
+    (folder,) = producer_folders(tmp_path / "journal")
+    with folder:
+        assert folder.recover(now_us=7) == 2
+    assert [read_trailer(path).rows for path in folder.sealed()] == [1, 1]
+
+
 def test_files_are_private_to_their_owner(tmp_path: Path) -> None:
     with recorder(tmp_path) as usage:
         usage.record("api", tenant="acme/eu")
