@@ -64,6 +64,7 @@ from metering.journal_format import (
     Header,
     Trailer,
     encode_json,
+    get_closed_slots,
     new_page,
     put_closed_slots,
     put_holes,
@@ -220,9 +221,9 @@ class Segment:
         far are taken as the length. Then empty slots are waited for. What is still empty is listed under the lock that
         `holds` takes, so that a late writer and the seal agree about every single slot, also if the process dies here.
         """
-        if self.is_open:
-            self.is_open = False
-            with self._seal_lock:
+        self.is_open = False
+        with self._seal_lock:
+            if get_closed_slots(self.pages) is None:
                 slots = min((self.claim() - PAGE) // SLOT, self.header.slots)
                 # In the page before any writer is turned away by it: whoever reads this segment after a kill must not
                 # count a slot behind the end, because its writer recorded again in the next segment.

@@ -167,7 +167,7 @@ def put_closed_slots(pages: mmap.mmap, slots: int) -> None:
     _WORD.pack_into(pages, CLOSED_AT, slots + 1)
 
 
-def get_closed_slots(page: bytes) -> int | None:
+def get_closed_slots(page: bytes | mmap.mmap) -> int | None:
     (stored,) = _WORD.unpack_from(page, CLOSED_AT)
     return int(stored) - 1 if stored else None
 
