@@ -171,6 +171,11 @@ def _to_the_lake(folder: Path, count: int) -> list[dict[str, Any]]:
         with Recorder(columnar, ship="none") as usage:
             usage.record_batch(table)
 
+    with Recorder(folder / "first", ship="none") as usage:
+        # The first commit of a process also loads the engines; a shipper does that once in its life.
+        usage.record("tokens", tenant="acme")
+        usage.record_batch(_table(1))
+        usage.ship_now()
     table = _table(count * 5)
     results = []
     for name, root, work, events, budget in (
