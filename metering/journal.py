@@ -317,6 +317,8 @@ class Producer:
         self._spare_numbers: list[int] = []
         # The next segment, allocated and fsynced ahead of need, so that no caller waits for the disk.
         self._spare: Segment | None = None
+        self._spares_made = itertools.count(1).__next__
+        self._spares = itertools.count(1).__next__
         self._is_folder_dirty = False
         self._numbers = itertools.count(1).__next__
         self._sealed_to = 0
@@ -338,9 +340,9 @@ class Producer:
         if self._spare is not None:
             return
         self._check_room(PAGE + self._slots * SLOT)
-        path = self.folder / "next.spare"
+        # A name of its own: the spare before may just be on its way to become a segment.
+        path = self._path(self._spares(), "spare")
         try:
-            path.unlink(missing_ok=True)
             spare = Segment.create(path, Header(self.producer_id, 0, "journal", 0, self._slots))
             spare.sync()
             os.fsync(self._folder_file)

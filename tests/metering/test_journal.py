@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -292,6 +293,27 @@ def test_a_slot_behind_the_end_does_not_count_although_the_seal_was_never_finish
     assert [read_trailer(path).rows for path in folder.sealed()] == [1, 1]
 
 
+def test_a_spare_is_prepared_while_another_one_is_taken(tmp_path: Path) -> None:
+    producer = Producer(tmp_path / "journal", segment_bytes=1 << 16, bytes_max=1 << 30, now_us=lambda: 5)
+    is_done = threading.Event()
+
+    def prepare() -> None:
+        while not is_done.is_set():
+            producer.prepare_spare()
+
+    keeper = threading.Thread(target=prepare)
+    keeper.start()
+    try:
+        numbers = [producer.open_segment().header.segment for _ in range(300)]
+    finally:
+        is_done.set()
+        keeper.join()
+    assert numbers == list(range(1, 301))
+    producer.close()
+    assert len(segments(tmp_path)) == 300
+    assert not list(tmp_path.glob("journal/*/*.spare"))
+
+
 def test_files_are_private_to_their_owner(tmp_path: Path) -> None:
     with recorder(tmp_path) as usage:
         usage.record("api", tenant="acme/eu")
@@ -330,3 +352,16 @@ def test_a_refused_row_is_a_dead_letter_that_can_be_replayed(tmp_path: Path) -> 
         "recorded_at": "2026-10-01T12:00:00Z",
         "tenant_id": "a",
     }
+
+
+def test_the_next_spare_never_takes_the_place_of_one_that_is_being_opened(tmp_path: Path) -> None:
+    """The keeper allocates ahead while a caller opens: between its taking the spare and its rename there is a moment."""
+    producer = Producer(tmp_path / "journal", segment_bytes=1 << 16, bytes_max=1 << 30, now_us=lambda: 5)
+    producer.prepare_spare()
+    taken, producer._spare = producer._spare, None
+    producer.prepare_spare()
+    assert taken is not None
+    taken.become(producer.folder / "000000000001.open", Header(producer.producer_id, 1, "journal", 5, 8))
+    assert producer._spare is not None
+    assert producer._spare.path.exists()
+    producer.close()
