@@ -267,11 +267,11 @@ def _late_file(root: Path) -> Path:
     rows = [
         [
             tenant_name(number * 3 % 120),
-            "api_requests",
-            "1",
+            "build_minutes",
+            "95",
             f"2026-10-{14 + number % 15:02}T23:30:00Z",
             f"late-{number}",
-            "/v1/chat",
+            "",
         ]
         for number in range(300)
     ]
