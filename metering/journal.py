@@ -317,7 +317,6 @@ class Producer:
         self._spare_numbers: list[int] = []
         # The next segment, allocated and fsynced ahead of need, so that no caller waits for the disk.
         self._spare: Segment | None = None
-        self._spares_made = itertools.count(1).__next__
         self._spares = itertools.count(1).__next__
         self._is_folder_dirty = False
         self._numbers = itertools.count(1).__next__
