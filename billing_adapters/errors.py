@@ -13,24 +13,13 @@ not an error: it is a finding, and the verdict of the statement.
 
 from __future__ import annotations
 
-from metering.errors import Retryable, Terminal
+from metering.errors import CodedError, Retryable, Terminal
 
 
-class BillingAdaptersError(Exception):
-    """The root of what billing_adapters raises; `code` is stable across releases."""
+class BillingAdaptersError(CodedError):
+    """The root of what billing_adapters raises."""
 
     code = "billing_adapters_error"
-
-    def __init__(self, message: str, **details: object) -> None:
-        super().__init__(message)
-        self.message = message
-        self.details = details
-
-    def __getattr__(self, name: str) -> object:
-        try:
-            return self.__dict__["details"][name]
-        except KeyError:
-            raise AttributeError(name) from None
 
 
 class PublicationConflict(BillingAdaptersError, Terminal):

@@ -8,8 +8,10 @@ Every leaf to come has a stable `code`, typed attributes, and the marker `Retrya
 
 from __future__ import annotations
 
+from metering.errors import CodedError
 
-class EntitlementError(Exception):
-    """The root of what entitlements raises; `code` is stable across releases."""
+
+class EntitlementError(CodedError):
+    """The root of what entitlements raises."""
 
     code = "entitlement_error"

@@ -26,10 +26,10 @@ class Terminal:
     """Marks an error that the same call will always meet again."""
 
 
-class MeteringError(Exception):
-    """The root of what metering raises; `code` is stable across releases."""
+class CodedError(Exception):
+    """What every root is: a message for people, a stable `code` for programs, and `details` as typed attributes."""
 
-    code = "metering_error"
+    code = "error"
 
     def __init__(self, message: str, **details: object) -> None:
         super().__init__(message)
@@ -41,6 +41,12 @@ class MeteringError(Exception):
             return self.__dict__["details"][name]
         except KeyError:
             raise AttributeError(name) from None
+
+
+class MeteringError(CodedError):
+    """The root of what metering raises."""
+
+    code = "metering_error"
 
 
 class BadEvent(MeteringError, Terminal):

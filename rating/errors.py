@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from metering.errors import Retryable, Terminal
+from metering.errors import CodedError, Retryable, Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,21 +25,10 @@ if TYPE_CHECKING:
     from metering.catalog import Mistake
 
 
-class RatingError(Exception):
-    """The root of what rating raises; `code` is stable across releases."""
+class RatingError(CodedError):
+    """The root of what rating raises."""
 
     code = "rating_error"
-
-    def __init__(self, message: str, **details: object) -> None:
-        super().__init__(message)
-        self.message = message
-        self.details = details
-
-    def __getattr__(self, name: str) -> object:
-        try:
-            return self.__dict__["details"][name]
-        except KeyError:
-            raise AttributeError(name) from None
 
 
 class CatalogInvalid(RatingError, Terminal):

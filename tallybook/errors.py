@@ -8,11 +8,11 @@ All other errors belong to the package that does the work: metering, entitlement
 
 from __future__ import annotations
 
-from metering.errors import Terminal
+from metering.errors import CodedError, Terminal
 
 
-class TallybookError(Exception):
-    """The root of what tallybook itself raises; `code` is stable across releases."""
+class TallybookError(CodedError):
+    """The root of what tallybook itself raises."""
 
     code = "tallybook_error"
 

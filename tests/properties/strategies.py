@@ -3,12 +3,16 @@
 Quantities and tier edges come from the same few numbers, event times from the edges of the very periods that are rated,
 one microsecond to either side, attributes from values that are easily mistaken for each other (missing, empty, "null",
 1 and "1"). A world is a catalog, events, and the month that is rated.
+
+Hypothesis chooses a seed and three sizes; the seed decides the rest, each plan, price and event from a random source of
+its own. So worlds differ in everything at once, and a counterexample still shrinks: by leaving out plans, prices, events.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from random import Random
 from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
@@ -16,10 +20,9 @@ from hypothesis import strategies as st
 from tests import oracle
 
 Row = dict[str, Any]
-Draw = st.DrawFn
 
 AGGREGATIONS = ("count", "sum", "max", "min", "last", "unique_count")
-# Zones where midnight is skipped, a whole day is, an offset is not in hours, or the clock moves by half an hour.
+# Zones where midnight is skipped, an offset is not in hours, or the clock moves by half an hour.
 ZONES = (
     "UTC",
     "Europe/Paris",
@@ -31,11 +34,13 @@ ZONES = (
 )
 MONTHS = ("2026-02", "2026-03", "2026-04", "2026-10")
 EDGES = ("0", "0.000000001", "0.5", "1", "2", "3.000000001", "10", "12.25", "100")
-UNIT_PRICES = ("0", "1", "0.5", "0.005", "0.015", "-0.25", "0.000000000001", "3.333333333333", "12.000000000005")
-FLAT_AMOUNTS = ("0", "5", "0.005", "-0.015", "19.99", "0.333333333333")
-QUANTITIES = ("0", "1", "2", "0.5", "0.000000001", "1.000000001", "9.999999999", "10", "3", "-1", "-0.5", "90")
-VALUES = (None, "", "null", "a", "A", "1", 1, True, "é", 'say "x"')
+UNIT_PRICES = ("1", "0.5", "0.005", "0.015", "-0.25", "-0.125", "0", "0.000000000001", "3.333333333333")
+FLAT_AMOUNTS = ("5", "0.005", "-0.025", "19.99", "0.333333333333", "0")
+QUANTITIES = ("1", "2", "0.5", "0.000000001", "1.000000001", "9.999999999", "10", "3", "-1", "-0.5", "90", "0")
+VALUES = ("a", "a", "1", 1, "A", "null", "", None, True, "é", 'say "x"')
 ATTRIBUTES = ("model", "region")
+STARTS = ("2025-11-30", "2026-01-01", "2026-01-31", "2026-02-10T10:30:00+01:00", "2026-03-08T02:30:00-05:00")
+ENDS = (None, None, None, "2026-03-20", "2026-04-01", "2026-10-25T00:30:00Z", "2027-02-01")
 MICROSECOND = timedelta(microseconds=1)
 
 
@@ -45,149 +50,152 @@ class World(NamedTuple):
     month: str
 
 
-def texts(values: tuple[str, ...]) -> st.SearchStrategy[str]:
-    return st.sampled_from(values)
-
-
-@st.composite
-def tiers(draw: Draw) -> list[Row]:
-    edges = draw(st.lists(texts(EDGES), max_size=4, unique_by=Decimal))
-    ups: list[str | None] = [*sorted(edges, key=Decimal), None]
+def tiers(chance: Random) -> list[Row]:
+    edges = sorted(chance.sample(EDGES, chance.randint(0, 4)), key=Decimal)
     return [
         {
             **({} if up_to is None else {"up_to": up_to}),
-            "unit_price": draw(texts(UNIT_PRICES)),
-            "flat_amount": draw(texts(FLAT_AMOUNTS)),
+            "unit_price": chance.choice(UNIT_PRICES),
+            "flat_amount": chance.choice(FLAT_AMOUNTS),
         }
-        for up_to in ups
+        for up_to in (*edges, None)
     ]
 
 
-@st.composite
-def metered_terms(draw: Draw) -> Row:
-    kind = draw(st.sampled_from(("unit", "graduated", "volume", "package")))
+def metered_terms(chance: Random) -> Row:
+    kind = chance.choice(("unit", "graduated", "volume", "package"))
     if kind == "unit":
-        return {"type": kind, "unit_price": draw(texts(UNIT_PRICES))}
+        return {"type": kind, "unit_price": chance.choice(UNIT_PRICES)}
     if kind == "package":
-        return {"type": kind, "package_size": draw(texts(EDGES[1:])), "package_price": draw(texts(FLAT_AMOUNTS))}
-    return {"type": kind, "tiers": draw(tiers())}
+        size = chance.choice(EDGES[1:])
+        return {"type": kind, "package_size": size, "package_price": chance.choice(FLAT_AMOUNTS)}
+    return {"type": kind, "tiers": tiers(chance)}
 
 
-@st.composite
-def prices(draw: Draw, price_id: str) -> Row:
-    if draw(st.integers(0, 4)) == 0:
+def price(chance: Random, price_id: str) -> Row:
+    if chance.random() < 0.2:
         return {
             "id": price_id,
             "type": "flat",
-            "amount": draw(texts(("10", "49.99", "0.01", "100", "-7"))),
-            "when": draw(st.sampled_from(("in_advance", "in_arrears"))),
-            "prorate": draw(st.booleans()),
+            "amount": chance.choice(("10", "49.99", "0.01", "100", "-7")),
+            "when": chance.choice(("in_advance", "in_arrears")),
+            "prorate": chance.choice((True, True, False)),
         }
-    where = draw(
-        st.dictionaries(
-            texts(ATTRIBUTES), st.lists(texts(("a", "A", "1", "null")), min_size=1, max_size=2, unique=True), max_size=2
-        )
-    )
-    by = draw(st.lists(texts(ATTRIBUTES), max_size=2, unique=True))
+    filtered = chance.choice(((), (), ("model",), ATTRIBUTES))
     return {
         "id": price_id,
-        "meter": draw(texts(AGGREGATIONS)),
-        "where": where,
-        "by": by,
-        **draw(metered_terms()),
+        "meter": chance.choice(AGGREGATIONS),
+        "where": {name: chance.sample(("a", "1", "A", "null", "true"), chance.randint(1, 3)) for name in filtered},
+        "by": list(chance.choice(((), (), ("model",), ("region", "model")))),
+        **metered_terms(chance),
     }
 
 
-@st.composite
-def plans(draw: Draw, name: str) -> Row:
-    anchor = draw(st.sampled_from(("calendar", "subscription", "2026-01-31", "2024-02-29")))
+def plan(chance: Random, name: str, prices: list[Row]) -> Row:
     return {
         "name": name,
         "version": 1,
-        "currency": draw(st.sampled_from(("USD", "JPY", "KWD"))),
+        "currency": chance.choice(("USD", "JPY", "KWD")),
         "billing_period": {
-            "every": draw(st.sampled_from(("month", "month", "quarter", "week", "day", "year"))),
-            "anchor": anchor,
-            "timezone": draw(texts(ZONES)),
+            "every": chance.choice(("month", "month", "week", "day", "quarter", "year")),
+            "anchor": chance.choice(("calendar", "subscription", "2026-01-31", "2024-02-29")),
+            "timezone": chance.choice(ZONES),
         },
-        "prices": [draw(prices(f"{name}-{number}")) for number in range(draw(st.integers(1, 3)))],
+        "prices": prices,
     }
 
 
-@st.composite
-def subscriptions(draw: Draw, number: int, plan: str) -> Row:
-    starts = ("2025-11-30", "2026-01-01", "2026-01-31", "2026-02-10T10:30:00+01:00", "2026-03-08T02:30:00-05:00")
-    ends = (None, None, "2026-03-20", "2026-04-01", "2026-10-25T00:30:00Z", "2027-02-01")
-    row = {
-        "id": f"s{number}",
-        "tenant": f"t{number}",
-        "plan": plan,
-        "version": 1,
-        "from": draw(st.sampled_from(starts)),
-    }
-    until = draw(st.sampled_from(ends))
-    return row if until is None else {**row, "until": until}
-
-
-@st.composite
-def catalogs(draw: Draw) -> Row:
-    made = [draw(plans(f"p{number}")) for number in range(draw(st.integers(1, 3)))]
-    subscribed = [draw(subscriptions(number, plan["name"])) for number, plan in enumerate(made)]
-    if len(subscribed) > 1 and draw(st.booleans()):
-        # One tenant on two plans: each event is rated under both.
-        subscribed[1]["tenant"] = subscribed[0]["tenant"]
+def subscription(chance: Random, number: int) -> Row:
+    until = chance.choice(ENDS)
     return {
-        "meters": [
-            {
-                "name": kind,
-                "aggregation": kind,
-                "attributes": [*ATTRIBUTES, "user"],
-                "negative_allowed": True,
-                **({"unique_attribute": "user"} if kind == "unique_count" else {}),
-            }
-            for kind in AGGREGATIONS
-        ],
-        "plans": made,
-        "accounts": [{"id": "payer", "name": "Payer", "tenants": sorted({row["tenant"] for row in subscribed})}],
-        "subscriptions": subscribed,
+        "id": f"s{number}",
+        # Sometimes one tenant is on two plans: each event is rated under both.
+        "tenant": f"t{chance.choice((number, 0))}",
+        "plan": f"p{number}",
+        "version": 1,
+        "from": chance.choice(STARTS),
+        **({} if until is None else {"until": until}),
     }
 
 
-def edges_of(catalog: Row, month: str) -> list[datetime]:
-    """Return the instants at which anything rated begins or ends, as the oracle has them, and one inside."""
+def catalog(seed: int, plans: int, prices: int) -> Row:
+    made = [
+        plan(
+            Random(f"{seed} plan {number}"),
+            f"p{number}",
+            [price(Random(f"{seed} price {number} {at}"), f"p{number}-{at}") for at in range(prices)],
+        )
+        for number in range(plans)
+    ]
+    subscribed = [subscription(Random(f"{seed} subscription {number}"), number) for number in range(plans)]
+    meters = [
+        {"name": kind, "aggregation": kind, "attributes": [*ATTRIBUTES, "user"], "negative_allowed": True}
+        for kind in AGGREGATIONS
+    ]
+    meters[-1]["unique_attribute"] = "user"
+    tenants = sorted({row["tenant"] for row in subscribed})
+    accounts = [{"id": "payer", "name": "Payer", "tenants": tenants}]
+    return {"meters": meters, "plans": made, "accounts": accounts, "subscriptions": subscribed}
+
+
+def edges_of(asked: Row, month: str) -> list[datetime]:
+    """Return the instants at which anything rated begins or ends, as the oracle has them, and one inside each."""
     found = {datetime(2026, 3, 10, 12, tzinfo=UTC)}
-    for _, _, period in oracle.rated_periods(catalog, month):
-        found |= {period.start, period.end, period.service_start, period.service_end}
-        found.add(period.service_start + (period.service_end - period.service_start) // 2)
+    periods: dict[str, list[oracle.Period]] = {}
+    for row, _, period in oracle.rated_periods(asked, month):
+        periods.setdefault(row["id"], []).append(period)
+    for some in periods.values():
+        # Two of the thirty days of a daily plan are enough.
+        for period in (some[0], some[-1]):
+            found |= {period.start, period.end, period.service_start, period.service_end}
+            found.add(period.service_start + (period.service_end - period.service_start) // 2)
     return sorted(found)
 
 
-@st.composite
-def event_lists(draw: Draw, catalog: Row, month: str, max_size: int = 25) -> list[Row]:
-    tenants = [*catalog["accounts"][0]["tenants"], "stranger"]
-    meters = sorted({price["meter"] for plan in catalog["plans"] for price in plan["prices"] if "meter" in price})
-    edges = edges_of(catalog, month)
-    return [
-        {
-            "tenant_id": draw(texts((*tenants[:-1], *tenants))),
-            "meter": draw(texts((*meters, "unpriced"))),
-            "quantity": draw(texts(QUANTITIES)),
-            "event_time": draw(st.sampled_from(edges)) + draw(st.integers(-1, 1)) * MICROSECOND,
-            "recorded_at": datetime(2026, 1, 1, tzinfo=UTC) + draw(st.integers(0, 3)) * MICROSECOND,
-            "producer_id": draw(texts(("x", "y"))),
-            "segment": draw(st.integers(0, 1)),
-            # The row makes an event unique; it may not follow the order in which events are listed.
-            "row": number if draw(st.booleans()) else 1000 - number,
-            "idempotency_key": draw(st.sampled_from((None, None, None, "k", "l", "K"))),
-            "attributes": {
-                name: draw(st.sampled_from(VALUES)) for name in (*ATTRIBUTES, "user") if draw(st.integers(0, 2))
-            },
-        }
-        for number in range(draw(st.integers(0, max_size)))
-    ]
+def event(seed: int, number: int, asked: Row, instants: list[datetime]) -> Row:
+    chance = Random(f"{seed} event {number}")
+    meters = sorted({row["meter"] for plan in asked["plans"] for row in plan["prices"] if "meter" in row})
+    use = {
+        "tenant_id": chance.choice((*asked["accounts"][0]["tenants"] * 4, "stranger")),
+        "meter": chance.choice((*meters * 4, "unpriced")),
+        "event_time": chance.choice(instants) + chance.choice((-1, 0, 0, 0, 1)) * MICROSECOND,
+        "attributes": {name: chance.choice(VALUES) for name in (*ATTRIBUTES, "user") if chance.random() < 0.8},
+    }
+    if number and chance.random() < 0.3:
+        # Two events of one instant and one group: only the order of recording tells which is the last.
+        use = {name: event(seed, number - 1, asked, instants)[name] for name in use}
+    return {
+        **use,
+        "quantity": chance.choice(QUANTITIES),
+        "recorded_at": datetime(2026, 1, 1, tzinfo=UTC) + chance.randint(0, 3) * MICROSECOND,
+        "producer_id": chance.choice("xy"),
+        "segment": chance.randint(0, 1),
+        # The row makes an event unique; it need not follow the order in which events are listed.
+        "row": chance.choice((number, 1000 - number)),
+        "idempotency_key": chance.choice((None, None, None, "k", "l", "K")),
+    }
 
 
-@st.composite
-def worlds(draw: Draw) -> World:
-    catalog, month = draw(catalogs()), draw(texts(MONTHS))
-    return World(catalog, draw(event_lists(catalog, month)), month)
+def world_of(seed: int, plans: int, prices: int, events: int) -> World:
+    chance = Random(f"{seed} world")
+    made, months = catalog(seed, plans, prices), chance.sample(MONTHS, len(MONTHS))
+    # Rather a month in which something ends; a yearly plan may have none.
+    month = next((month for month in months if any(oracle.rated_periods(made, month))), months[0])
+    # Few instants, so that several events meet in one span, and in one instant.
+    edges = edges_of(made, month)
+    instants = [chance.choice(edges) for _ in range(6)]
+    return World(made, [event(seed, number, made, instants) for number in range(events)], month)
+
+
+def seeds() -> st.SearchStrategy[int]:
+    return st.integers(0, 2**32)
+
+
+def worlds() -> st.SearchStrategy[World]:
+    return st.builds(world_of, seeds(), st.integers(1, 3), st.integers(1, 8), st.integers(0, 40))
+
+
+def prices_alone() -> st.SearchStrategy[list[Row]]:
+    return st.builds(
+        lambda seed, size: [metered_terms(Random(f"{seed} {at}")) for at in range(size)], seeds(), st.integers(5, 15)
+    )
