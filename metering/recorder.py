@@ -26,11 +26,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from metering.clock import SystemClock
 from metering.errors import JournalFull, UnknownMeter
 from metering.events import check_event_time, check_key, check_name, check_quantity, encode_attributes
-from metering.journal import Producer, Row, pack_event
+from metering.journal import Row, pack_event
 from metering.journal_format import NANO, SEGMENT_BYTES_MIN, WHOLE, WHOLE_MAX, WIDE_DETAILED
 from metering.keeper import Keeper, ShipperChild
 from metering.layout import Layout
 from metering.meters import MeterRule, load_rules
+from metering.producer import Producer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

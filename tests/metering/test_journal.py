@@ -16,7 +16,7 @@ from metering.clock import FixedClock, from_us
 from metering.decode import decode_segment
 from metering.errors import BadEvent, JournalDamaged
 from metering.events import check_key, check_name, encode_attributes
-from metering.journal import Producer, Row, Segment
+from metering.journal import Row, Segment
 from metering.journal_format import (
     CHAIN_AT,
     DETAIL,
@@ -33,6 +33,7 @@ from metering.journal_format import (
     get_holes,
     get_part,
 )
+from metering.producer import Producer
 from metering.recorder import Recorder, split_quantity
 from metering.segments import ProducerFolder, producer_folders, read_segment, read_trailer
 

@@ -1,0 +1,299 @@
+"""The producer: one life of one process, and the chain of numbered segments that it leaves.
+
+Enters: the journal folder. Leaves: segments in order, each with its number, its place in the hash chain, and a trailer.
+Refuses: to be shared. A child of a fork is another producer; a number is given once; a folder is held by a lock for as
+long as its producer lives, so that whoever gets the lock knows that the producer is dead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import itertools
+import os
+import secrets
+import threading
+from typing import TYPE_CHECKING
+
+from metering.durable import fsync_path
+from metering.errors import JournalFull
+from metering.journal import Segment, write_new_file
+from metering.journal_format import PAGE, SLOT, TRAILER_AT, Chain, Header, Trailer, new_page, put_part
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+class Producer:
+    """One life of one process: a folder of its own, held by a lock, and a chain of numbered segments in it."""
+
+    def __init__(self, journal: Path, *, segment_bytes: int, bytes_max: int, now_us: Callable[[], int]) -> None:
+        self.producer_id = f"p-{secrets.token_hex(16)}"
+        self.folder = journal / self.producer_id
+        self.dropped = 0
+        self._slots = (segment_bytes - PAGE) // SLOT
+        self._bytes_max = bytes_max
+        self._now_us = now_us
+        self._unsealed: dict[int, Segment] = {}
+        self._spare_numbers: list[int] = []
+        # The next segment, allocated and fsynced ahead of need, so that no caller waits for the disk.
+        self._spare: Segment | None = None
+        self._spares = itertools.count(1).__next__
+        self._is_folder_dirty = False
+        self._numbers = itertools.count(1).__next__
+        self._sealed_to = 0
+        self._chain = Chain()
+        # `_state` guards numbers and the chain for moments; `_sealing` is held while segments are sealed in order.
+        self._state = threading.RLock()
+        self._sealing = threading.RLock()
+        self._is_sealing = False
+        self._lock_file = _create_producer_folder(journal, self.producer_id)
+        self._folder_file = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+
+    @property
+    def backlog(self) -> int:
+        """How many segments are not sealed, the current one included."""
+        return len(self._unsealed)
+
+    def prepare_spare(self) -> None:
+        """Allocate the next segment now. For one thread only. Raises JournalFull."""
+        if self._spare is not None:
+            return
+        self._check_room(PAGE + self._slots * SLOT)
+        # A name of its own: the spare before may just be on its way to become a segment.
+        path = self._path(self._spares(), "spare")
+        try:
+            spare = Segment.create(path, Header(self.producer_id, 0, "journal", 0, self._slots))
+            spare.sync()
+            os.fsync(self._folder_file)
+        except OSError as error:
+            raise _full(self.folder, error) from error
+        self._spare = spare
+
+    def open_segment(self) -> Segment:
+        """Return a new segment, ready for rows: the spare if there is one. Raises JournalFull."""
+        with self._state:
+            spare, self._spare = self._spare, None
+            number = self._spare_numbers.pop() if self._spare_numbers else self._numbers()
+        try:
+            header = Header(self.producer_id, number, "journal", self._now_us(), self._slots)
+            segment = self._create(header) if spare is None else spare
+            if spare is not None:
+                spare.become(self._path(number, "open"), header)
+            with self._state:
+                self._unsealed[number] = segment
+                if number == self._sealed_to + 1:
+                    segment.inherit(self._chain)
+            if spare is None:
+                segment.sync()
+                os.fsync(self._folder_file)
+            else:
+                # Its blocks are on the disk. Its new name follows with its first rows, within the flush interval.
+                self._is_folder_dirty = True
+        except BaseException as error:
+            self._give_back(number)
+            if isinstance(error, OSError):
+                raise _full(self.folder, error) from error
+            raise
+        return segment
+
+    def _create(self, header: Header) -> Segment:
+        self._check_room(PAGE + self._slots * SLOT)
+        return Segment.create(self._path(header.segment, "open"), header)
+
+    def seal_before(self, number: int | None = None, *, current: Segment | None = None) -> int:
+        """Seal every segment below `number` (all when None) but the current one, in order. Return how many were sealed.
+
+        Raises JournalFull when the disk refuses; rows stay where they are, and the next call tries again.
+        """
+        sealed = 0
+        # Only what is there now: whoever records without pause opens segments faster than this loop could end.
+        with self._state:
+            highest = max(self._unsealed, default=0)
+        last = highest if number is None else min(highest, number - 1)
+        with self._sealing:
+            # A signal handler may come here while its own thread seals: it must not seal the same segment twice.
+            if self._is_sealing:
+                return 0
+            self._is_sealing = True
+            try:
+                while self._sealed_to < last:
+                    segment = self._unsealed.get(self._sealed_to + 1)
+                    if segment is None or segment is current:
+                        break
+                    if not self._seal(segment):
+                        break
+                    sealed += 1
+            except OSError as error:
+                raise _full(self.folder, error) from error
+            finally:
+                self._is_sealing = False
+        return sealed
+
+    def reserve_batch(self) -> int:
+        with self._state:
+            return self._spare_numbers.pop() if self._spare_numbers else self._numbers()
+
+    def write_batch(self, number: int, rows: int, body: memoryview) -> None:
+        """Write one Arrow batch as a sealed segment of this sequence: durable, whole or not at all. Raises JournalFull."""
+        with self._sealing:
+            try:
+                self.seal_before(number)
+                if self._sealed_to != number - 1:
+                    raise OSError(errno.EBUSY, "an earlier segment cannot be sealed just now")
+                self._check_room(len(body))
+                trailer = self._batch_trailer(number, rows, body)
+                page = new_page(Header(self.producer_id, number, "batch", trailer.created_at, 0))
+                put_part(page, TRAILER_AT, trailer.encode())
+                write_new_file(self._path(number, "part"), [page, body])
+                self._finish(number, trailer, "part")
+            except BaseException as error:
+                self._give_back(number)
+                if isinstance(error, OSError):
+                    raise _full(self.folder, error) from error
+                raise
+
+    def sync(self) -> bool:
+        """Put every row recorded before this call on the disk. Return False when a segment is suspect: seal it, then."""
+        return self._sync(list(self._unsealed.values()))
+
+    def sync_if_changed(self) -> bool:
+        return self._sync([one for one in list(self._unsealed.values()) if one.synced_to != one.claimed_to])
+
+    def _sync(self, segments: list[Segment]) -> bool:
+        is_durable = True
+        for segment in segments:
+            try:
+                segment.sync()
+            except OSError:
+                is_durable = False
+        if self._is_folder_dirty:
+            self._is_folder_dirty = False
+            try:
+                os.fsync(self._folder_file)
+            except OSError:
+                self._is_folder_dirty, is_durable = True, False
+        return is_durable
+
+    def abandon(self) -> None:
+        """Let go in a forked child: close what was inherited, unlock nothing, leave every file to the parent."""
+        for segment in self._unsealed.values():
+            segment.abandon()
+        if self._spare is not None:
+            self._spare.abandon()
+        self._close_files()
+
+    def close(self) -> None:
+        """Seal what there is and give up the lock: from now on the shipper treats this producer as dead."""
+        self.seal_before()
+        if self._spare is not None:
+            self._spare.path.unlink(missing_ok=True)
+            self._spare.release()
+        self._close_files()
+
+    def _seal(self, segment: Segment) -> bool:
+        kinds = segment.close_to_writers()
+        if kinds is None:
+            return False
+        trailer = segment.seal(self._chain, kinds, sealed_at=self._now_us(), dropped=self.dropped)
+        self._finish(segment.header.segment, trailer, "open")
+        segment.release()
+        return True
+
+    def _batch_trailer(self, number: int, rows: int, body: memoryview) -> Trailer:
+        now = self._now_us()
+        return Trailer(
+            producer_id=self.producer_id,
+            segment=number,
+            kind="batch",
+            rows=rows,
+            rows_before=self._chain.rows_before,
+            dropped=self.dropped,
+            body_bytes=len(body),
+            sha256=hashlib.sha256(body).hexdigest(),
+            previous_sha256=self._chain.previous_sha256,
+            created_at=now,
+            sealed_at=now,
+            holes=(),
+        )
+
+    def _finish(self, number: int, trailer: Trailer, suffix: str) -> None:
+        chain = trailer.next_chain()
+        with self._state:
+            following = self._unsealed.get(number + 1)
+            if following is not None:
+                following.inherit(chain)
+        # The next segment must know its past before this one may be shipped and deleted, also after a power cut.
+        if following is not None and not following.is_suspect:
+            following.sync()
+        self._path(number, suffix).rename(self._path(number, "sealed"))
+        with self._state:
+            self._unsealed.pop(number, None)
+            self._chain = chain
+            self._sealed_to = number
+            late = self._unsealed.get(number + 1)
+            if late is not None and late is not following:
+                late.inherit(chain)
+        # The rename is done and the rows count: an error now would only invite a retry that counts them twice.
+        with contextlib.suppress(OSError):
+            os.fsync(self._folder_file)
+
+    def _give_back(self, number: int) -> None:
+        with self._state:
+            segment = self._unsealed.pop(number, None)
+            self._spare_numbers.append(number)
+        if segment is not None:
+            segment.release()
+        for suffix in ("open", "part"):
+            with contextlib.suppress(OSError):
+                self._path(number, suffix).unlink(missing_ok=True)
+
+    def _check_room(self, bytes_needed: int) -> None:
+        held = 0
+        for path in self.folder.iterdir():
+            # The shipper may delete a segment between the listing and the look.
+            with contextlib.suppress(FileNotFoundError):
+                held += path.stat().st_size
+        if held + bytes_needed > self._bytes_max:
+            raise JournalFull(
+                f"journal {self.folder} holds {held} bytes and may hold {self._bytes_max}: nothing ships it; "
+                "run `tallybook ship` or raise journal_bytes_max",
+                folder=str(self.folder),
+                bytes_held=held,
+            )
+
+    def _path(self, number: int, suffix: str) -> Path:
+        return self.folder / f"{number:012d}.{suffix}"
+
+    def _close_files(self) -> None:
+        # Closing, not unlocking: a forked child shares the parent's lock, and LOCK_UN here would take it from the parent.
+        for file in (self._lock_file, self._folder_file):
+            with contextlib.suppress(OSError):
+                os.close(file)
+
+
+def _create_producer_folder(journal: Path, producer_id: str) -> int:
+    """Create the folder with its lock held from the first moment that others can see it. Return the lock's file."""
+    unborn = journal / f".{producer_id}"
+    try:
+        journal.mkdir(mode=0o700, parents=True, exist_ok=True)
+        unborn.mkdir(mode=0o700)
+        lock = os.open(unborn / "lock", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        unborn.rename(journal / producer_id)
+        fsync_path(journal)
+    except OSError as error:
+        raise _full(journal, error) from error
+    return lock
+
+
+def _full(folder: Path, error: OSError) -> JournalFull:
+    return JournalFull(
+        f"journal {folder} cannot take more rows ({error.strerror or error}): nothing was recorded; "
+        "free space or make the folder writable, then record again",
+        folder=str(folder),
+        errno=error.errno,
+    )
