@@ -109,9 +109,7 @@ MUTANTS = {
         "metering", "usage_state", "event.event_time >= span.service_start", "event.event_time > span.service_start"
     ),
     "usage of other tenants counts": Mutant("metering", "usage_state", "span.tenant_id = event.tenant_id", "true"),
-    "duplicates count": Mutant(
-        "metering", "usage_event", "ANTI JOIN duplicate USING (producer_id, segment, row)", "WHERE true"
-    ),
+    "duplicates count": Mutant("metering", "duplicate", "WHERE place > 1", "WHERE false"),
     "the last of a key wins": Mutant(
         "metering", "duplicate", "ORDER BY recorded_at, producer_id", "ORDER BY recorded_at DESC, producer_id"
     ),
