@@ -98,6 +98,8 @@ def test_hundreds_of_concurrent_requests_never_mix(tmp_path: Path) -> None:
 
     async def ask_all(port: int) -> Counter[int]:
         limits = httpx.Limits(max_connections=100, max_keepalive_connections=100)
+        # The client's pool searches all that wait in it for each answer: 800 waiting outside of it are ten times faster.
+        at_once = asyncio.Semaphore(100)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", limits=limits, timeout=60) as client:
 
             async def ask(number: int, path: str) -> int:
@@ -105,7 +107,8 @@ def test_hundreds_of_concurrent_requests_never_mix(tmp_path: Path) -> None:
                 # Bodies over 64 KiB make uvicorn resume reading in the context of an earlier request.
                 body = b"x" * 100_000 if path == "work" and number % 3 == 0 else b""
                 method = "POST" if path == "work" else "GET"
-                answer = await client.request(method, f"/{path}/{number}", headers=headers, content=body)
+                async with at_once:
+                    answer = await client.request(method, f"/{path}/{number}", headers=headers, content=body)
                 return answer.status_code
 
             paths = ("work", "sync", "stream", "stream-sync")
