@@ -52,9 +52,6 @@ class Period:
     service_end: datetime
 
 
-# --- numbers ---------------------------------------------------------------------------------------------------------
-
-
 def add(*numbers: Decimal) -> Decimal:
     total = ZERO
     for number in numbers:
@@ -77,9 +74,6 @@ def round_fraction(value: Fraction, digits: int) -> Decimal:
     scaled = abs(value) * 10**digits
     whole = (2 * scaled.numerator + scaled.denominator) // (2 * scaled.denominator)
     return EXACT.scaleb(Decimal(whole if value >= 0 else -whole), -digits)
-
-
-# --- time ------------------------------------------------------------------------------------------------------------
 
 
 def instant(wall: datetime, zone: str) -> datetime:
@@ -158,9 +152,6 @@ def month_bounds(month: str, zone: str) -> tuple[datetime, datetime]:
     return instant(first, zone), instant(add_months(first, 1), zone)
 
 
-# --- usage -----------------------------------------------------------------------------------------------------------
-
-
 def order(event: Row) -> tuple[Any, ...]:
     return event["event_time"], event["recorded_at"], event["producer_id"], event["segment"], event["row"]
 
@@ -232,9 +223,6 @@ def rated_quantity(events: list[Row], meter: Row) -> Decimal:
     return ZERO if quantity is None or quantity < 0 else quantity
 
 
-# --- prices ----------------------------------------------------------------------------------------------------------
-
-
 def tiers_of(price: Row) -> list[tuple[Decimal, Decimal | None, Decimal, Decimal]]:
     """Return (lower, upper, unit price, flat amount) of each tier; a tier covers (lower, upper]."""
     tiers, lower = [], ZERO
@@ -290,9 +278,6 @@ def flat_amount(price: Row, period: Period) -> Decimal:
     """Return the flat amount, prorated unless the price says otherwise, with 21 decimals."""
     part = share(period) if price.get("prorate", True) else Fraction(1)
     return round_fraction(Fraction(str(price["amount"])) * part, 21)
-
-
-# --- lines -----------------------------------------------------------------------------------------------------------
 
 
 def price_lines(price: Row, meters: dict[str, Row], events: list[Row], period: Period) -> dict[Group, tuple[Any, ...]]:
