@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -9,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +78,32 @@ def send_raw(port: int, *parts: bytes, read_to_end: bool = True) -> bytes:
                 break
             answer += more
     return answer
+
+
+def ask(port: int, path: str, name: str | None, method: str = "GET") -> tuple[int, bytes]:
+    """Return status and body of one request of the tenant `name`, or of nobody."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request(method, path, headers={} if name is None else {"x-tenant": name})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+async def ask_in_turn(port: int, requests: Iterator[tuple[str, str, bytes]]) -> Counter[int]:
+    """Send requests (path, tenant, body) over one connection that stays open; return how often each status came back."""
+    statuses: Counter[int] = Counter()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for path, name, body in requests:
+        head = f"POST {path} HTTP/1.1\r\nhost: here\r\nx-tenant: {name}\r\ncontent-length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        answer = (await reader.readuntil(b"\r\n\r\n")).lower()
+        statuses[int(answer.split(b" ")[1])] += 1
+        if b"chunked" in answer:
+            await reader.readuntil(b"0\r\n\r\n")
+        else:
+            await reader.readexactly(int(answer.partition(b"content-length: ")[2].split(b"\r\n")[0]))
+    writer.close()
+    await writer.wait_closed()
+    return statuses

@@ -13,7 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
@@ -25,7 +25,7 @@ import pytest
 from metering.context import current_tenant, required_tenant, tenant
 from metering.errors import BadEvent
 from metering.integrations.wsgi import TenantMiddleware
-from tests.metering.requests_served import counted, recorder, send_raw, until
+from tests.metering.requests_served import ask, counted, recorder, send_raw, until
 
 TENANTS = [f"tenant-{number:02}" for number in range(20)]
 
@@ -66,16 +66,6 @@ from tests.metering.test_integrations_wsgi import from_header, path_of, seen_by
 usage = Recorder({root!r}, ship="none")
 app = TenantMiddleware(seen_by, resolver=from_header, recorder=usage, meter="api", route=path_of)
 """
-
-
-def ask(port: int, path: str, name: str | None) -> tuple[int, bytes]:
-    connection = HTTPConnection("127.0.0.1", port, timeout=30)
-    try:
-        connection.request("GET", path, headers={} if name is None else {"x-tenant": name})
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()
 
 
 def accepts(port: int) -> bool:
