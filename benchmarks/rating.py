@@ -214,6 +214,7 @@ def write_events(folder: Path, events: int, tenants: int, *, per_file: int = 1_0
                 "row": pa.array(np.arange(start, start + count, dtype=np.int32)),
                 "idempotency_key": pa.nulls(count, pa.string()),
                 "attributes": pa.array(attributes, pa.string()),
+                "correction": pa.nulls(count, pa.string()),
             }
         )
         path = folder / f"part-{number:03}.parquet"

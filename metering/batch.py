@@ -32,6 +32,7 @@ class SegmentBatch:
     events: pa.Table
     dead_letters: pa.Table
     totals: pa.Table
+    dropped: int = 0
 
 
 def control_totals(events: pa.Table, dead_letters: pa.Table) -> pa.Table:

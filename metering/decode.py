@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from metering.batch import SegmentBatch, control_totals
 from metering.clock import from_us, iso_utc
+from metering.corrections import split_correction
 from metering.errors import JournalDamaged
 from metering.events import (
     EVENT_TIME_MAX_US,
@@ -110,6 +111,7 @@ def decode_segment(stored: StoredSegment, rules: Rules) -> SegmentBatch:
         events=events,
         dead_letters=dead_letters,
         totals=control_totals(events, dead_letters),
+        dropped=trailer.dropped,
     )
 
 
@@ -222,7 +224,10 @@ def _event_table(
     index, series = names
     taken = pa.array(index)
     count = len(index)
-    meters, tenants, attributes = (pa.array([one[place] for one in series], pa.string()) for place in range(3))
+    meters, tenants = (pa.array([one[place] for one in series], pa.string()) for place in range(2))
+    # Attributes and correction are one text in the journal, and parted once per series.
+    parted = [split_correction(one[2]) for one in series]
+    attributes, corrections = (pa.array([one[place] for one in parted], pa.string()) for place in range(2))
     keys = pa.nulls(count, pa.string())
     if rows.keys:
         keys = pa.array([rows.keys.get(row) for row in range(count)], pa.string())
@@ -235,6 +240,7 @@ def _event_table(
         *_origin(stored, count),
         keys,
         attributes.take(taken),
+        corrections.take(taken),
     ]
     return pa.table(columns, schema=usage_event_schema())
 
@@ -292,6 +298,7 @@ def _decode_batch(stored: StoredSegment, rules: Rules) -> tuple[pa.Table, pa.Tab
         raise JournalDamaged(f"{stored.path}: the batch cannot be read: {error}", path=str(stored.path)) from error
     columns = {name: table[name] for name in table.column_names}
     columns |= dict(zip(("producer_id", "segment", "row"), _origin(stored, table.num_rows), strict=True))
+    columns["correction"] = pa.nulls(table.num_rows, pa.string())
     schema = usage_event_schema()
     return apply_rules(pa.table([columns[name] for name in schema.names], schema=schema), rules)
 

@@ -118,6 +118,7 @@ def split_rows(raw: RawRows, rules: Mapping[str, MeterRule] | None, at: RowsAt) 
             "row": pa.array(np.arange(count, dtype=np.int32)),
             "idempotency_key": key,
             "attributes": raw.attributes,
+            "correction": pa.nulls(count, pa.string()),
         }
     )
     events = table if good.all() else table.filter(pa.array(good))

@@ -57,6 +57,7 @@ _INTEGER_MAX = 2**53
 def usage_event_schema() -> pa.Schema:
     """Return USAGE_EVENT: one row per usage event. (producer_id, segment, row) is unique; gaps in it are visible.
 
+    `correction` is null but in events that void or replace another one: canonical JSON, see metering.corrections.
     The partition `event_date` is the UTC date of `event_time`: a folder of the lake, never a second copy of the fact.
     """
     import pyarrow as pa
@@ -74,6 +75,7 @@ def usage_event_schema() -> pa.Schema:
             pa.field("row", pa.int32(), nullable=False),
             pa.field("idempotency_key", pa.string()),
             pa.field("attributes", pa.string()),
+            pa.field("correction", pa.string()),
         ]
     )
 
@@ -126,7 +128,9 @@ def segment_schema() -> pa.Schema:
     """Return SEGMENT: one row per (producer, segment), the trailer that reconciliation checks the lake against.
 
     `rows` counts usage events and dead letters; `rows_before` those of the producer's earlier segments, so that a
-    segment that never arrived is missing by an exact number. `sha256` is of the bytes as stored in the journal or the file.
+    segment that never arrived is missing by an exact number. `dropped` counts events that the producer refused for want
+    of room since the segment before, where it was told to drop and count; they are in no row of it. `sha256` is of the
+    bytes as stored in the journal or the file.
     """
     import pyarrow as pa
 
@@ -137,6 +141,7 @@ def segment_schema() -> pa.Schema:
             pa.field("kind", pa.string(), nullable=False),
             pa.field("rows", pa.int64(), nullable=False),
             pa.field("rows_before", pa.int64(), nullable=False),
+            pa.field("dropped", pa.int64(), nullable=False),
             pa.field("sealed_at", pa.timestamp("us", tz="UTC"), nullable=False),
             pa.field("sha256", pa.string(), nullable=False),
             pa.field("previous_sha256", pa.string()),

@@ -310,7 +310,7 @@ def _segments_of(batches: Sequence[SegmentBatch]) -> pa.Table:
     import pyarrow as pa
 
     schema = segment_schema()
-    fields = ("producer_id", "segment", "kind", "rows", "rows_before", "sealed_at", "sha256", "previous_sha256")
+    fields = [name for name in schema.names if name != "totals"]
     columns = [pa.array([getattr(batch, name) for batch in batches], schema.field(name).type) for name in fields]
     structs = [batch.totals.to_struct_array() for batch in batches]
     offsets = [0]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-EVIDENCE_STEPS = ("stored_event", "duplicate", "usage_event")
+EVIDENCE_STEPS = ("stored_event", "duplicate", "stored_once", "corrected", "usage_event")
 USAGE_STEPS = ("usage_state", "attribute_value", "selection", "usage")
 
 

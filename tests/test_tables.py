@@ -41,6 +41,7 @@ TABLES = {
         "row": "INTEGER",
         "idempotency_key": "VARCHAR",
         "attributes": "VARCHAR",
+        "correction": "VARCHAR",
     },
     "selection": {
         "selector_set": "VARCHAR",

@@ -32,6 +32,7 @@ _NAMES = {
     "dead_lettered": "dead letters",
     "in_flight": "in flight",
     "stored": "stored, each once",
+    "voided": "voided or replaced",
     "unknown_tenant": "unrated: unknown tenant",
     "no_subscription": "unrated: no subscription",
     "unpriced_meter": "unrated: no price",

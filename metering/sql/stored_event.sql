@@ -12,6 +12,7 @@ SELECT
     event.segment,
     event.row,
     event.idempotency_key,
-    event.attributes
+    event.attributes,
+    event.correction
 FROM data_file AS event
 JOIN cut ON cut.producer_id = event.producer_id AND event.segment <= cut.last_segment

@@ -23,21 +23,26 @@ from metering.segments import producer_folders, read_segment
 Counted = Counter[tuple[str, str, str | None, str | None]]
 
 
-def recorder(root: Path) -> Recorder:
+def recorder(root: Path | str) -> Recorder:
     return Recorder(root, ship="none", seal_interval_s=3600.0)
 
 
-def counted(root: Path) -> Counted:
-    """Return how often each (meter, tenant, route, status) stands in the journal of recorders that are closed or dead."""
-    found: Counted = Counter()
+def rows(root: Path) -> Iterator[dict[str, Any]]:
+    """Yield the usage events in the journal of recorders that are closed or dead."""
     for folder in producer_folders(root / "journal"):
         with folder:
             folder.recover(time.time_ns() // 1000)
         for path in folder.sealed():
-            for row in decode_segment(read_segment(path), None).events.to_pylist():
-                attributes = json.loads(row["attributes"] or "{}")
-                assert row["quantity"] == 1
-                found[row["meter"], row["tenant_id"], attributes.get("route"), attributes.get("status")] += 1
+            yield from decode_segment(read_segment(path), None).events.to_pylist()
+
+
+def counted(root: Path) -> Counted:
+    """Return how often each (meter, tenant, route, status) stands in the journal."""
+    found: Counted = Counter()
+    for row in rows(root):
+        attributes = json.loads(row["attributes"] or "{}")
+        assert row["quantity"] == 1
+        found[row["meter"], row["tenant_id"], attributes.get("route"), attributes.get("status")] += 1
     return found
 
 

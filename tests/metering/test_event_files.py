@@ -56,6 +56,7 @@ def test_a_csv_becomes_usage_events(tmp_path: Path) -> None:
         "row": 0,
         "idempotency_key": "k1",
         "attributes": '{"model":"gpt"}',
+        "correction": None,
     }
     # Nine digits are floored to six; an empty cell is no key and no attribute.
     assert second["event_time"] == datetime(2026, 10, 1, 0, 0, 0, 123456, tzinfo=UTC)

@@ -10,7 +10,7 @@ FROM (
 GROUP BY ALL
 UNION ALL
 SELECT meter, 'stored', count(*), sum(quantity)
-FROM usage_event
+FROM stored_once
 WHERE event_time >= $start_instant AND event_time < $end_instant
 GROUP BY ALL
 UNION ALL
