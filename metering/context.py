@@ -33,6 +33,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
 
+# Ours: OpenTelemetry's conventions have no name for it.
+SPAN_ATTRIBUTE = "tenant.id"
+
 _tenant: ContextVar[str | None] = ContextVar("tallybook_tenant", default=None)
 
 
@@ -57,7 +60,7 @@ class tenant:  # noqa: N801 - it reads as the statement that it is: with tenant(
     """Say whose work the block is: `with tenant("acme"):`. Blocks nest; each restores what was before it.
 
     `tenant(None)` says that it is nobody's, so that whatever was said outside does not reach in. The name is checked here,
-    once: BadEvent `bad_tenant`. The current OpenTelemetry span, if there is one, gets the attribute `tenant.id`.
+    once: BadEvent `bad_tenant`. The current OpenTelemetry span, if there is one, gets the attribute `tenant.id`, unless it has one.
 
     One object is one block: entering it again before it ended is a RuntimeError. So is ending it in another context, which
     is what becomes of a generator that yields inside the block and is driven from elsewhere; see docs/context.md.
@@ -99,21 +102,26 @@ class tenant:  # noqa: N801 - it reads as the statement that it is: with tenant(
                 f"the block of tenant {self._name!r} ended in another context than it began in, so usage recorded after a "
                 "`yield` inside it may carry another tenant; take `yield` out of the block, or bind the meter before it"
             ) from None
-        mark_span()
 
 
 def mark_span() -> None:
-    """Put the current tenant, if any, on the current OpenTelemetry span as `tenant.id`. Nothing where it is not loaded."""
+    """Put the current tenant on the current OpenTelemetry span as `tenant.id`, unless the span has one already.
+
+    So a request's span keeps the tenant of the request, whatever blocks for other tenants nest inside it. Does nothing where
+    OpenTelemetry is not loaded, where there is no tenant and where the span is not recorded.
+    """
     # Looked up, never imported: an application without OpenTelemetry pays for one look into a dictionary.
     trace = sys.modules.get("opentelemetry.trace")
-    if trace is None:
-        return
     name = _tenant.get()
-    if name is not None:
-        # Absent while another thread is still importing it.
-        get_current_span = getattr(trace, "get_current_span", None)
-        if get_current_span is not None:
-            get_current_span().set_attribute("tenant.id", name)
+    if trace is None or name is None:
+        return
+    # The module may be there without its names, while another thread is still importing it.
+    get_current_span = getattr(trace, "get_current_span", None)
+    if get_current_span is not None:
+        span = get_current_span()
+        # Only the spans of an SDK can be read; those of the API alone take an attribute and forget it.
+        if SPAN_ATTRIBUTE not in (getattr(span, "attributes", None) or ()):
+            span.set_attribute(SPAN_ATTRIBUTE, name)
 
 
 class _Carried(Generic[P, R]):

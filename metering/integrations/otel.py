@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.trace import SpanProcessor
 
-from metering.context import current_tenant
+from metering.context import SPAN_ATTRIBUTE, current_tenant
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import Span
-
-ATTRIBUTE = "tenant.id"
 
 
 class TenantSpanProcessor(SpanProcessor):
@@ -30,5 +28,5 @@ class TenantSpanProcessor(SpanProcessor):
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Set `tenant.id`, if there is a tenant and the span has none yet."""
         name = current_tenant()
-        if name is not None and ATTRIBUTE not in (span.attributes or {}):
-            span.set_attribute(ATTRIBUTE, name)
+        if name is not None and SPAN_ATTRIBUTE not in (span.attributes or {}):
+            span.set_attribute(SPAN_ATTRIBUTE, name)

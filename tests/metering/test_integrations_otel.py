@@ -36,26 +36,16 @@ class Tracing:
         return {span.name: (span.attributes or {}).get("tenant.id") for span in self._kept.get_finished_spans()}
 
 
-def test_the_current_span_says_the_current_tenant() -> None:
+def test_a_span_gets_the_first_tenant_that_is_set_while_it_is_current_and_keeps_it() -> None:
     tracing = Tracing()
-    with tracing.tracer.start_as_current_span("request"):
-        with tenant("acme"):
-            with tracing.tracer.start_as_current_span("inside"):
-                pass
-            with tracing.tracer.start_as_current_span("nested"), tenant("globex"):
-                pass
-        with tenant(None):
+    with tracing.tracer.start_as_current_span("request"), tenant("acme"):
+        with tenant("globex"), tracing.tracer.start_as_current_span("inside"):
+            pass
+        with tracing.tracer.start_as_current_span("nested"), tenant("globex"):
             pass
     with tracing.tracer.start_as_current_span("nobody's"), tenant(None):
         pass
     assert tracing.tenants() == {"request": "acme", "inside": None, "nested": "globex", "nobody's": None}
-
-
-def test_leaving_a_nested_block_puts_the_outer_tenant_back() -> None:
-    tracing = Tracing()
-    with tracing.tracer.start_as_current_span("request"), tenant("acme"), tenant("globex"):
-        pass
-    assert tracing.tenants() == {"request": "acme"}
 
 
 def test_the_processor_marks_spans_that_start_inside() -> None:
