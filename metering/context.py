@@ -60,7 +60,7 @@ class tenant:  # noqa: N801 - it reads as the statement that it is: with tenant(
     """Say whose work the block is: `with tenant("acme"):`. Blocks nest; each restores what was before it.
 
     `tenant(None)` says that it is nobody's, so that whatever was said outside does not reach in. The name is checked here,
-    once: BadEvent `bad_tenant`. The current OpenTelemetry span, if there is one, gets the attribute `tenant.id`, unless it has one.
+    once: BadEvent `bad_tenant`. The current OpenTelemetry span, if any, gets the attribute `tenant.id` unless it has it.
 
     One object is one block: entering it again before it ended is a RuntimeError. So is ending it in another context, which
     is what becomes of a generator that yields inside the block and is driven from elsewhere; see docs/context.md.
