@@ -155,7 +155,10 @@ class BillingCycle:
         number = self.number_at(span.start)
         periods = []
         while (end := self.boundary(number + 1)) <= span.end:
-            periods.append(Period(self.boundary(number), end))
+            start = self.boundary(number)
+            # A zone that crossed the date line skipped a whole day: that one has no instants, and is no period.
+            if start < end:
+                periods.append(Period(start, end))
             number += 1
         return periods
 

@@ -96,11 +96,15 @@ def insert_close(
     snapshot: Snapshot,
     catalog_revision: int,
 ) -> Close:
-    """Insert a close if absent and return the one that is there, ours or another's."""
+    """Insert a close if absent and return the one that is there, ours or another's.
+
+    A clock that stepped back does not take back what was due: a close is as of the latest instant that any close was.
+    """
     close_id = close_id_of(wall, sequence)
     if (there := read_close(connection, close_id)) is not None:
         return there
     start, end = Close.bounds(wall)
+    as_of = max([as_of, *(close.as_of for close in read_closes(connection) if not close.is_draft)])
     close = Close(
         close_id=close_id,
         period_start=start,

@@ -18,6 +18,6 @@ EXACT_PLACES = 21
 
 def share_of(amount: Decimal, service_us: int, period_us: int) -> Decimal:
     """Return amount x service/period, exact to 21 places. A service period longer than its billing period is an error."""
-    if not 0 <= service_us <= period_us:
+    if not 0 <= service_us <= period_us or not period_us:
         raise ValueError(f"a service period of {service_us} us does not lie in a billing period of {period_us} us")
     return round_fraction(Fraction(amount) * Fraction(service_us, period_us), EXACT_PLACES)

@@ -201,3 +201,21 @@ def test_the_same_close_gives_the_same_bytes_whatever_came_later() -> None:
         close = read_closes(connection)[0]
     (again,) = company.compute(close)
     assert document(again) == document(before)
+
+
+def test_a_share_of_no_period_at_all_is_refused() -> None:
+    from decimal import Decimal
+
+    from rating.proration import share_of
+
+    with pytest.raises(ValueError, match="does not lie in"):
+        share_of(Decimal(1), 0, 0)
+
+
+def test_a_day_that_a_zone_skipped_is_no_period() -> None:
+    from metering.periods import CALENDAR_ANCHOR, BillingCycle, parse_period
+
+    cycle = BillingCycle("day", CALENDAR_ANCHOR, "Pacific/Apia")  # 30 December 2011 did not happen in Samoa
+    days = cycle.periods_ending_in(parse_period("2011-12").in_zone("Pacific/Apia"))
+    assert len(days) == 30
+    assert all(one.end == two.start for one, two in zip(days, days[1:], strict=False))

@@ -239,3 +239,16 @@ def test_the_whole_way_over_postgresql(tmp_path: Path, monkeypatch: pytest.Monke
         assert len(workspace.invoice("2026-11", final=True).invoices) == 2
         assert all(one.matches for one in workspace.verify())
         assert workspace.reconcile("2026-10").is_conserved
+
+
+def test_a_clock_that_steps_back_gives_nothing_back(tmp_path: Path) -> None:
+    """What was due once stays due: a close is never as of an instant before that of the close before."""
+    with open_shop(tmp_path) as workspace:
+        import_text(workspace, "usage.csv", USAGE)
+        workspace.invoice("2026-10", final=True)
+        workspace.clock = FixedClock(NOVEMBER.replace(month=10, day=20))
+        november = workspace.invoice("2026-11", final=True).invoices
+        assert all(line.amount >= 0 for one in november for line in one.lines)
+        with workspace.books.connect() as connection:
+            instants = [close.as_of for close in read_closes(connection)]
+        assert instants == sorted(instants)
