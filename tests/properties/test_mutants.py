@@ -110,6 +110,7 @@ MUTANTS = {
     ),
     "usage of other tenants counts": Mutant("metering", "usage_state", "span.tenant_id = event.tenant_id", "true"),
     "duplicates count": Mutant("metering", "duplicate", "WHERE place > 1", "WHERE false"),
+    "duplicates are found and kept": Mutant("metering", "stored_once", "ANTI JOIN duplicate", "LEFT JOIN duplicate"),
     "the last of a key wins": Mutant(
         "metering", "duplicate", "ORDER BY recorded_at, producer_id", "ORDER BY recorded_at DESC, producer_id"
     ),
