@@ -112,8 +112,8 @@ def _watched(send: Send, request: OneRequest) -> Send:
             request.status = str(message["status"])
         elif kind == "websocket.accept":
             request.status = "101"
-        elif kind == "websocket.close" and request.status is None:
-            # The server refuses the handshake with this status (ASGI, websocket.close before accept).
+        elif kind == "websocket.close":
+            # With this status the server refuses the handshake (ASGI); what was accepted has been counted before.
             request.status = "403"
         await send(message)
         if kind in _COMPLETE or (kind in _BODIES and not message.get("more_body", False)):

@@ -306,6 +306,35 @@ def test_a_client_that_goes_away_counts_once(tmp_path: Path) -> None:
     }
 
 
+def test_a_handler_that_raises_before_it_answers_counts_as_500(tmp_path: Path) -> None:
+    async def fails(scope: Any, receive: Any, send: Any) -> None:
+        raise LookupError("on purpose")
+
+    with recorder(tmp_path) as usage:
+        app = TenantMiddleware(fails, resolver=from_header, recorder=usage, meter="api")
+        with pytest.raises(LookupError, match="on purpose"):
+            asyncio.run(drive(app, {"type": "http"}))
+    assert counted(tmp_path) == {("api", "acme", None, "500"): 1}
+
+
+def test_a_request_counts_when_it_was_answered_not_when_its_background_task_ends() -> None:
+    order: list[str | None] = []
+
+    class Notes:
+        def record(self, meter: str, /, *, tenant: str, route: str | None, status: str | None) -> None:
+            order.append(status)
+
+    async def lingers(scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        await send({"type": "http.response.body", "more_body": True})
+        order.append("half")
+        await send(BODY)
+        order.append("background")
+
+    asyncio.run(drive(TenantMiddleware(lingers, resolver=from_header, recorder=Notes(), meter="api"), {"type": "http"}))
+    assert order == ["half", "200", "background"]
+
+
 def test_the_recorder_refuses_in_the_open_and_only_once(tmp_path: Path) -> None:
     asked: list[str] = []
 
