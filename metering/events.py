@@ -129,7 +129,7 @@ def segment_schema() -> pa.Schema:
 
     `rows` counts usage events and dead letters; `rows_before` those of the producer's earlier segments, so that a
     segment that never arrived is missing by an exact number. `dropped` counts events that the producer refused for want
-    of room since the segment before, where it was told to drop and count; they are in no row of it. `sha256` is of the
+    of room in its life so far, where it was told to drop and count; they are in no row of any segment. `sha256` is of the
     bytes as stored in the journal or the file.
     """
     import pyarrow as pa

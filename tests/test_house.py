@@ -115,9 +115,16 @@ def test_recording_loads_nothing_heavy(tmp_path: Path) -> None:
 
 def test_nothing_of_this_machine_or_of_a_registry_is_in_the_house() -> None:
     listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
-    forbidden = re.compile(
-        "|".join(("/ho" + "me/", "/wo" + "rk/", "/ro" + "ot/", r"py" + r"pi\.org", r"python" + r"hosted\.org"))
+    # Written in halves, so that this file does not find itself.
+    places = (
+        "/ho" + "me/",
+        "/wo" + "rk/main",
+        "/wo" + "rk/shared",
+        "/ro" + "ot/",
+        r"py" + r"pi\.org",
+        "python" + "hosted",
     )
+    forbidden = re.compile("|".join(places))
     for name in listed:
         path = ROOT / name
         if path.suffix in {".py", ".md", ".toml", ".txt", ".yaml", ".sql", ".csv", ""} and path.is_file():

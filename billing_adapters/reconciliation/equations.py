@@ -50,16 +50,18 @@ _Row = dict[str, Any]
 _PACKAGE = "billing_adapters.reconciliation"
 # Each control: its class, and the statement of the same name in lower case. In the order of a usage event's way.
 CONTROLS = {
+    "DROPPED": "LOST",
     "SEQUENCE_GAP": "LOST",
     "BATCH_TOTALS": "DATA_QUALITY",
     "DEAD_LETTER": "AT_RISK",
     "DUPLICATE_CONFLICT": "DATA_QUALITY",
+    "CORRECTION_UNMATCHED": "DATA_QUALITY",
     "UNKNOWN_TENANT": "AT_RISK",
     "NO_SUBSCRIPTION": "AT_RISK",
     "UNPRICED_METER": "AT_RISK",
     "ROUNDING_RESIDUAL": "DATA_QUALITY",
 }
-_OF_CAPTURE = ("SEQUENCE_GAP", "BATCH_TOTALS", "DEAD_LETTER", "DUPLICATE_CONFLICT")
+_OF_CAPTURE = ("DROPPED", "SEQUENCE_GAP", "BATCH_TOTALS", "DEAD_LETTER", "DUPLICATE_CONFLICT", "CORRECTION_UNMATCHED")
 # The controls that count a bucket of the second equation.
 _UNRATED = ("UNKNOWN_TENANT", "NO_SUBSCRIPTION", "UNPRICED_METER")
 

@@ -91,6 +91,27 @@ def test_one_key_with_two_payloads_is_a_finding() -> None:
     assert statement.verdict == "conserved"
 
 
+def test_what_a_correction_names_is_voided_and_one_that_names_nothing_is_a_finding() -> None:
+    world = World()
+    void = {**event(quantity="0"), "correction": '{"key":"k","verb":"void"}'}
+    lost = {**event(quantity="0"), "correction": '{"key":"mistyped","verb":"void"}'}
+    world.write(event(key="k"), event(), void, lost)
+    statement = statement_of(world)
+    assert statement.verdict == "conserved"
+    # The event that is named, and the two voids, which are no use by themselves.
+    assert figures(statement, "stored")["voided"][0] == 3
+    assert found(statement) == {("CORRECTION_UNMATCHED", "acme", "calls", "names_nothing", 1)}
+
+
+def test_dropped_events_are_lost_and_said_so() -> None:
+    world = World()
+    world.write(event())
+    (trailer,) = world.trailers()
+    statement = statement_of(world, trailers=[{**trailer, "dropped": 7}])
+    assert found(statement) == {("DROPPED", None, None, "no_room", 7)}
+    assert {finding.finding_class for finding in statement.findings} == {"LOST"}
+
+
 def test_a_row_that_vanished_is_missing() -> None:
     world = World()
     world.write(event(), event(quantity="3"), event("late", quantity="5", day=12))

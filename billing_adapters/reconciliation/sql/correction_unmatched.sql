@@ -1,0 +1,33 @@
+-- CORRECTION_UNMATCHED compares what corrections name with what is stored.
+-- Catches a void or replacement whose key or origin is mistyped: the event it meant still counts. It clears itself when the
+-- event arrives later. Class DATA_QUALITY. Acts: ENG.
+-- One row per (tenant, meter).
+SELECT
+    correcting.tenant_id,
+    correcting.meter,
+    'names_nothing' AS reason,
+    count(*) AS rows,
+    NULL::DECIMAL(38, 9) AS quantity_difference,
+    'first: ' || min(correcting.correction) AS detail
+FROM stored_once AS correcting
+WHERE correcting.correction IS NOT NULL
+    AND correcting.event_time >= $start_instant
+    AND correcting.event_time < $end_instant
+    AND NOT EXISTS (
+        SELECT 1
+        FROM stored_once AS event
+        WHERE event.tenant_id = correcting.tenant_id
+            AND (
+                (
+                    event.meter = correcting.meter
+                    AND event.idempotency_key = json_extract_string(correcting.correction, '$.key')
+                )
+                OR (
+                    event.producer_id = json_extract_string(correcting.correction, '$.producer_id')
+                    AND event.segment = json_extract_string(correcting.correction, '$.segment')::BIGINT
+                    AND event.row = json_extract_string(correcting.correction, '$.row')::INTEGER
+                )
+            )
+    )
+GROUP BY ALL
+ORDER BY ALL
