@@ -27,7 +27,8 @@ from metering.meters import MeterRule
 if TYPE_CHECKING:
     from metering.lake import Lake
     from metering.periods import Period
-    from metering.recorder import Bound, Recorder
+    from metering.bound import Bound
+    from metering.recorder import Recorder
     from metering.usage import Snapshot
 
 __all__ = [
@@ -54,7 +55,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Bound": "metering.recorder",
+    "Bound": "metering.bound",
     "Lake": "metering.lake",
     "Period": "metering.periods",
     "Recorder": "metering.recorder",

@@ -33,7 +33,7 @@ import threading
 import time
 import zlib
 from dataclasses import asdict
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from metering.journal_format import (
     CHAIN_AT,
@@ -295,6 +295,32 @@ class Segment:
             TEXT_SLOT.pack_into(self.pages, offset, following, len(piece), piece, TEXT)
             following = (offset - PAGE) // SLOT
         return following
+
+
+class _NoSegment:
+    """Stands where no segment is open yet: whatever is recorded goes the slow way, which opens one."""
+
+    is_open = False
+    pages = bytearray()
+    claimed_to = 0
+
+    def __init__(self) -> None:
+        self.series: dict[tuple[object, ...], int] = {}
+        self.defined: dict[bytes, int] = {}
+
+    def claim(self) -> int:
+        return 0
+
+    def append(self, row: Row) -> bool:
+        del row
+        return False
+
+    def holds(self, offset: int) -> bool:
+        del offset
+        return False
+
+
+NO_SEGMENT: Any = _NoSegment()
 
 
 def write_new_file(path: Path, pieces: list[bytes | bytearray | memoryview]) -> None:

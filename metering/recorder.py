@@ -13,25 +13,25 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import mmap
 import os
 import struct
 import sys
 import threading
 import time
 import weakref
-from decimal import Context, Decimal
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
+from metering.bound import Bound
 from metering.clock import SystemClock
-from metering.errors import JournalFull, UnknownMeter
-from metering.events import check_event_time, check_key, check_name, check_quantity, encode_attributes
-from metering.journal import Row, pack_event
-from metering.journal_format import NANO, SEGMENT_BYTES_MIN, WHOLE, WHOLE_MAX, WIDE_DETAILED
+from metering.errors import JournalFull
+from metering.events import check_event_time, check_key
+from metering.forks import here as _here
+from metering.journal import NO_SEGMENT, Row, pack_event
+from metering.journal_format import SEGMENT_BYTES_MIN, WHOLE, WHOLE_MAX
 from metering.keeper import Keeper, ShipperChild
 from metering.layout import Layout
-from metering.meters import MeterRule, load_rules
 from metering.producer import Producer
+from metering.series import SeriesBook, encode_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,84 +41,15 @@ if TYPE_CHECKING:
     from metering.clock import Clock
     from metering.events import AttributeValue
     from metering.journal import Segment
+    from metering.series import Quantity, Series
     from metering.ship import Shipped
 
-    Quantity = int | Decimal | str
-
-# Checked series are kept at most this many at a time, so that attributes of high cardinality cost time, never memory.
-CHECKED_MAX = 10_000
 # How many full segments may wait for the keeper before a caller seals them itself.
 BACKLOG_MAX = 4
 # After the disk said no, callers that drop do not ask it again for this long.
 REFUSAL_S = 0.1
-MADV_WIPEONFORK = 18
-_NANO = 10**9
-_EXACT = Context(prec=60)
 
-
-class _NoSegment:
-    """Stands where no segment is open yet: whatever is recorded goes the slow way, which opens one."""
-
-    is_open = False
-    pages = bytearray()
-    claimed_to = 0
-
-    def __init__(self) -> None:
-        self.series: dict[tuple[object, ...], int] = {}
-        self.defined: dict[bytes, int] = {}
-
-    def claim(self) -> int:
-        return 0
-
-    def append(self, row: Row) -> bool:
-        del row
-        return False
-
-    def holds(self, offset: int) -> bool:
-        del offset
-        return False
-
-
-_NO_SEGMENT: Any = _NoSegment()
-
-
-class _ProcessId:
-    """Like the wiped page, where the kernel has none: reads 0 in a child of a fork, at the price of a getpid per row."""
-
-    def __init__(self) -> None:
-        self._home = os.getpid()
-
-    def __getitem__(self, _index: int) -> int:
-        return os.getpid() == self._home
-
-    def __setitem__(self, _index: int, _one: int) -> None:
-        self._home = os.getpid()
-
-
-def _page_wiped_on_fork() -> mmap.mmap | _ProcessId:
-    try:
-        page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        page.madvise(MADV_WIPEONFORK)
-    except (AttributeError, OSError):
-        return _ProcessId()
-    page[0] = 1
-    return page
-
-
-# Its first byte is 1 here and 0 in a child that came of a fork without Python's hooks.
-_here: Any = _page_wiped_on_fork()
 _recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
-
-
-class _Series(NamedTuple):
-    """A meter, tenant and set of attributes that passed every check.
-
-    `text` is their canonical form in the journal; `seen_as` what they may be looked up by, if equality is enough.
-    """
-
-    text: bytes
-    negative_allowed: bool
-    seen_as: tuple[object, ...] | None
 
 
 class Recorder:
@@ -164,15 +95,13 @@ class Recorder:
         # The system's own clock is read directly: half of what a row costs is what it calls.
         self._now_ns: Callable[[], int] = time.time_ns if clock is None else lambda: self._clock.now_us() * 1000
         self._is_closed = False
-        self._checked: dict[tuple[object, ...], _Series] = {}
-        self._rules: dict[str, MeterRule] | None = None
-        self._rules_mtime_ns: int | None = None
+        self._series = SeriesBook(self.layout.meters_file)
         self._start()
         _recorders.add(self)
 
     def _start(self) -> None:
         """Be a process that has recorded nothing: at the beginning, and again in the child of a fork."""
-        self._segment: Segment = _NO_SEGMENT
+        self._segment: Segment = NO_SEGMENT
         self._producer: Producer | None = None
         self._roll_lock = threading.RLock()
         self._keeper: Keeper | None = None
@@ -209,13 +138,13 @@ class Recorder:
         # Not seen before in this segment (KeyError), or the segment is full (struct.error) or gone (TypeError).
         except (KeyError, TypeError, ValueError, struct.error):
             pass
-        self._write(self._check_series(meter, tenant, attributes), quantity, event_time, key)
+        self._write(self._series.check(meter, tenant, attributes), quantity, event_time, key)
 
     def bind(self, meter: str, /, *, tenant: str, **attributes: AttributeValue | None) -> Bound:
         """Return the fast path for one meter, tenant and set of attributes, checked now. Raises BadEvent, UnknownMeter."""
         bound = Bound(self, meter, tenant, attributes)
-        checked = self._checked
-        bound.checked = checked, self._check_series(meter, tenant, attributes)
+        known = self._series.known
+        bound.checked = known, self._series.check(meter, tenant, attributes)
         return bound
 
     def record_batch(self, table: Any) -> int:
@@ -229,13 +158,13 @@ class Recorder:
         from metering.tables import encode_batch
 
         self._notice_fork()
-        self._load_rules()
-        rows, body = encode_batch(table, rules=self._rules, recorded_at=self._clock.now_us())
+        self._series.load_rules()
+        rows, body = encode_batch(table, rules=self._series.rules, recorded_at=self._clock.now_us())
         if rows:
             self._refuse_if_closed()
             with self._roll_lock:
                 producer = self._producer_now()
-                self._segment = _NO_SEGMENT
+                self._segment = NO_SEGMENT
                 number = producer.reserve_batch()
             producer.write_batch(number, rows, body)
         return rows
@@ -252,7 +181,7 @@ class Recorder:
         """Seal what was recorded so far, so that it can be shipped now. Raises JournalFull; then nothing is lost."""
         producer = self._producer
         if producer is not None:
-            if self._segment is not _NO_SEGMENT and self._segment.has_rows:
+            if self._segment is not NO_SEGMENT and self._segment.has_rows:
                 self._retire_current()
             producer.seal_before(current=self._segment)
 
@@ -270,7 +199,7 @@ class Recorder:
         if self._keeper is not None:
             self._keeper.stop()
         with self._roll_lock:
-            producer, self._producer, self._segment = self._producer, None, _NO_SEGMENT
+            producer, self._producer, self._segment = self._producer, None, NO_SEGMENT
         if producer is not None:
             producer.close()
             if self._shipper is not None:
@@ -286,49 +215,9 @@ class Recorder:
         # A pickled recorder is its folder and settings, never its state: the process that unpickles is a new producer.
         return _rebuild, (str(self.layout.root), self._settings)
 
-    def _check_series(self, meter: str, tenant: str, attributes: dict[str, AttributeValue | None]) -> _Series:
-        with contextlib.suppress(KeyError, TypeError):
-            return self._checked[meter, tenant, *attributes.items()]
-        # Looked up by equality only where equal means the same: 1 == True == Decimal("1.0") are three attributes.
-        is_text = isinstance(meter, str) and isinstance(tenant, str)
-        is_text = is_text and all(value is None or isinstance(value, str) for value in attributes.values())
-        seen_as = (meter, tenant, *attributes.items()) if is_text else None
-        self._load_rules()
-        name = check_name(meter, "meter")
-        rule = None
-        if self._rules is not None:
-            rule = self._rules.get(name)
-            if rule is None:
-                raise UnknownMeter(
-                    f"meter {name!r} is not in the catalog that was applied; add it and apply, or correct the name",
-                    meter=name,
-                )
-        text = "\n".join((name, check_name(tenant, "tenant"), encode_attributes(attributes) or "")).encode()
-        found = _Series(text, rule is not None and rule.negative_allowed, seen_as)
-        if seen_as is not None:
-            if len(self._checked) >= CHECKED_MAX:
-                self._checked = {}
-            self._checked[seen_as] = found
-        return found
-
-    def _load_rules(self) -> None:
-        try:
-            mtime = self.layout.meters_file.stat().st_mtime_ns
-        except (FileNotFoundError, NotADirectoryError):
-            mtime = None
-        if mtime != self._rules_mtime_ns:
-            self._rules = load_rules(self.layout.meters_file)
-            self._rules_mtime_ns = mtime
-            # A new dictionary, not an emptied one: bound meters see by it that what they know may be stale.
-            self._checked = {}
-
-    def _write(self, series: _Series, quantity: Quantity, event_time: datetime | None, key: str | None) -> Segment:
+    def _write(self, series: Series, quantity: Quantity, event_time: datetime | None, key: str | None) -> Segment:
         """Check the rest and record the slow way; return the segment that took the row."""
-        if type(quantity) is int and 0 <= quantity <= WHOLE_MAX:
-            kind, number, wide = WHOLE, quantity, None
-        else:
-            exact = check_quantity(quantity, negative_allowed=series.negative_allowed)
-            kind, number, wide = split_quantity(exact)
+        kind, number, wide = encode_quantity(quantity, negative_allowed=series.negative_allowed)
         checked_key = None if key is None else check_key(key)
         time_us = None if event_time is None else check_event_time(event_time)
         self._notice_fork()
@@ -353,14 +242,14 @@ class Recorder:
     ) -> tuple[Segment, int]:
         """Record for a bound meter, and return where it may record the next time without asking."""
         # Read before the check, which may put a new dictionary there: at worst the next row is checked again.
-        known, (checked, series) = self._checked, bound.checked
+        known, (checked, series) = self._series.known, bound.checked
         if checked is not known:
-            series = self._check_series(bound.meter, bound.tenant, bound.attributes)
+            series = self._series.check(bound.meter, bound.tenant, bound.attributes)
             bound.checked = known, series
         segment = self._write(series, quantity, event_time, key)
         # A dropped event left no definition behind.
         slot = segment.defined.get(series.text)
-        return (_NO_SEGMENT, 0) if slot is None else (segment, slot)
+        return (NO_SEGMENT, 0) if slot is None else (segment, slot)
 
     def _count_dropped(self) -> None:
         with self._roll_lock:
@@ -387,7 +276,7 @@ class Recorder:
         if self._refusal is not None and time.monotonic() < self._refused_until_s:
             raise self._refusal
         # A catalog that changed is noticed here, at the latest one seal interval after it was applied.
-        self._load_rules()
+        self._series.load_rules()
         try:
             fresh = self._producer_now().open_segment()
         except JournalFull as error:
@@ -405,7 +294,7 @@ class Recorder:
             segment, producer = self._segment, self._producer
             if producer is None or self._is_closed:
                 return
-            if segment is not _NO_SEGMENT and segment.has_rows:
+            if segment is not NO_SEGMENT and segment.has_rows:
                 self._replace(segment)
         producer.seal_before(current=self._segment)
 
@@ -433,7 +322,7 @@ class Recorder:
 
     def _retire_current(self) -> None:
         with self._roll_lock:
-            self._segment = _NO_SEGMENT
+            self._segment = NO_SEGMENT
 
     def _notice_fork(self) -> None:
         if not _here[0]:
@@ -468,52 +357,8 @@ class Recorder:
             raise ValueError("this recorder is closed; make a new one")
 
 
-class Bound:
-    """One meter, tenant and set of attributes, checked once. Holds no rows. Safe for all threads."""
-
-    __slots__ = ("_now_ns", "_place", "_recorder", "attributes", "checked", "meter", "tenant")
-
-    def __init__(
-        self, recorder: Recorder, meter: str, tenant: str, attributes: dict[str, AttributeValue | None]
-    ) -> None:
-        self._recorder = recorder
-        self.meter = meter
-        self.tenant = tenant
-        self.attributes = attributes
-        self._now_ns = recorder._now_ns  # noqa: SLF001 - the two halves of one thing
-        # What was checked, and the dictionary of checks that it was checked under.
-        self.checked: tuple[object, _Series] = (None, _Series(b"", False, None))
-        # Segment and series slot change together: one tuple, so that no thread reads one without the other.
-        self._place: tuple[Segment, int] = (_NO_SEGMENT, 0)
-
-    def add(self, quantity: Quantity = 1, *, event_time: datetime | None = None, key: str | None = None) -> None:
-        """Record one usage event, as `Recorder.record` does, with the same errors."""
-        segment, series = self._place
-        try:
-            if event_time is None and key is None and type(quantity) is int and 0 <= quantity <= WHOLE_MAX and _here[0]:
-                offset = segment.claim()
-                now = self._now_ns()
-                pack_event(segment.pages, offset, quantity, now, quantity ^ now ^ series, series, WHOLE)
-                if segment.is_open or segment.holds(offset):
-                    return
-        except (TypeError, ValueError, struct.error):
-            pass
-        self._place = self._recorder._add_slowly(self, quantity, event_time, key)  # noqa: SLF001 - as above
-
-
 def _rebuild(root: str, settings: dict[str, Any]) -> Recorder:
     return Recorder(root, **settings)
-
-
-def split_quantity(exact: Decimal) -> tuple[int, int, str | None]:
-    """Return kind, 64-bit number and wide text of a checked quantity: whole units or 10^-9 where they fit, else text."""
-    scaled = int(exact.scaleb(9, _EXACT))
-    whole, rest = divmod(scaled, _NANO)
-    if not rest and -WHOLE_MAX <= whole <= WHOLE_MAX:
-        return WHOLE, whole, None
-    if -WHOLE_MAX <= scaled <= WHOLE_MAX:
-        return NANO, scaled, None
-    return WIDE_DETAILED, 0, str(scaled)
 
 
 def _renew_after_fork() -> None:

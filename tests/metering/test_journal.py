@@ -34,8 +34,9 @@ from metering.journal_format import (
     get_part,
 )
 from metering.producer import Producer
-from metering.recorder import Recorder, split_quantity
+from metering.recorder import Recorder
 from metering.segments import ProducerFolder, producer_folders, read_segment, read_trailer
+from metering.series import split_quantity
 
 NOON = datetime(2026, 10, 1, 12, tzinfo=UTC)
 

@@ -22,8 +22,9 @@ from metering.decode import decode_segment
 from metering.errors import BadEvent, JournalFull, UnknownMeter
 from metering.layout import Layout
 from metering.meters import MeterRule, load_rules, publish_rules
-from metering.recorder import CHECKED_MAX, Recorder
+from metering.recorder import Recorder
 from metering.segments import producer_folders, read_segment
+from metering.series import CHECKED_MAX
 
 NOON = datetime(2026, 10, 1, 12, tzinfo=UTC)
 
@@ -159,7 +160,7 @@ def test_memory_of_checked_series_is_bounded(tmp_path: Path) -> None:
     with Recorder(tmp_path, ship="none", seal_interval_s=3600.0) as usage:
         for number in range(CHECKED_MAX + 10):
             usage.record("api", tenant="acme", request=f"r{number}")
-            assert len(usage._checked) <= CHECKED_MAX
+            assert len(usage._series.known) <= CHECKED_MAX
     assert len(rows(tmp_path)) == CHECKED_MAX + 10
 
 
