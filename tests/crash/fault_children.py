@@ -77,10 +77,7 @@ class _Recording:
         return outcome == RETURNED
 
     def record(self, number: int) -> int:
-        if number % 7 == 0:
-            details = {"key": f"{self.tenant}:{number}", "step": str(number % 70)}
-        else:
-            details = {}
+        details = {"key": f"{self.tenant}:{number}", "step": str(number % 70)} if number % 7 == 0 else {}
         numbers = range(number, number + 1)
         self.attempt(
             "record", numbers, lambda: self.usage.record("tokens", tenant=self.tenant, quantity=number, **details)

@@ -93,6 +93,14 @@ def test_a_full_disk_under_the_lake_is_unavailable_and_ships_after_it_was_freed(
             assert arrived(here) == {"only": once_each(taken)}
 
 
+def empty_disk(image: Path) -> Path:
+    """Make the image of an empty disk."""
+    with image.open("wb") as file:
+        file.truncate(24 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True, capture_output=True)
+    return image
+
+
 def stop(process_id: int) -> None:
     """Stop a process, and return when none of its threads runs or waits for the disk any more."""
     os.kill(process_id, signal.SIGSTOP)
@@ -128,10 +136,7 @@ def cut_off(workshop: Workshop, folder: Path, chance: random.Random, *, is_shipp
 
 def cut_many(workshop: Workshop, folder: Path, cuts: int, seed: int) -> Tally:
     chance, tally = random.Random(seed), Tally()
-    empty = folder / "empty.img"
-    with empty.open("wb") as image:
-        image.truncate(24 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-F", str(empty)], check=True, capture_output=True)
+    empty_disk(folder / "empty.img")
     for run in range(cuts):
         cut, said = cut_off(workshop, folder, chance, is_shipping=run % 3 == 2)
         with mounted(folder / "after", "-o", "loop", str(cut)) as after:
