@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from metering.bound import Bound
 from metering.clock import SystemClock
-from metering.errors import JournalFull
+from metering.context import required_tenant
+from metering.corrections import correction_text
+from metering.errors import BadEvent, JournalFull
 from metering.events import check_event_time, check_key
 from metering.forks import here as _here
 from metering.journal import NO_SEGMENT, Row, pack_event
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from metering.clock import Clock
+    from metering.corrections import Origin
     from metering.events import AttributeValue
     from metering.journal import Segment
     from metering.series import Quantity, Series
@@ -114,7 +117,7 @@ class Recorder:
         meter: str,
         /,
         *,
-        tenant: str,
+        tenant: str | None = None,
         quantity: Quantity = 1,
         event_time: datetime | None = None,
         key: str | None = None,
@@ -122,10 +125,13 @@ class Recorder:
     ) -> None:
         """Record one usage event; it survives the death of the process when this returns.
 
-        `quantity` is exact: int, Decimal or text, never float. `event_time` defaults to now; aware, any zone. `key` is
-        the caller's identity for the event: of all events of this tenant and meter with the same key, one counts.
+        `tenant` defaults to that of the running work (`with tenant("acme"):`, middleware). `quantity` is exact: int,
+        Decimal or text, never float. `event_time` defaults to now; aware, any zone. `key` is the caller's identity for
+        the event: of all events of this tenant and meter with the same key, one counts.
         Raises BadEvent and UnknownMeter (no retry helps), JournalFull (a retry may).
         """
+        if tenant is None:
+            tenant = required_tenant()
         segment = self._segment
         try:
             series = segment.series[meter, tenant, *attributes.items()]
@@ -140,11 +146,62 @@ class Recorder:
             pass
         self._write(self._series.check(meter, tenant, attributes), quantity, event_time, key)
 
-    def bind(self, meter: str, /, *, tenant: str, **attributes: AttributeValue | None) -> Bound:
-        """Return the fast path for one meter, tenant and set of attributes, checked now. Raises BadEvent, UnknownMeter."""
-        bound = Bound(self, meter, tenant, attributes)
+    def void(
+        self,
+        meter: str,
+        /,
+        *,
+        tenant: str | None = None,
+        key: str | None = None,
+        origin: Origin | None = None,
+    ) -> None:
+        """Record that an earlier event counts for nothing; name it by its `key` or by its `origin`, one of the two.
+
+        The event named is of this tenant, and of this meter where it is named by key; no other can be touched. Nothing is
+        edited: the void is an event of its own, and usage is without the event named from the next snapshot on. Voiding
+        again changes nothing, and the void may be recorded before the event. Errors as of `record`.
+        """
+        tenant = required_tenant() if tenant is None else tenant
+        series = self._series.check_correction(meter, tenant, {}, correction_text("void", key=key, origin=origin))
+        self._write(series, 0, None, None)
+
+    def replace(
+        self,
+        meter: str,
+        /,
+        *,
+        quantity: Quantity,
+        tenant: str | None = None,
+        key: str | None = None,
+        origin: Origin | None = None,
+        event_time: datetime | None = None,
+        new_key: str | None = None,
+        **attributes: AttributeValue | None,
+    ) -> None:
+        """Record an event that counts in place of an earlier one, named by its `key` or by its `origin`.
+
+        The rest is said whole, as of a new event: `event_time` defaults to now, not to that of the event replaced.
+        `new_key` is the identity of the replacement and cannot be `key`, which stays out for ever; with it a retry counts
+        once, without it each call counts. Errors as of `record`.
+        """
+        if new_key is not None and new_key == key:
+            raise BadEvent(
+                "bad_correction",
+                f"key {key!r} is taken out of usage by this replacement; give the replacement another new_key",
+            )
+        tenant = required_tenant() if tenant is None else tenant
+        correction = correction_text("replace", key=key, origin=origin)
+        self._write(self._series.check_correction(meter, tenant, attributes, correction), quantity, event_time, new_key)
+
+    def bind(self, meter: str, /, *, tenant: str | None = None, **attributes: AttributeValue | None) -> Bound:
+        """Return the fast path for one meter, tenant and set of attributes, checked now. Raises BadEvent, UnknownMeter.
+
+        `tenant` defaults to that of the work that runs now, and stays what it is.
+        """
+        name = required_tenant() if tenant is None else tenant
+        bound = Bound(self, meter, name, attributes)
         known = self._series.known
-        bound.checked = known, self._series.check(meter, tenant, attributes)
+        bound.checked = known, self._series.check(meter, name, attributes)
         return bound
 
     def record_batch(self, table: Any) -> int:
