@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 PARTITION = "event_date"
 ROWS_PER_FILE_MAX = 4_000_000
-ROWS_PER_GROUP = 131_072
 # A table is loaded from its newest checkpoint and the commits behind it: 100 commits load in about 9 ms.
 COMMITS_PER_CHECKPOINT = 100
 LOOKUPS_MAX = 16
@@ -130,7 +129,7 @@ class LakeTable:
 
         Names are unique per attempt: a fixed name would let the loser of a race overwrite the committed file.
         """
-        import pyarrow.compute as pc
+        from metering.lake_rows import encode, in_order
 
         if not rows.num_rows:
             return []
@@ -138,8 +137,8 @@ class LakeTable:
         actions: list[Any] = []
         changed: set[Path] = set()
         with engine(f"write data files of {self.folder}"):
-            for partition, part in self._partitions(rows):
-                ordered = part.take(pc.sort_indices(part, [(name, "ascending") for name in self.shape.order]))
+            for partition, part in self._partitions(encode(rows, self.shape.order)):
+                ordered = in_order(part, self.shape.order)
                 pieces = (ordered.slice(at, ROWS_PER_FILE_MAX) for at in range(0, part.num_rows, ROWS_PER_FILE_MAX))
                 actions.extend(self._write_file(partition, piece, changed) for piece in pieces)
             for folder in changed:
@@ -272,13 +271,12 @@ class LakeTable:
             yield day.isoformat(), rows if len(days) == 1 else rows.filter(pc.equal(dates, day))
 
     def _write_file(self, partition: str | None, rows: pa.Table, changed: set[Path]) -> Any:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
         from deltalake.transaction import AddAction
 
-        sink = pa.BufferOutputStream()
-        pq.write_table(rows, sink, compression="zstd", row_group_size=ROWS_PER_GROUP)
-        content = memoryview(sink.getvalue())
+        from metering.lake_rows import parquet_bytes
+
+        # Statistics only where somebody prunes by them; a key's say whether a row group holds any.
+        content = memoryview(parquet_bytes(rows, (*self.shape.order, "idempotency_key")))
         # Hashed in memory: the name says what was meant, not what the disk made of it.
         name = f"part-{uuid4().hex}-{hashlib.sha256(content).hexdigest()}.parquet"
         path = name if partition is None else f"{PARTITION}={partition}/{name}"
