@@ -88,7 +88,7 @@ ENDINGS = (
     Ending("child of multiprocessing (fork)", "multiprocessing", 500),
     Ending("gunicorn --preload, a worker SIGKILLed", "gunicorn", 500),
     Ending("slow disk (200 ms per fsync), SIGKILL", "SIGKILL", 5_000, "slow disk"),
-    Ending("full disk (6 MB), SIGKILL", "SIGKILL", 500_000, "full disk"),
+    Ending("full disk (2 MiB), SIGKILL", "SIGKILL", 40_000, "full disk"),
     Ending("receiver or lake away, normal exit", "paced", 3_000, "away"),
 )
 
@@ -218,9 +218,7 @@ def _run_all(
             return NO_DISK
         here = folder / client
         here.mkdir(parents=True)
-        return (
-            _run_us(here, ending, clients, quick) if client == US else _run_peer(here, client, ending, clients, quick)
-        )
+        return run_us(here, ending, clients, quick) if client == US else _run_peer(here, client, ending, clients, quick)
 
     # One after the other, but for the outage, which is mostly waiting.
     with ThreadPoolExecutor(len(clients) if ending.fault == "away" else 1) as pool:
@@ -240,11 +238,11 @@ def _run_peer(folder: Path, client: str, ending: Ending, clients: Mapping[str, s
     return _compare(folder, arrived)
 
 
-def _run_us(folder: Path, ending: Ending, clients: Mapping[str, str], quick: bool) -> Loss | str:
+def run_us(folder: Path, ending: Ending, clients: Mapping[str, str], quick: bool) -> Loss | str:
     root = folder / "workspace"
     layout = Layout.of(root)
     with contextlib.ExitStack() as stack:
-        if ending.fault == "full disk" and not stack.enter_context(_small_disk(layout.journal, 6 << 20)):
+        if ending.fault == "full disk" and not stack.enter_context(_small_disk(layout.journal, 2 << 20)):
             return NOT_MEASURED
         if ending.fault == "slow disk" and shutil.which("strace") is None:
             return NOT_MEASURED
