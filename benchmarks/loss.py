@@ -182,9 +182,13 @@ def _unpacked(body: bytes, encoding: str | None) -> bytes:
     return zlib.decompress(body) if encoding == "deflate" else body
 
 
-def run(quick: bool, peers: str = sys.executable) -> list[Figure]:
+# The interpreter that has the peers, where it is not this one.
+PEERS_PYTHON = os.environ.get("PEERS_PYTHON", sys.executable)
+
+
+def run(quick: bool) -> list[Figure]:
     """Return the share of events lost, per ending and client. `quick` runs once and keeps the receiver away for 3 s."""
-    return as_figures(measure(quick, peers))
+    return as_figures(measure(quick, PEERS_PYTHON))
 
 
 def measure(quick: bool, peers: str) -> Results:
@@ -488,7 +492,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loss", description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="once each, and an outage of 3 s")
     parser.add_argument("--write", action="store_true", help="put the table into docs/losses.md")
-    parser.add_argument("--peers", metavar="PYTHON", default=sys.executable, help="the interpreter that has the peers")
+    parser.add_argument("--peers", metavar="PYTHON", default=PEERS_PYTHON, help="the interpreter that has the peers")
     options = parser.parse_args()
     results = measure(options.quick, options.peers)
     print(as_table(results, options.quick, options.peers))

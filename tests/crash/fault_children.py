@@ -135,27 +135,40 @@ def _table(tenant: str, numbers: range) -> Any:
     return pa.table({**names, "event_time": times})
 
 
-def ship(job: dict[str, Any], notes: Notes) -> None:
-    from metering.errors import MeteringError
+def _on_the_lake(where: str, job: dict[str, Any], notes: Notes, work: Callable[[Any, Any], object]) -> None:
+    """Note whether the work was done, or refused with a word that a retry helps."""
+    from metering.errors import LakeUnavailable
     from metering.lake import Lake
     from metering.layout import Layout
-    from metering.ship import ship as ship_once
 
     layout = Layout.of(job["root"])
+    notes.bytes[0] = REFUSED
     try:
-        ship_once(layout, Lake(layout.lake))
-    except MeteringError as error:
-        notes.bytes[0] = REFUSED
-        if not error.code.startswith("lake_unavailable"):
-            notes.surprise("ship", error)
-    except BaseException as error:  # noqa: BLE001 - whatever else comes out is what this looks for
-        notes.bytes[0] = REFUSED
-        notes.surprise("ship", error)
-    else:
+        work(layout, Lake(layout.lake))
         notes.bytes[0] = RETURNED
+    except LakeUnavailable:
+        pass
+    except BaseException as error:  # noqa: BLE001 - whatever else comes out is what this looks for
+        notes.surprise(where, error)
 
 
-WORK: dict[str, Callable[[dict[str, Any], Notes], None]] = {"record": record, "ship": ship}
+def ship(job: dict[str, Any], notes: Notes) -> None:
+    from metering.ship import ship as ship_once
+
+    _on_the_lake("ship", job, notes, ship_once)
+
+
+def keep_up(job: dict[str, Any], notes: Notes) -> None:
+    """Rewrite small files, and delete at once whatever the newest version does not name."""
+
+    def work(_layout: Any, lake: Any) -> None:
+        lake.compact()
+        lake.vacuum(retention_hours=0)
+
+    _on_the_lake("keep up", job, notes, work)
+
+
+WORK: dict[str, Callable[[dict[str, Any], Notes], None]] = {"record": record, "ship": ship, "keep_up": keep_up}
 
 
 def _run(job: dict[str, Any], go: int) -> None:
@@ -223,6 +236,7 @@ def main() -> None:
 
     import metering.decode
     import metering.lake
+    import metering.lake_upkeep
     import metering.recorder
     import metering.ship
     import metering.tables

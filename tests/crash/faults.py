@@ -204,3 +204,26 @@ def sweep_ship(
         ship_all(root)
         judge(said, arrived(root), tally)
     return tally
+
+
+def sweep_upkeep(workshop: Workshop, root: Path, faults: Iterable[str], ks: Iterable[str]) -> Tally:
+    """Fail each k-th call of a compaction and a vacuum of a lake of small files; then do both undisturbed, and count."""
+    tally, said = Tally(), []
+    for fault in faults:
+        for k in ks:
+            for _ in range(2):
+                said.append(workshop.run("record", root, count=20, close=True)[0])
+                workshop.run("ship", root)
+            kept, failed, _ = workshop.run("keep_up", root, inject=f"{fault}:when={k}")
+            tally.surprises.update(f"{fault}:when={k}: {text}" for text in kept.surprises)
+            tally.runs += 1
+            tally.faults += failed
+            if not failed and "KILL" not in fault:
+                break
+    ship_all(root)
+    judge(said, arrived(root), tally)
+    assert not workshop.run("keep_up", root)[0].surprises
+    # Once more: what was counted must be the same after all of it was rewritten.
+    judge(said, arrived(root), again := Tally())
+    tally.broken += again.broken
+    return tally

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.fault_children import CALLING, REFUSED, RETURNED
-from tests.crash.faults import Said, Tally, Workshop, judge, needs_strace, sweep_record, sweep_ship
+from tests.crash.faults import Said, Tally, Workshop, judge, needs_strace, sweep_record, sweep_ship, sweep_upkeep
 from tests.crash.workspace import arrived, journal_is_empty, ship_all
 
 ERRORS_OF_A_PRODUCER = (
@@ -175,3 +175,22 @@ def test_every_limit_on_the_size_of_files(
 ) -> None:
     tally = limited(workshop, fast_disk / "limited", [*range(0, 12_000, 150), *range(12_000, 80_000, 1500)])
     hold(tally, "limited files", capsys)
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(600)
+@needs_strace
+def test_every_call_of_an_upkeep_fails_once_or_kills_it(
+    workshop: Workshop, fast_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    faults = (
+        "fsync:error=EIO",
+        "rename:error=ENOSPC",
+        "link,linkat:error=EIO",
+        "openat:error=EMFILE",
+        "unlink:error=EIO",
+    )
+    kills = [f"{call}:signal=KILL" for call in CALLS_OF_A_SHIPPER]
+    for fault in (*faults, *kills):
+        tally = sweep_upkeep(workshop, fast_disk / fault.replace(":", "-"), [fault], ks(30))
+        hold(tally, f"upkeep of the lake, k-th {fault}", capsys)

@@ -1,4 +1,4 @@
-"""What the sweeps and a reading of the code found. Each is strict: who repairs one takes its mark away."""
+"""What the sweeps and a reading of the code found. The marks are strict: who repairs one takes its mark away."""
 
 from __future__ import annotations
 
@@ -93,6 +93,24 @@ def test_refusals_leave_no_folder(workshop: Workshop, tmp_path: Path) -> None:
     assert journal_is_empty(root)
 
 
+@found("a spare that cannot be renamed is forgotten: its file, mapping and disk space stay until the process ends")
+@needs_strace
+def test_spares_that_cannot_be_renamed_are_let_go(workshop: Workshop, tmp_path: Path) -> None:
+    said, faults, _ = workshop.run("record", tmp_path / "sick", inject="rename:error=EIO:when=2+", count=2000)
+    assert faults > 20
+    assert said.files_left_open < 12
+
+
+@found("a pass of the shipper holds one open file per producer: more dead producers than RLIMIT_NOFILE never ship")
+def test_many_dead_producers_ship_with_few_open_files(workshop: Workshop, tmp_path: Path) -> None:
+    for number in range(60):
+        with alone(tmp_path) as usage:
+            usage.record("calls", tenant=f"tenant-{number}")
+    said, _, _ = workshop.run("ship", tmp_path, limits={"RLIMIT_NOFILE": 64})
+    assert said.surprises == []
+    assert journal_is_empty(tmp_path)
+
+
 @found("the shipper's own OSErrors (journal, quarantine) are not MeteringErrors: `--watch` dies instead of pausing")
 def test_a_shipper_out_of_files_says_that_a_retry_helps(workshop: Workshop, tmp_path: Path) -> None:
     root = tmp_path / "few"
@@ -101,7 +119,6 @@ def test_a_shipper_out_of_files_says_that_a_retry_helps(workshop: Workshop, tmp_
     assert said.surprises == []
 
 
-@found("the mark that a folder must be fsynced falls before the fsync: a flush beside another returns too early")
 def test_a_flush_waits_for_the_name_that_another_flush_makes_durable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
