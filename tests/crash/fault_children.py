@@ -156,6 +156,8 @@ def ship(job: dict[str, Any], notes: Notes) -> None:
     from metering.ship import ship as ship_once
 
     _on_the_lake("ship", job, notes, ship_once)
+    while job.get("is_repeated"):
+        _on_the_lake("ship", job, notes, ship_once)
 
 
 def keep_up(job: dict[str, Any], notes: Notes) -> None:
