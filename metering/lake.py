@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from metering.batch import SegmentBatch
-    from metering.lake_upkeep import Compacted
+    from metering.lake_upkeep import Compacted, Maintained
 
 # Conflicts are only among writers of the *same* producers, so a handful of rounds is already pathological.
 ATTEMPTS_MAX = 20
@@ -166,6 +166,23 @@ class Lake:
         from metering.lake_upkeep import vacuum_table
 
         return sum(vacuum_table(table, retention_hours) for table in self._tables())
+
+    def maintain(self, retention_hours: int = VACUUM_RETENTION_HOURS) -> Maintained:
+        """Compact, then vacuum; return counts. Idempotent, and its cost follows what is new: again, it does nothing."""
+        from metering.lake_upkeep import Maintained, count_files
+
+        files_before, commits_before = count_files(self._tables())
+        compacted = self.compact()
+        deleted = self.vacuum(retention_hours)
+        files_after, commits_after = count_files(self._tables())
+        return Maintained(
+            files_before=files_before,
+            files_after=files_after,
+            commits_before=commits_before,
+            commits_after=commits_after,
+            rewritten=compacted.files_before,
+            deleted=deleted,
+        )
 
     def _tables(self) -> tuple[LakeTable, LakeTable, LakeTable]:
         return self._dead_letters, self._segments, self._events

@@ -196,6 +196,10 @@ class LakeTable:
             settle_file(self.log / "_last_checkpoint")
             fsync_path(self.log)
 
+    def is_checkpointed(self, handle: DeltaTable) -> bool:
+        """Return whether the handle's version has a checkpoint already."""
+        return self._checkpoint_version() >= int(handle.version())
+
     def files(self, handle: DeltaTable) -> list[DataFile]:
         """Return the files of the handle's version, by path. Raise LakeDamaged for one that does not carry its hash."""
         import pyarrow as pa

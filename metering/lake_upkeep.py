@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 # and always become exactly one: compaction ends, and its memory is bounded.
 SMALL_BYTES = 64 * 1024 * 1024
 SMALL_ROWS = ROWS_PER_FILE_MAX // 2
+# A file is only rewritten together with smaller ones that hold at least a fourth of its rows: one late event does not
+# cost a rewrite of its day, a row is rewritten a few times at most, and a day keeps a handful of files.
+GROWTH = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,32 @@ class Compacted:
 
     files_before: int
     files_after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Maintained:
+    """What one run of the upkeep did, over all tables of the lake.
+
+    `files` are the data files of the newest version, `commits` the commit files in the logs. `rewritten` small files
+    went into fewer ones; `deleted` files were of no version within the retention, or left behind by a crash.
+    """
+
+    files_before: int
+    files_after: int
+    commits_before: int
+    commits_after: int
+    rewritten: int
+    deleted: int
+
+
+def count_files(tables: Sequence[LakeTable]) -> tuple[int, int]:
+    """Return how many data files the newest versions name, and how many commit files the logs hold."""
+    files = commits = 0
+    for table in tables:
+        handle = table.open()
+        files += 0 if handle is None else len(table.files(handle))
+        commits += len(list(table.log.glob("*.json")))
+    return files, commits
 
 
 def compact_table(table: LakeTable, on_step: Callable[[str], None], pause: Callable[[float], None]) -> Compacted:
@@ -90,7 +119,8 @@ def vacuum_table(table: LakeTable, retention_hours: int) -> int:
             )
         )
         table.settle(handle)
-        table.checkpoint(handle)
+        if not table.is_checkpointed(handle):
+            table.checkpoint(handle)
         handle.cleanup_metadata()
         return deleted + _delete_temporary(table.folder, retention_hours)
 
@@ -100,14 +130,16 @@ def _next_group(files: Sequence[DataFile]) -> list[DataFile]:
     small = [file for file in files if file.size < SMALL_BYTES and file.rows < SMALL_ROWS]
     for _, members in groupby(small, key=lambda file: file.event_date):
         group: list[DataFile] = []
-        size = rows = 0
-        for file in members:
-            size, rows = size + file.size, rows + file.rows
-            if size > 2 * SMALL_BYTES or rows > 2 * SMALL_ROWS:
+        size = rows = worth = 0
+        for file in sorted(members, key=lambda file: (file.rows, file.path)):
+            if size + file.size > 2 * SMALL_BYTES or rows + file.rows > 2 * SMALL_ROWS:
                 break
             group.append(file)
-        if len(group) > 1:
-            return group
+            if file.rows <= GROWTH * rows:
+                worth = len(group)
+            size, rows = size + file.size, rows + file.rows
+        if worth:
+            return group[:worth]
     return []
 
 

@@ -124,6 +124,22 @@ def ship(
 
 
 @app.command()
+def maintain(as_json: JsonOption = False) -> None:
+    """Keep the lake's files few: compact small ones, delete what nobody refers to any more. Run it hourly or daily."""
+    with _workspace() as workspace, _progress("maintaining") as _:
+        done = workspace.maintain()
+    if as_json:
+        _print_json({name: getattr(done, name) for name in done.__slots__})
+        return
+    rows = [
+        ("data files", f"{done.files_before:,}", f"{done.files_after:,}"),
+        ("commits", f"{done.commits_before:,}", f"{done.commits_after:,}"),
+    ]
+    out.print(show.table("", [("", "left"), ("before", "right"), ("after", "right")], rows))
+    err.print(f"{done.rewritten:,} small files rewritten, {done.deleted:,} unused files deleted.", highlight=False)
+
+
+@app.command()
 def usage(
     period: PeriodOption,
     by: Annotated[list[str] | None, typer.Option("--by", help="Split by this attribute; may be repeated.")] = None,

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from billing_adapters.reconciliation import Statement
     from metering.batch import SegmentBatch
     from metering.lake import Lake
+    from metering.lake_upkeep import Maintained
     from metering.periods import Period, WallPeriod
     from metering.ship import Shipped
     from rating.invoice import Invoice
@@ -195,6 +196,13 @@ class Workspace:
         from metering.ship import ship
 
         return ship(self.layout, self.lake, self.clock)
+
+    def maintain(self) -> Maintained:
+        """Keep the lake's files few: compact small ones, delete what nobody refers to. Idempotent, safe beside shippers.
+
+        Never changes what a snapshot means. Files that a query may still read stay for a week.
+        """
+        return self.lake.maintain()
 
     # --- usage --------------------------------------------------------------------------------------------------------
 

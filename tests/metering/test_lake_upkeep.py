@@ -12,7 +12,7 @@ from deltalake.transaction import RemoveAction
 
 from metering.errors import LakeDamaged
 from metering.lake import Lake
-from metering.lake_upkeep import Compacted
+from metering.lake_upkeep import Compacted, Maintained
 from tests.metering.lake_batches import segment_batch
 from tests.metering.test_lake import Killed, identities, stored
 
@@ -53,6 +53,47 @@ def test_compaction_again_does_nothing(tmp_path: Path) -> None:
     lake.compact()
 
     assert lake.compact() == Compacted(0, 0)
+
+
+def contents(root: Path) -> dict[Path, int]:
+    """Return every file of the lake with the time it was written: what a run of the upkeep touched."""
+    return {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
+
+
+def test_maintaining_twice_touches_nothing_the_second_time(tmp_path: Path) -> None:
+    lake = filled(tmp_path)
+    before = (stored(lake), lake.cut())
+    first = lake.maintain()
+    assert (first.files_before, first.files_after, first.rewritten) == (16, 4, 16)
+    files = contents(tmp_path)
+
+    second = lake.maintain()
+
+    assert (second.rewritten, second.deleted) == (0, 0)
+    assert (second.files_before, second.commits_before) == (second.files_after, second.commits_after)
+    assert contents(tmp_path) == files
+    assert (stored(lake), lake.cut()) == before
+
+
+def test_an_empty_lake_needs_no_upkeep(tmp_path: Path) -> None:
+    assert Lake(tmp_path / "lake").maintain() == Maintained(0, 0, 0, 0, 0, 0)
+
+
+def test_one_late_event_does_not_rewrite_its_day(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    lake.append([segment_batch("a", 1, rows=100)])
+    (large,) = lake.data_files()
+    lake.append([segment_batch("a", 2, rows=1)])
+    lake.compact()
+    assert large in lake.data_files()
+
+    # Late events gather among themselves, until they are worth a rewrite of the day.
+    for segment in range(3, 28):
+        lake.append([segment_batch("a", segment, rows=1)])
+        lake.compact()
+        assert len(lake.data_files()) <= 4
+    assert large not in lake.data_files()
+    assert len(identities(lake)) == 126
 
 
 def test_segments_stay_known_after_compaction_vacuum_and_log_clean_up(tmp_path: Path) -> None:
