@@ -16,6 +16,7 @@ from metering.series import Series
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from metering.acknowledge import Ack
     from metering.events import AttributeValue
     from metering.journal import Segment
     from metering.recorder import Recorder
@@ -40,11 +41,25 @@ class Bound:
         # Segment and series slot change together: one tuple, so that no thread reads one without the other.
         self._place: tuple[Segment, int] = (NO_SEGMENT, 0)
 
-    def add(self, quantity: Quantity = 1, *, event_time: datetime | None = None, key: str | None = None) -> None:
+    def add(
+        self,
+        quantity: Quantity = 1,
+        *,
+        event_time: datetime | None = None,
+        key: str | None = None,
+        ack: Ack | None = None,
+    ) -> None:
         """Record one usage event, as `Recorder.record` does, with the same errors."""
         segment, series = self._place
         try:
-            if event_time is None and key is None and type(quantity) is int and 0 <= quantity <= WHOLE_MAX and _here[0]:
+            if (
+                event_time is None
+                and key is None
+                and ack is None
+                and type(quantity) is int
+                and 0 <= quantity <= WHOLE_MAX
+                and _here[0]
+            ):
                 offset = segment.claim()
                 now = self._now_ns()
                 pack_event(segment.pages, offset, quantity, now, quantity ^ now ^ series, series, WHOLE)
@@ -52,4 +67,4 @@ class Bound:
                     return
         except (TypeError, ValueError, struct.error):
             pass
-        self._place = self._recorder._add_slowly(self, quantity, event_time, key)  # noqa: SLF001 - as above
+        self._place = self._recorder._add_slowly(self, quantity, event_time, key, ack)  # noqa: SLF001 - as above

@@ -4,6 +4,7 @@
     ├── BadEvent           Terminal   a usage event that cannot be recorded: name, quantity, time, attributes
     ├── UnknownMeter       Terminal   the catalog that was applied does not know this meter
     ├── JournalFull        Retryable  no room: the disk is full or the journal is over its byte limit
+    ├── NotYetDurable      Retryable  written and counted, but the disk has not answered: flush again, do not record again
     ├── JournalDamaged     Terminal   bytes of a journal segment are not what was written
     ├── LakeDamaged        Terminal   bytes of a data file are not what was committed
     ├── LakeUnavailable    Retryable  the lake could not be read or committed to just now
@@ -69,6 +70,12 @@ class JournalFull(MeteringError, Retryable):
     """The journal has no room. The event was not recorded."""
 
     code = "journal_full"
+
+
+class NotYetDurable(MeteringError, Retryable):
+    """The row is written and counts, but is not known to be on the disk. Retry `flush()`; recording again needs a key."""
+
+    code = "not_yet_durable"
 
 
 class JournalDamaged(MeteringError, Terminal):

@@ -243,11 +243,13 @@ class Segment:
         body = bytearray(self.pages[PAGE : PAGE + len(kinds) * SLOT])
         trailer = sealing_trailer(self.header, chain, body, kinds, self._holes, sealed_at=sealed_at, dropped=dropped)
         put_part(self.pages, TRAILER_AT, trailer.encode())
-        if not self.is_suspect:
-            try:
-                os.fdatasync(self._file)
-            except OSError:
-                self.is_suspect = True
+        # Under the lock of `sync`: the kernel tells a failure once, and who asks second would be told that all is well.
+        with self._seal_lock:
+            if not self.is_suspect:
+                try:
+                    os.fdatasync(self._file)
+                except OSError:
+                    self.is_suspect = True
         if self.is_suspect:
             self._copy_to_new_file()
         return trailer

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metering.errors import JournalFull
+from metering.errors import MeteringError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,7 @@ class Keeper:
         self._asleep.acquire()
         self._is_stopped = False
         # What the disk last said, while it says no; rows are kept and every interval tries again.
-        self.refusal: JournalFull | None = None
+        self.refusal: MeteringError | None = None
         self._thread = threading.Thread(target=self._run, name="tallybook-keeper", daemon=True)
         self._thread.start()
 
@@ -83,7 +83,7 @@ class Keeper:
                     self._rotate()
                     self._care()
                 self.refusal = None
-            except JournalFull as error:
+            except MeteringError as error:
                 self.refusal = error
 
 
@@ -114,7 +114,8 @@ def is_led(layout: Layout) -> bool:
     """Return whether a shipper holds the leader's lock."""
     file = os.open(leader_lock(layout), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Shared, so that two who ask at once do not take each other for the leader.
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     finally:

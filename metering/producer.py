@@ -42,7 +42,9 @@ class Producer:
         # The next segment, allocated and fsynced ahead of need, so that no caller waits for the disk.
         self._spare: Segment | None = None
         self._spares = itertools.count(1).__next__
-        self._is_folder_dirty = False
+        # Names that changed in the folder, and how many of them are on the disk.
+        self._renames = 0
+        self._renames_synced = 0
         self._numbers = itertools.count(1).__next__
         self._sealed_to = 0
         self._chain = Chain()
@@ -50,6 +52,7 @@ class Producer:
         self._state = threading.RLock()
         self._sealing = threading.RLock()
         self._is_sealing = False
+        self._is_closed = False
         self._lock_file = _create_producer_folder(journal, self.producer_id)
         self._folder_file = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
 
@@ -92,7 +95,8 @@ class Producer:
                 os.fsync(self._folder_file)
             else:
                 # Its blocks are on the disk. Its new name follows with its first rows, within the flush interval.
-                self._is_folder_dirty = True
+                with self._state:
+                    self._renames += 1
         except BaseException as error:
             self._give_back(number)
             if isinstance(error, OSError):
@@ -170,12 +174,14 @@ class Producer:
                 segment.sync()
             except OSError:
                 is_durable = False
-        if self._is_folder_dirty:
-            self._is_folder_dirty = False
+        # Two threads may both find it changed and both sync: neither may go on the word of one that is not done yet.
+        renames = self._renames
+        if self._renames_synced < renames and not self._is_closed:
             try:
                 os.fsync(self._folder_file)
+                self._renames_synced = max(self._renames_synced, renames)
             except OSError:
-                self._is_folder_dirty, is_durable = True, False
+                is_durable = False
         return is_durable
 
     def abandon(self) -> None:
@@ -192,6 +198,7 @@ class Producer:
         if self._spare is not None:
             self._spare.path.unlink(missing_ok=True)
             self._spare.release()
+        self._is_closed = True
         self._close_files()
 
     def _seal(self, segment: Segment) -> bool:
@@ -231,6 +238,9 @@ class Producer:
             following.sync()
         self._path(number, suffix).rename(self._path(number, "sealed"))
         with self._state:
+            # Before the segment leaves the list of `sync`: what is not on the disk by then must be waited for.
+            self._renames += 1
+            renames = self._renames
             self._unsealed.pop(number, None)
             self._chain = chain
             self._sealed_to = number
@@ -240,6 +250,7 @@ class Producer:
         # The rename is done and the rows count: an error now would only invite a retry that counts them twice.
         with contextlib.suppress(OSError):
             os.fsync(self._folder_file)
+            self._renames_synced = max(self._renames_synced, renames)
 
     def _give_back(self, number: int) -> None:
         with self._state:

@@ -21,11 +21,12 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any, Literal
 
+from metering.acknowledge import DiskAcknowledger
 from metering.bound import Bound
 from metering.clock import SystemClock
 from metering.context import required_tenant
 from metering.corrections import correction_text
-from metering.errors import BadEvent, JournalFull
+from metering.errors import BadEvent, JournalFull, NotYetDurable
 from metering.events import check_event_time, check_key
 from metering.forks import here as _here
 from metering.journal import NO_SEGMENT, Row, pack_event
@@ -40,12 +41,16 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from metering.acknowledge import Ack
     from metering.clock import Clock
     from metering.corrections import Origin
     from metering.events import AttributeValue
     from metering.journal import Segment
     from metering.series import Quantity, Series
     from metering.ship import Shipped
+
+    # Kind, number, wide quantity, event time in ns (None: now), key.
+    Draft = tuple[int, int, str | None, int | None, str | None]
 
 # How many full segments may wait for the keeper before a caller seals them itself.
 BACKLOG_MAX = 4
@@ -58,10 +63,12 @@ _recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
 class Recorder:
     """Record usage events into the journal below `root`. One per process and workspace is enough; safe for all threads.
 
-    `on_error` says what happens when there is no room: "raise" JournalFull, or "drop_and_count" (see `dropped`). Bad
-    values always raise. `flush_interval_s` bounds what a power cut can take; the death of the process takes nothing.
-    `ship` is "child" (a process of its own brings sealed segments to the lake; it is started once and outlives this one
-    until all is shipped) or "none" (something else does: `tallybook ship`, or `ship_now()`).
+    `ack` says when a call returns: "process", its row survives the death of the process; "disk", also a power cut. One
+    fdatasync answers all who wait; who waits over `ack_timeout_s` gets NotYetDurable. `flush_interval_s` bounds what a
+    power cut can take of "process". `on_error` says what happens when there is no room: "raise" JournalFull, or
+    "drop_and_count" (see `dropped`). Bad values always raise. `ship` is "child" (a process of its own brings sealed
+    segments to the lake; it is started once and outlives this one until all is shipped) or "none" (something else does:
+    `tallybook ship`, or `ship_now()`).
 
     >>> usage = Recorder("tallybook-data")                                      # doctest: +SKIP
     >>> usage.record("tokens", tenant="acme", quantity=512, model="gpt-4o")     # doctest: +SKIP
@@ -71,6 +78,8 @@ class Recorder:
         self,
         root: str | Path,
         *,
+        ack: Ack = "process",
+        ack_timeout_s: float = 10.0,
         on_error: Literal["raise", "drop_and_count"] = "raise",
         segment_bytes: int = 1 << 20,
         journal_bytes_max: int = 8 << 30,
@@ -86,6 +95,8 @@ class Recorder:
         self.layout = Layout.of(root)
         self.dropped = 0
         self._settings: dict[str, Any] = {
+            "ack": ack,
+            "ack_timeout_s": ack_timeout_s,
             "on_error": on_error,
             "segment_bytes": segment_bytes,
             "journal_bytes_max": journal_bytes_max,
@@ -98,6 +109,7 @@ class Recorder:
         # The system's own clock is read directly: half of what a row costs is what it calls.
         self._now_ns: Callable[[], int] = time.time_ns if clock is None else lambda: self._clock.now_us() * 1000
         self._is_closed = False
+        self._waits_for_disk = _is_disk(ack)
         self._series = SeriesBook(self.layout.meters_file)
         self._start()
         _recorders.add(self)
@@ -108,6 +120,7 @@ class Recorder:
         self._producer: Producer | None = None
         self._roll_lock = threading.RLock()
         self._keeper: Keeper | None = None
+        self._acknowledger = DiskAcknowledger(self.flush, self._settings["ack_timeout_s"])
         self._shipper = ShipperChild(self.layout) if self._settings["ship"] == "child" else None
         self._refusal: JournalFull | None = None
         self._refused_until_s = float("-inf")
@@ -121,21 +134,30 @@ class Recorder:
         quantity: Quantity = 1,
         event_time: datetime | None = None,
         key: str | None = None,
+        ack: Ack | None = None,
         **attributes: AttributeValue | None,
     ) -> None:
         """Record one usage event; it survives the death of the process when this returns.
 
         `tenant` defaults to that of the running work (`with tenant("acme"):`, middleware). `quantity` is exact: int,
         Decimal or text, never float. `event_time` defaults to now; aware, any zone. `key` is the caller's identity for
-        the event: of all events of this tenant and meter with the same key, one counts.
-        Raises BadEvent and UnknownMeter (no retry helps), JournalFull (a retry may).
+        the event: of all events of this tenant and meter with the same key, one counts. `ack="disk"` returns when the
+        row survives a power cut, too. Raises BadEvent and UnknownMeter (no retry helps), JournalFull (a retry may), and
+        NotYetDurable when the row is written and the disk did not answer.
         """
         if tenant is None:
             tenant = required_tenant()
         segment = self._segment
         try:
             series = segment.series[meter, tenant, *attributes.items()]
-            if event_time is None and key is None and type(quantity) is int and 0 <= quantity <= WHOLE_MAX and _here[0]:
+            if (
+                event_time is None
+                and key is None
+                and ack is None
+                and type(quantity) is int
+                and 0 <= quantity <= WHOLE_MAX
+                and _here[0]
+            ):
                 offset = segment.claim()
                 now = self._now_ns()
                 pack_event(segment.pages, offset, quantity, now, quantity ^ now ^ series, series, WHOLE)
@@ -144,7 +166,29 @@ class Recorder:
         # Not seen before in this segment (KeyError), or the segment is full (struct.error) or gone (TypeError).
         except (KeyError, TypeError, ValueError, struct.error):
             pass
-        self._write(self._series.check(meter, tenant, attributes), quantity, event_time, key)
+        self._write(self._series.check(meter, tenant, attributes), quantity, event_time, key, ack)
+
+    async def record_durably(
+        self,
+        meter: str,
+        /,
+        *,
+        tenant: str | None = None,
+        quantity: Quantity = 1,
+        event_time: datetime | None = None,
+        key: str | None = None,
+        **attributes: AttributeValue | None,
+    ) -> None:
+        """Record one usage event as `record(..., ack="disk")` does, without ever holding up the event loop."""
+        series = self._series.check(meter, required_tenant() if tenant is None else tenant, attributes)
+        draft = self._draft(series, quantity, event_time, key)
+        if not self._append(self._segment, series, draft):
+            import asyncio
+
+            # A new segment is opened on the disk: in a thread, as all that waits.
+            if await asyncio.to_thread(self._append_or_roll, series, draft) is None:
+                return
+        await self._acknowledger.wait_async()
 
     def void(
         self,
@@ -154,6 +198,7 @@ class Recorder:
         tenant: str | None = None,
         key: str | None = None,
         origin: Origin | None = None,
+        ack: Ack | None = None,
     ) -> None:
         """Record that an earlier event counts for nothing; name it by its `key` or by its `origin`, one of the two.
 
@@ -163,7 +208,7 @@ class Recorder:
         """
         tenant = required_tenant() if tenant is None else tenant
         series = self._series.check_correction(meter, tenant, {}, correction_text("void", key=key, origin=origin))
-        self._write(series, 0, None, None)
+        self._write(series, 0, None, None, ack)
 
     def replace(
         self,
@@ -176,6 +221,7 @@ class Recorder:
         origin: Origin | None = None,
         event_time: datetime | None = None,
         new_key: str | None = None,
+        ack: Ack | None = None,
         **attributes: AttributeValue | None,
     ) -> None:
         """Record an event that counts in place of an earlier one, named by its `key` or by its `origin`.
@@ -191,7 +237,8 @@ class Recorder:
             )
         tenant = required_tenant() if tenant is None else tenant
         correction = correction_text("replace", key=key, origin=origin)
-        self._write(self._series.check_correction(meter, tenant, attributes, correction), quantity, event_time, new_key)
+        series = self._series.check_correction(meter, tenant, attributes, correction)
+        self._write(series, quantity, event_time, new_key, ack)
 
     def bind(self, meter: str, /, *, tenant: str | None = None, **attributes: AttributeValue | None) -> Bound:
         """Return the fast path for one meter, tenant and set of attributes, checked now. Raises BadEvent, UnknownMeter.
@@ -227,12 +274,23 @@ class Recorder:
         return rows
 
     def flush(self) -> None:
-        """Return when every row recorded before is on the disk. Raises JournalFull when the disk refuses."""
+        """Return when every row recorded before is on the disk. Raises JournalFull or NotYetDurable when the disk refuses.
+
+        Nothing recorded is lost then: the rows stay in the journal, and the next flush tries again.
+        """
         producer = self._producer
-        if producer is not None and not producer.sync():
-            # A file whose fsync failed is given up; sealing copies its rows from memory into a new one.
-            self._retire_current()
-            producer.seal_before()
+        if producer is None or producer.sync():
+            return
+        # A file whose fsync failed is given up; sealing copies its rows from memory into a new one.
+        self._retire_current()
+        producer.seal_before()
+        # What could not be sealed just now, for a batch or a writer in its way, is suspect still.
+        if not producer.sync():
+            raise NotYetDurable(
+                f"journal {producer.folder} could not be synced: its rows are written and count, but are not known to be "
+                "on the disk; call flush() again",
+                folder=str(producer.folder),
+            )
 
     def seal(self) -> None:
         """Seal what was recorded so far, so that it can be shipped now. Raises JournalFull; then nothing is lost."""
@@ -255,12 +313,16 @@ class Recorder:
         self._is_closed = True
         if self._keeper is not None:
             self._keeper.stop()
+        self._acknowledger.stop()
         with self._roll_lock:
-            producer, self._producer, self._segment = self._producer, None, NO_SEGMENT
-        if producer is not None:
-            producer.close()
-            if self._shipper is not None:
-                self._shipper.ensure(now=True)
+            self._segment = NO_SEGMENT
+            producer = self._producer
+            if producer is not None:
+                producer.close()
+            # Only now: who flushes meanwhile must not be told that there is nothing to wait for.
+            self._producer = None
+        if producer is not None and self._shipper is not None:
+            self._shipper.ensure(now=True)
 
     def __enter__(self) -> Recorder:
         return self
@@ -272,19 +334,38 @@ class Recorder:
         # A pickled recorder is its folder and settings, never its state: the process that unpickles is a new producer.
         return _rebuild, (str(self.layout.root), self._settings)
 
-    def _write(self, series: Series, quantity: Quantity, event_time: datetime | None, key: str | None) -> Segment:
-        """Check the rest and record the slow way; return the segment that took the row."""
+    def _write(
+        self, series: Series, quantity: Quantity, event_time: datetime | None, key: str | None, ack: Ack | None
+    ) -> Segment | None:
+        """Check the rest and record the slow way; return the segment that took the row, None when it was dropped."""
+        waits = self._waits_for_disk if ack is None else _is_disk(ack)
+        segment = self._append_or_roll(series, self._draft(series, quantity, event_time, key))
+        if waits and segment is not None:
+            self._acknowledger.wait()
+        return segment
+
+    def _draft(self, series: Series, quantity: Quantity, event_time: datetime | None, key: str | None) -> Draft:
         kind, number, wide = encode_quantity(quantity, negative_allowed=series.negative_allowed)
         checked_key = None if key is None else check_key(key)
-        time_us = None if event_time is None else check_event_time(event_time)
+        time_ns = None if event_time is None else check_event_time(event_time) * 1000
         self._notice_fork()
+        return kind, number, wide, time_ns, checked_key
+
+    def _append(self, segment: Segment, series: Series, draft: Draft) -> bool:
+        """Store a row in this segment. Return False when it is full or was sealed meanwhile."""
+        kind, number, wide, time_ns, key = draft
+        now = self._now_ns()
+        if not segment.append(Row(series.text, kind, number, wide, now if time_ns is None else time_ns, now, key)):
+            return False
+        # Where all wait for the disk, nothing is to be found by the way that does not.
+        if series.seen_as is not None and not self._waits_for_disk:
+            segment.series[series.seen_as] = segment.defined[series.text]
+        return True
+
+    def _append_or_roll(self, series: Series, draft: Draft) -> Segment | None:
         while True:
             segment = self._segment
-            now = self._now_ns()
-            row = Row(series.text, kind, number, wide, now if time_us is None else time_us * 1000, now, checked_key)
-            if segment.append(row):
-                if series.seen_as is not None:
-                    segment.series[series.seen_as] = segment.defined[series.text]
+            if self._append(segment, series, draft):
                 return segment
             try:
                 self._roll(segment)
@@ -292,10 +373,10 @@ class Recorder:
                 if self._settings["on_error"] == "raise":
                     raise
                 self._count_dropped()
-                return segment
+                return None
 
     def _add_slowly(
-        self, bound: Bound, quantity: Quantity, event_time: datetime | None, key: str | None
+        self, bound: Bound, quantity: Quantity, event_time: datetime | None, key: str | None, ack: Ack | None
     ) -> tuple[Segment, int]:
         """Record for a bound meter, and return where it may record the next time without asking."""
         # Read before the check, which may put a new dictionary there: at worst the next row is checked again.
@@ -303,10 +384,10 @@ class Recorder:
         if checked is not known:
             series = self._series.check(bound.meter, bound.tenant, bound.attributes)
             bound.checked = known, series
-        segment = self._write(series, quantity, event_time, key)
-        # A dropped event left no definition behind.
-        slot = segment.defined.get(series.text)
-        return (NO_SEGMENT, 0) if slot is None else (segment, slot)
+        segment = self._write(series, quantity, event_time, key, ack)
+        if segment is None or self._waits_for_disk:
+            return NO_SEGMENT, 0
+        return segment, segment.defined[series.text]
 
     def _count_dropped(self) -> None:
         with self._roll_lock:
@@ -412,6 +493,12 @@ class Recorder:
     def _refuse_if_closed(self) -> None:
         if self._is_closed:
             raise ValueError("this recorder is closed; make a new one")
+
+
+def _is_disk(ack: Ack) -> bool:
+    if ack not in {"process", "disk"}:
+        raise ValueError(f'ack is "process" or "disk", not {ack!r}')
+    return ack == "disk"
 
 
 def _rebuild(root: str, settings: dict[str, Any]) -> Recorder:
