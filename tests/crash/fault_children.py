@@ -54,6 +54,7 @@ class _Recording:
         from metering.recorder import Recorder
 
         self._notes = notes
+        self._ack = job.get("ack", "process")
         self.tenant = job["tenant"]
         # Rows by the thousand in 64 KiB segments and intervals of milliseconds: rolls, spares and seals come often.
         self.usage = Recorder(
@@ -61,7 +62,7 @@ class _Recording:
         )
 
     def attempt(self, where: str, numbers: range, work: Callable[[], object]) -> bool:
-        from metering.errors import JournalFull
+        from metering.errors import JournalFull, NotYetDurable
 
         notes = self._notes.bytes
         notes[numbers.start : numbers.stop] = bytes([CALLING]) * len(numbers)
@@ -71,6 +72,9 @@ class _Recording:
             outcome = RETURNED
         except JournalFull:
             pass
+        except NotYetDurable:
+            # Written, says the error: it may be there, once.
+            outcome = CALLING
         except BaseException as error:  # noqa: BLE001 - whatever else comes out is what this looks for
             self._notes.surprise(where, error)
         notes[numbers.start : numbers.stop] = bytes([outcome]) * len(numbers)
@@ -79,9 +83,9 @@ class _Recording:
     def record(self, number: int) -> int:
         details = {"key": f"{self.tenant}:{number}", "step": str(number % 70)} if number % 7 == 0 else {}
         numbers = range(number, number + 1)
-        self.attempt(
-            "record", numbers, lambda: self.usage.record("tokens", tenant=self.tenant, quantity=number, **details)
-        )
+        how = {"tenant": self.tenant, "quantity": number, "ack": self._ack, **details}
+        if self.attempt("record", numbers, lambda: self.usage.record("tokens", **how)) and self._ack == "disk":
+            self._note_durable(number)
         return numbers.stop
 
     def record_batch(self, number: int) -> int:
@@ -92,7 +96,10 @@ class _Recording:
 
     def flush(self, number: int) -> None:
         if self.attempt("flush", range(0), self.usage.flush):
-            self._notes.bytes[FLUSHED_AT : FLUSHED_AT + 4] = number.to_bytes(4, "little")
+            self._note_durable(number)
+
+    def _note_durable(self, number: int) -> None:
+        self._notes.bytes[FLUSHED_AT : FLUSHED_AT + 4] = number.to_bytes(4, "little")
 
 
 def record(job: dict[str, Any], notes: Notes) -> None:

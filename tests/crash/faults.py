@@ -155,7 +155,7 @@ def judge(said: Iterable[Said], found: dict[str, Counter[int]], tally: Tally, *,
 
 
 def sweep_record(
-    workshop: Workshop, root: Path, faults: Iterable[str], ks: Iterable[str], *, count: int = 600
+    workshop: Workshop, root: Path, faults: Iterable[str], ks: Iterable[str], *, count: int = 600, **job: Any
 ) -> Tally:
     """Fail each k-th call of a producer, every producer in the same workspace; then ship on a healthy disk and count.
 
@@ -165,7 +165,7 @@ def sweep_record(
     for fault in faults:
         for k in ks:
             one, failed, _ = workshop.run(
-                "record", root, inject=f"{fault}:when={k}", count=count, batches=True, close=tally.runs % 2 == 0
+                "record", root, inject=f"{fault}:when={k}", count=count, batches=True, close=tally.runs % 2 == 0, **job
             )
             one.surprises = [f"{fault}:when={k}: {text}" for text in one.surprises]
             said.append(one)

@@ -145,6 +145,8 @@ def test_every_call_of_a_producer_fails_once_or_for_ever_or_kills_it(
     hold(for_ever, "producer, calls fail from the k-th on", capsys)
     kills = [f"{call}:signal=KILL" for call in CALLS_OF_A_PRODUCER]
     hold(sweep_record(workshop, root / "kill", kills, ks(40)), "producer, killed at the k-th call", capsys)
+    waiting = sweep_record(workshop, root / "disk", ERRORS_OF_A_PRODUCER[:5], ks(15), count=250, ack="disk")
+    hold(waiting, "producer that waits for the disk, k-th call fails", capsys)
     for repeat in range(4):
         again = sweep_record(workshop, root / f"again-{repeat}", ERRORS_OF_A_PRODUCER[:5], ks(60), count=1200)
         hold(again, "producer, k-th call fails, longer", capsys)

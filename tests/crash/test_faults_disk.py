@@ -132,6 +132,9 @@ def cut_off(workshop: Workshop, folder: Path, chance: random.Random, kind: int) 
             said.append(one)
         else:
             job = {"count": 4000, "batches": True, "flush_every": 25, "pace_s": 0.00005}
+            if chance.random() < 0.3:
+                # Each call of its own waits for the disk.
+                job |= {"ack": "disk"}
             recording, _, ended = workshop.run("record", root, is_free=True, **job)
             processes.append(ended["process_id"])
         if kind:

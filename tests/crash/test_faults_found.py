@@ -246,7 +246,6 @@ def test_a_refused_batch_leaves_no_rows_missing(tmp_path: Path) -> None:
     assert segments["rows_before"].to_pylist() == [0]
 
 
-@found("close() that the disk refused forgets its producer but keeps its lock: its rows wait for the process to end")
 def test_a_refused_close_can_be_tried_again(tmp_path: Path) -> None:
     usage = alone(tmp_path)
     usage.record("tokens", tenant="acme", quantity=1)
