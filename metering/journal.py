@@ -57,6 +57,7 @@ from metering.journal_format import (
     Chain,
     Header,
     Trailer,
+    count_rows,
     encode_json,
     get_closed_slots,
     new_page,
@@ -154,6 +155,10 @@ class Segment:
     @property
     def has_rows(self) -> bool:
         return self.claimed_to > PAGE
+
+    def count_rows(self) -> int:
+        """Return how many rows are stored by now. Raises ValueError when the segment was given up meanwhile."""
+        return count_rows(self._kinds())
 
     def append(self, row: Row) -> bool:
         """Store one usage event. Return False, with nothing counted, when the segment is full or was sealed meanwhile."""

@@ -61,6 +61,18 @@ class Producer:
         """How many segments are not sealed, the current one included."""
         return len(self._unsealed)
 
+    @property
+    def unsealed(self) -> list[Segment]:
+        """The segments that are not sealed, the current one included."""
+        return list(self._unsealed.values())
+
+    @property
+    def rows(self) -> int:
+        """How many rows this producer holds or held: those of sealed segments as sealed, of the others as stored by now."""
+        # Under the lock that moves a segment from one to the other, so that none is counted twice or not at all.
+        with self._state:
+            return self._chain.rows_before + sum(segment.count_rows() for segment in self._unsealed.values())
+
     def prepare_spare(self) -> None:
         """Allocate the next segment now. For one thread only. Raises JournalFull."""
         if self._spare is not None:
@@ -162,10 +174,10 @@ class Producer:
 
     def sync(self) -> bool:
         """Put every row recorded before this call on the disk. Return False when a segment is suspect: seal it, then."""
-        return self._sync(list(self._unsealed.values()))
+        return self._sync(self.unsealed)
 
     def sync_if_changed(self) -> bool:
-        return self._sync([one for one in list(self._unsealed.values()) if one.synced_to != one.claimed_to])
+        return self._sync([one for one in self.unsealed if one.synced_to != one.claimed_to])
 
     def _sync(self, segments: list[Segment]) -> bool:
         is_durable = True
