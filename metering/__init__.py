@@ -8,12 +8,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from metering.clock import Clock, FixedClock, SystemClock
+from metering.clock import Clock, FixedClock
 from metering.errors import (
     BadEvent,
-    BadEventFile,
-    BadPeriod,
-    JournalDamaged,
     JournalFull,
     LakeDamaged,
     LakeUnavailable,
@@ -26,20 +23,22 @@ from metering.errors import (
 from metering.meters import MeterRule
 
 if TYPE_CHECKING:
+    from metering.bound import Bound
+    from metering.context import carry, tenant
+    from metering.corrections import Origin
+    from metering.defaults import configure, record
+    from metering.health import Health
     from metering.lake import Lake
     from metering.periods import Period
-    from metering.bound import Bound
     from metering.recorder import Recorder
-    from metering.usage import Snapshot
 
+# What an application says and catches. Rarer names live in their modules: metering.errors, metering.clock...
 __all__ = [
     "BadEvent",
-    "BadEventFile",
-    "BadPeriod",
     "Bound",
     "Clock",
     "FixedClock",
-    "JournalDamaged",
+    "Health",
     "JournalFull",
     "Lake",
     "LakeDamaged",
@@ -47,21 +46,35 @@ __all__ = [
     "MeterRule",
     "MeteringError",
     "NotYetDurable",
+    "Origin",
     "Period",
     "Recorder",
     "Retryable",
-    "Snapshot",
-    "SystemClock",
     "Terminal",
     "UnknownMeter",
+    "carry",
+    "configure",
+    "record",
+    "tenant",
 ]
 
 _HOMES = {
+    "BadEventFile": "metering.errors",
+    "BadPeriod": "metering.errors",
     "Bound": "metering.bound",
+    "Health": "metering.health",
+    "JournalDamaged": "metering.errors",
     "Lake": "metering.lake",
+    "Origin": "metering.corrections",
     "Period": "metering.periods",
     "Recorder": "metering.recorder",
     "Snapshot": "metering.usage",
+    "SystemClock": "metering.clock",
+    "carry": "metering.context",
+    "configure": "metering.defaults",
+    "configured": "metering.defaults",
+    "record": "metering.defaults",
+    "tenant": "metering.context",
 }
 
 

@@ -34,6 +34,7 @@ from metering.journal import NO_SEGMENT, Row, pack_event
 from metering.journal_format import SEGMENT_BYTES_MIN, WHOLE, WHOLE_MAX
 from metering.keeper import Keeper, ShipperChild
 from metering.layout import Layout
+from metering.meterings import Meterings
 from metering.producer import Producer
 from metering.series import SeriesBook, encode_quantity
 
@@ -62,7 +63,7 @@ REFUSAL_S = 0.1
 _recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
 
 
-class Recorder:
+class Recorder(Meterings):
     """Record usage events into the journal below `root`. One per process and workspace is enough; safe for all threads.
 
     `ack` says when a call returns: "process", its row survives the death of the process; "disk", also a power cut. One
@@ -249,10 +250,13 @@ class Recorder:
 
         `tenant` defaults to that of the work that runs now, and stays what it is.
         """
-        name = required_tenant() if tenant is None else tenant
-        bound = Bound(self, meter, name, attributes)
+        return self.bind_to(meter, required_tenant() if tenant is None else tenant, attributes)
+
+    def bind_to(self, meter: str, tenant: str, attributes: dict[str, AttributeValue | None]) -> Bound:
+        """Do what `bind` does, with the attributes as one mapping."""
+        bound = Bound(self, meter, tenant, attributes)
         known = self._series.known
-        bound.checked = known, self._series.check(meter, name, attributes)
+        bound.checked = known, self._series.check(meter, tenant, attributes)
         return bound
 
     def record_batch(self, table: Any) -> int:
