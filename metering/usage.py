@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-EVIDENCE_STEPS = ("stored_event", "duplicate", "stored_once", "corrected", "usage_event")
+EVIDENCE_STEPS = ("stored_event", "keyed_event", "duplicate", "stored_once", "corrected", "usage_event")
 USAGE_STEPS = ("usage_state", "attribute_value", "selection", "usage")
 
 
@@ -83,10 +83,14 @@ def open_evidence(files: Sequence[str], snapshot: Snapshot, **settings: object) 
 
 
 def load_evidence(engine: duckdb.DuckDBPyConnection, files: Sequence[str], snapshot: Snapshot) -> None:
-    """Load `stored_event`, `duplicate` and `usage_event`. Without files the tables are empty but typed."""
+    """Load `stored_event`, `duplicate` and `usage_event`. Without files the tables are empty but typed.
+
+    Where there are many files, duplicates are looked for only in those that are new since the last time; see identities.
+    """
     import pyarrow as pa
 
     from metering.events import usage_event_schema
+    from metering.identities import find_candidates
 
     producers, segments = zip(*snapshot.cut, strict=True) if snapshot.cut else ((), ())
     register(
@@ -99,7 +103,13 @@ def load_evidence(engine: duckdb.DuckDBPyConnection, files: Sequence[str], snaps
         engine.execute(read_sql("metering", "stored_event"))
     else:
         register(engine, "stored_event", usage_event_schema().empty_table())
-    for step in EVIDENCE_STEPS[1:]:
+    candidates = find_candidates(files)
+    if candidates is None:
+        engine.execute(read_sql("metering", "keyed_event"))
+    else:
+        register(engine, "candidate", candidates)
+        engine.execute(read_sql("metering", "keyed_candidate"))
+    for step in EVIDENCE_STEPS[2:]:
         engine.execute(read_sql("metering", step))
 
 

@@ -10,8 +10,7 @@ WITH keyed AS (
         first_value(quantity) OVER identity AS first_quantity,
         first_value(event_time) OVER identity AS first_event_time,
         first_value(attributes) OVER identity AS first_attributes
-    FROM stored_event
-    WHERE idempotency_key IS NOT NULL
+    FROM keyed_event
     WINDOW identity AS (
         PARTITION BY tenant_id, meter, idempotency_key
         ORDER BY recorded_at, producer_id, segment, row
