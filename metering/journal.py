@@ -24,6 +24,7 @@ The layout of the file is in README.md.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import mmap
@@ -266,6 +267,12 @@ class Segment:
             if not self.pages.closed:
                 self.pages.close()
                 os.close(self._file)
+
+    def discard(self) -> None:
+        """Remove a segment that never held a row, and give up its mapping and file."""
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+        self.release()
 
     def abandon(self) -> None:
         """Give up what a forked child inherited. Takes no lock: a thread that does not exist here may hold it."""

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metering.errors import MeteringError
+from metering.errors import JournalFull, MeteringError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,13 +67,16 @@ class Keeper:
             self._thread.join()
 
     def _run(self) -> None:
-        self._care()
+        care_is_due = True
         rotate_at_s = time.monotonic() + self._seal_interval_s
         while True:
             is_woken = self._asleep.acquire(timeout=self._flush_interval_s)
             if self._is_stopped:
                 return
             try:
+                if care_is_due:
+                    self._care()
+                    care_is_due = False
                 self._prepare()
                 if is_woken:
                     self._seal()
@@ -85,6 +88,11 @@ class Keeper:
                 self.refusal = None
             except MeteringError as error:
                 self.refusal = error
+            except OSError as error:
+                # No file left to open, a lock of somebody else's: flushing must go on, and the next interval tries again.
+                self.refusal = JournalFull(
+                    f"the journal's keeper was refused ({error}); it tries again", errno=error.errno
+                )
 
 
 class ShipperChild:

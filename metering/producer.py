@@ -14,10 +14,11 @@ import hashlib
 import itertools
 import os
 import secrets
+import shutil
 import threading
 from typing import TYPE_CHECKING
 
-from metering.durable import fsync_path
+from metering.durable import fsync_path, make_folder
 from metering.errors import JournalFull
 from metering.journal import Segment, write_new_file
 from metering.journal_format import PAGE, SLOT, TRAILER_AT, Chain, Header, Trailer, new_page, put_part
@@ -53,8 +54,7 @@ class Producer:
         self._sealing = threading.RLock()
         self._is_sealing = False
         self._is_closed = False
-        self._lock_file = _create_producer_folder(journal, self.producer_id)
-        self._folder_file = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+        self._lock_file, self._folder_file = _create_producer_folder(journal, self.producer_id)
 
     @property
     def backlog(self) -> int:
@@ -111,6 +111,9 @@ class Producer:
                     self._renames += 1
         except BaseException as error:
             self._give_back(number)
+            if spare is not None:
+                # It could not become a segment, or its segment is given back: its room is needed more than it.
+                spare.discard()
             if isinstance(error, OSError):
                 raise _full(self.folder, error) from error
             raise
@@ -168,6 +171,7 @@ class Producer:
                 self._finish(number, trailer, "part")
             except BaseException as error:
                 self._give_back(number)
+                self._disinherit(number + 1)
                 if isinstance(error, OSError):
                     raise _full(self.folder, error) from error
                 raise
@@ -208,8 +212,7 @@ class Producer:
         """Seal what there is and give up the lock: from now on the shipper treats this producer as dead."""
         self.seal_before()
         if self._spare is not None:
-            self._spare.path.unlink(missing_ok=True)
-            self._spare.release()
+            self._spare.discard()
         self._is_closed = True
         self._close_files()
 
@@ -264,6 +267,13 @@ class Producer:
             os.fsync(self._folder_file)
             self._renames_synced = max(self._renames_synced, renames)
 
+    def _disinherit(self, number: int) -> None:
+        """Take back from a segment the chain of one that was refused after all."""
+        with self._state:
+            following = self._unsealed.get(number)
+            if following is not None:
+                following.inherit(self._chain)
+
     def _give_back(self, number: int) -> None:
         with self._state:
             segment = self._unsealed.pop(number, None)
@@ -298,19 +308,33 @@ class Producer:
                 os.close(file)
 
 
-def _create_producer_folder(journal: Path, producer_id: str) -> int:
-    """Create the folder with its lock held from the first moment that others can see it. Return the lock's file."""
-    unborn = journal / f".{producer_id}"
+def _create_producer_folder(journal: Path, producer_id: str) -> tuple[int, int]:
+    """Create the folder with its lock held from the first moment that others can see it. Return lock and folder, open.
+
+    Nothing stays of a folder that could not be made: no file open, no folder unborn. Raises JournalFull.
+    """
+    unborn, born = journal / f".{producer_id}", journal / producer_id
+    files: list[int] = []
     try:
-        journal.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # The names above are as perishable as the folder's own; whoever made them may not have synced them.
+        missing = [folder for folder in (journal, *journal.parents) if not folder.exists()]
+        above = make_folder(journal, missing[-1] if missing else journal.parent)
+        journal.chmod(0o700)
         unborn.mkdir(mode=0o700)
-        lock = os.open(unborn / "lock", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        unborn.rename(journal / producer_id)
-        fsync_path(journal)
+        creating = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        files.append(os.open(unborn / "lock", creating, 0o600))
+        fcntl.flock(files[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        files.append(os.open(unborn, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY))
+        unborn.rename(born)
+        for folder in above:
+            fsync_path(folder)
     except OSError as error:
+        for folder in (unborn, born):
+            shutil.rmtree(folder, ignore_errors=True)
+        for file in files:
+            os.close(file)
         raise _full(journal, error) from error
-    return lock
+    return files[0], files[1]
 
 
 def _full(folder: Path, error: OSError) -> JournalFull:

@@ -14,12 +14,11 @@ import fcntl
 import os
 import sys
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from metering.clock import SystemClock
-from metering.errors import JournalDamaged, MeteringError, Retryable
+from metering.errors import JournalDamaged, LakeUnavailable, MeteringError, Retryable
 from metering.keeper import leader_lock
 from metering.layout import Layout
 from metering.meters import load_rules
@@ -65,22 +64,35 @@ def ship(
     """Bring every sealed segment, and all of dead producers, to the lake; return what this call added. Idempotent.
 
     `rows` are usage events. `on_step` is told each step before it is taken (for tests that crash there).
-    Raises LakeUnavailable (a retry helps) and LakeDamaged; the journal then still has everything.
+    Raises LakeUnavailable (a retry helps), also where this machine refuses, and LakeDamaged; the journal then still has
+    everything.
     """
     now_us = (clock or SystemClock()).now_us()
     step = on_step or (lambda _name: None)
+    try:
+        return _ship_all(layout, lake, now_us, step)
+    except OSError as error:
+        raise LakeUnavailable(
+            f"shipping was refused by this machine ({error}); the journal still has everything, ship again",
+            errno=error.errno,
+        ) from error
+
+
+def _ship_all(layout: Layout, lake: Lake, now_us: int, step: Callable[[str], None]) -> Shipped:
     total = Shipped()
-    with ExitStack() as locks:
-        folders = [locks.enter_context(folder) for folder in producer_folders(layout.journal)]
-        for folder in folders:
+    paths: Sequence[Path] = []
+    # One folder at a time: there may be more dead producers than this process may have files open.
+    for folder in producer_folders(layout.journal):
+        with folder:
             if folder.is_ours:
                 step("recover")
                 folder.recover(now_us)
-        paths: Sequence[Path] = [path for folder in folders for path in folder.sealed()]
-        while paths:
-            paths, part = _ship_some(layout, lake, paths, step)
-            total = total.plus(part)
-        for folder in folders:
+            paths = [*paths, *folder.sealed()]
+    while paths:
+        paths, part = _ship_some(layout, lake, paths, step)
+        total = total.plus(part)
+    for folder in producer_folders(layout.journal):
+        with folder:
             if folder.is_ours:
                 step("remove folder")
                 folder.remove_if_empty()
