@@ -3,8 +3,8 @@
 Enters: a StoredSegment, whose hash was checked, and the meters' rules. Leaves: a SegmentBatch. Refuses: nothing; a row
 that is damaged or breaks a rule becomes a dead letter with its reason and its bytes, and the rows around it go on.
 
-A journal body is viewed as an array of slots; no loop runs per event, only one per distinct series and per event that
-carries a key, a time of its own or a quantity beyond 64 bits. Numbers are exact: quantities are built as 128-bit integers.
+A journal body is viewed as an array of slots; no loop runs per event, only one per distinct series, and per event that
+carries a quantity beyond 64 bits or is damaged. Numbers are exact: quantities are built as 128-bit integers.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from metering.batch import SegmentBatch, control_totals
 from metering.clock import from_us, iso_utc
 from metering.corrections import split_correction
+from metering.decode_details import key_array, read_details
 from metering.errors import JournalDamaged
 from metering.events import (
     EVENT_TIME_MAX_US,
@@ -88,7 +89,7 @@ class _Rows:
     wide: dict[int, int]
     time_ns: Array
     recorded_ns: Array
-    keys: dict[int, str]
+    keys: pa.Array | None  # None where no row has a key
     damaged: Array
 
 
@@ -141,13 +142,29 @@ def _read_rows(body: bytearray) -> _Rows:
     for row in np.flatnonzero(too_wide):
         wide[int(row)] = int(quantity[row]) * _NANO
     scale = np.where(is_whole & ~too_wide, np.int64(_NANO), np.int64(1))
-    rows = _Rows(at, link, np.where(too_wide, 0, quantity) * scale, wide, time_ns, time_ns.copy(), {}, damaged)
-    for row in np.flatnonzero(~_IS_PLAIN[kinds_at] & ~damaged):
-        _read_detail(body, rows, int(row), is_wide=int(kinds_at[row]) == WIDE_DETAILED)
+    rows = _Rows(at, link, np.where(too_wide, 0, quantity) * scale, wide, time_ns, time_ns.copy(), None, damaged)
+    detailed = np.flatnonzero(~_IS_PLAIN[kinds_at] & ~damaged)
+    if len(detailed):
+        _read_details(body, rows, detailed, kinds_at[detailed] == WIDE_DETAILED)
     return rows
 
 
-def _read_detail(body: bytearray, rows: _Rows, row: int, *, is_wide: bool) -> None:
+def _read_details(body: bytearray, rows: _Rows, detailed: Array, is_wide: Array) -> None:
+    """Read the details of all rows that have one: by the column where they are as written, else one by one."""
+    details = read_details(body, rows.series[detailed])
+    details.is_sure[is_wide] = False
+    sure = detailed[details.is_sure]
+    rows.recorded_ns[sure] = details.recorded_ns[details.is_sure]
+    rows.series[sure] = details.series[details.is_sure]
+    rows.keys = key_array(len(rows.slots), detailed, details)
+    keys: dict[int, str] = {}
+    for row, wide in zip(detailed[~details.is_sure].tolist(), is_wide[~details.is_sure].tolist(), strict=True):
+        _read_detail(body, rows, keys, row, is_wide=wide)
+    if keys:
+        rows.keys = pa.array([keys.get(row, key) for row, key in enumerate(rows.keys.to_pylist())], pa.string())
+
+
+def _read_detail(body: bytearray, rows: _Rows, keys: dict[int, str], row: int, *, is_wide: bool) -> None:
     slot = bytes(body[rows.series[row] * SLOT : (rows.series[row] + 1) * SLOT])
     rows.damaged[row] = True
     if len(slot) != SLOT or slot[-1] != DETAIL:
@@ -161,7 +178,7 @@ def _read_detail(body: bytearray, rows: _Rows, row: int, *, is_wide: bool) -> No
     if is_wide:
         rows.wide[row] = int(parts.pop(0))
     if flags & HAS_KEY:
-        rows.keys[row] = parts.pop(0)
+        keys[row] = parts.pop(0)
     rows.recorded_ns[row] = recorded_ns
     rows.series[row] = series
     rows.damaged[row] = False
@@ -228,9 +245,7 @@ def _event_table(
     # Attributes and correction are one text in the journal, and parted once per series.
     parted = [split_correction(one[2]) for one in series]
     attributes, corrections = (pa.array([one[place] for one in parted], pa.string()) for place in range(2))
-    keys = pa.nulls(count, pa.string())
-    if rows.keys:
-        keys = pa.array([rows.keys.get(row) for row in range(count)], pa.string())
+    keys = pa.nulls(count, pa.string()) if rows.keys is None else rows.keys
     columns = [
         tenants.take(taken),
         meters.take(taken),
