@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 PARTITION = "event_date"
 ROWS_PER_FILE_MAX = 4_000_000
+PARQUET_BYTES_MIN = 12
 # A table is loaded from its newest checkpoint and the commits behind it: 100 commits load in about 9 ms.
 COMMITS_PER_CHECKPOINT = 100
 LOOKUPS_MAX = 16
@@ -97,6 +98,8 @@ class LakeTable:
             with engine(f"open {self.folder}"):
                 return DeltaTable(self.folder)
         except LakeUnavailable:
+            if self._drop_torn_checkpoint():
+                return self.open()
             self._explain_damage()
             raise
 
@@ -308,6 +311,26 @@ class LakeTable:
         if first.exists() and first.stat().st_size == 0 and len(list(self.log.glob("*.json"))) == 1:
             first.unlink()
 
+    def _drop_torn_checkpoint(self) -> bool:
+        """Remove a torn newest checkpoint if every commit that it sums up is still there. Return whether it did.
+
+        The engine names a checkpoint before anybody can sync it; a power cut in between leaves the name of an empty file.
+        A checkpoint is derived from commits, so nothing is lost with it, and the next one is written in time.
+        """
+        newest = self._checkpoint_version()
+        files = self._checkpoint_files(newest)
+        if newest < 0 or (files and all(_is_whole_parquet(file) for file in files)):
+            return False
+        whole = (file for file in self.log.glob("*.checkpoint*.parquet") if _is_whole_parquet(file))
+        older = max((number for number in (int(file.name[:20]) for file in whole) if number < newest), default=-1)
+        if not all((self.log / f"{number:020d}.json").exists() for number in range(older + 1, newest + 1)):
+            return False
+        for file in files:
+            file.unlink()
+        (self.log / "_last_checkpoint").unlink()
+        fsync_path(self.log)
+        return True
+
     def _explain_damage(self) -> None:
         for commit in sorted(self.log.glob("*.json"), reverse=True)[:COMMITS_PER_CHECKPOINT]:
             for line in commit.read_bytes().splitlines():
@@ -316,7 +339,7 @@ class LakeTable:
                 except ValueError:
                     self._refuse_torn(commit)
         for file in self._checkpoint_files(self._checkpoint_version()):
-            if file.stat().st_size < 12 or file.read_bytes()[-4:] != b"PAR1":
+            if not _is_whole_parquet(file):
                 self._refuse_torn(file)
 
     def _refuse_torn(self, file: Path) -> NoReturn:
@@ -327,6 +350,10 @@ class LakeTable:
             expected="a complete file of the Delta log",
             found=f"{file.stat().st_size} bytes that cannot be read",
         )
+
+
+def _is_whole_parquet(file: Path) -> bool:
+    return file.stat().st_size >= PARQUET_BYTES_MIN and file.read_bytes()[-4:] == b"PAR1"
 
 
 @contextmanager

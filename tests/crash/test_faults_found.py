@@ -29,10 +29,6 @@ from tests.crash.workspace import arrived, journal_is_empty, once_each, ship_all
 FOR_EVER = 3600.0
 
 
-def found(reason: str) -> pytest.MarkDecorator:
-    return pytest.mark.xfail(strict=True, reason=reason)
-
-
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     with Workshop(tmp_path_factory.mktemp("workshop")) as here:
@@ -179,7 +175,6 @@ class Cut(BaseException):
     """The power goes."""
 
 
-@found("a cut between a checkpoint and its fsync leaves it empty and named: LakeDamaged, and its remedy does not help")
 @needs_loop
 def test_a_power_cut_in_a_checkpoint_leaves_a_lake_that_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lake_table, "COMMITS_PER_CHECKPOINT", 3)

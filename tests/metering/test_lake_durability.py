@@ -124,13 +124,22 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytes
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_torn_checkpoint_is_named(tmp_path: Path) -> None:
+def test_a_torn_checkpoint_is_dropped_while_its_commits_are_there_and_named_when_not(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
     lake.append([segment_batch("a", 1)])
     lake.vacuum()
-    (checkpoint,) = (tmp_path / "usage_events" / "_delta_log").glob("*.checkpoint.parquet")
-    checkpoint.write_bytes(checkpoint.read_bytes()[:100])
+    log = tmp_path / "usage_events" / "_delta_log"
+    (checkpoint,) = log.glob("*.checkpoint.parquet")
+    torn = checkpoint.read_bytes()[:100]
+    hint = (log / "_last_checkpoint").read_bytes()
+    checkpoint.write_bytes(torn)
+    assert Lake(tmp_path).cut() == {"a": 1}
+    assert not checkpoint.exists()
 
+    # Without the first commit the checkpoint was the only record of it.
+    checkpoint.write_bytes(torn)
+    (log / "_last_checkpoint").write_bytes(hint)
+    (log / f"{0:020d}.json").unlink()
     with pytest.raises(LakeDamaged, match=rf"{checkpoint.name} is torn"):
         Lake(tmp_path).cut()
 
