@@ -16,7 +16,6 @@ from metering.series import Series
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from metering.acknowledge import Ack
     from metering.events import AttributeValue
     from metering.journal import Segment
     from metering.recorder import Recorder
@@ -47,7 +46,7 @@ class Bound:
         *,
         event_time: datetime | None = None,
         key: str | None = None,
-        ack: Ack | None = None,
+        ack: str | None = None,
     ) -> None:
         """Record one usage event, as `Recorder.record` does, with the same errors."""
         segment, series = self._place

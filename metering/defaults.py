@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from metering.acknowledge import Ack
     from metering.events import AttributeValue
     from metering.series import Quantity
 
@@ -55,7 +54,7 @@ def record(
     quantity: Quantity = 1,
     event_time: datetime | None = None,
     key: str | None = None,
-    ack: Ack | None = None,
+    ack: str | None = None,
     **attributes: AttributeValue | None,
 ) -> None:
     """Record one usage event with the recorder of the process, as `Recorder.record` does, with the same errors.

@@ -36,7 +36,7 @@ F = TypeVar("F", bound="Callable[..., Any]")
 class Block:
     """A block of code that is one usage event when it ends. Each is for one use; nested blocks are events of their own."""
 
-    __slots__ = ("_attributes", "_bound", "_key", "_meter", "_recorder", "_tenant", "_when")
+    __slots__ = ("_attributes", "_key", "_meter", "_recorder", "_tenant", "_when")
 
     def __init__(
         self,
@@ -45,10 +45,15 @@ class Block:
         tenant: str | None,
         key: str | None,
         when: When,
-        attributes: dict[str, AttributeValue | None],
+        attributes: dict[str, Any],
     ) -> None:
         if when not in {"success", "error", "always"}:
             raise ValueError(f'when is "success", "error" or "always", not {when!r}')
+        taken = {"quantity", "event_time", "key", "ack"} & attributes.keys()
+        if taken:
+            raise TypeError(
+                f"{sorted(taken)} cannot be said here: the block is recorded when it ends, as it turned out"
+            )
         self._recorder = recorder
         self._meter = meter
         self._tenant = tenant
@@ -58,13 +63,16 @@ class Block:
 
     def begin(self) -> None:
         """Check everything but the quantity, before the code runs: what nobody could pay for is not begun."""
-        tenant = required_tenant() if self._tenant is None else self._tenant
-        self._bound = self._recorder.bind_to(self._meter, tenant, self._attributes)
+        if self._tenant is None:
+            self._tenant = required_tenant()
+        self._recorder.check(self._meter, self._tenant, self._attributes)
 
     def end(self, quantity: Quantity, error: object) -> None:
         """Record, unless the code ended in the other way than is metered."""
         if self._when == "always" or (error is None) == (self._when == "success"):
-            self._bound.add(quantity, key=self._key)
+            self._recorder.record(
+                self._meter, tenant=self._tenant, quantity=quantity, key=self._key, **self._attributes
+            )
 
 
 class Measure(Block):

@@ -139,7 +139,7 @@ class Recorder(Meterings):
         quantity: Quantity = 1,
         event_time: datetime | None = None,
         key: str | None = None,
-        ack: Ack | None = None,
+        ack: str | None = None,
         **attributes: AttributeValue | None,
     ) -> None:
         """Record one usage event; it survives the death of the process when this returns.
@@ -203,7 +203,7 @@ class Recorder(Meterings):
         tenant: str | None = None,
         key: str | None = None,
         origin: Origin | None = None,
-        ack: Ack | None = None,
+        ack: str | None = None,
     ) -> None:
         """Record that an earlier event counts for nothing; name it by its `key` or by its `origin`, one of the two.
 
@@ -226,7 +226,7 @@ class Recorder(Meterings):
         origin: Origin | None = None,
         event_time: datetime | None = None,
         new_key: str | None = None,
-        ack: Ack | None = None,
+        ack: str | None = None,
         **attributes: AttributeValue | None,
     ) -> None:
         """Record an event that counts in place of an earlier one, named by its `key` or by its `origin`.
@@ -250,14 +250,14 @@ class Recorder(Meterings):
 
         `tenant` defaults to that of the work that runs now, and stays what it is.
         """
-        return self.bind_to(meter, required_tenant() if tenant is None else tenant, attributes)
-
-    def bind_to(self, meter: str, tenant: str, attributes: dict[str, AttributeValue | None]) -> Bound:
-        """Do what `bind` does, with the attributes as one mapping."""
-        bound = Bound(self, meter, tenant, attributes)
-        known = self._series.known
-        bound.checked = known, self._series.check(meter, tenant, attributes)
+        name = required_tenant() if tenant is None else tenant
+        bound = Bound(self, meter, name, attributes)
+        bound.checked = self._series.known, self.check(meter, name, attributes)
         return bound
+
+    def check(self, meter: str, tenant: str, attributes: dict[str, AttributeValue | None]) -> Series:
+        """Return what these are in the journal, recording nothing. Raises BadEvent, UnknownMeter."""
+        return self._series.check(meter, tenant, attributes)
 
     def record_batch(self, table: Any) -> int:
         """Record every row of a table or none; return how many. The rows are on the disk when this returns.
@@ -356,7 +356,7 @@ class Recorder(Meterings):
         return _rebuild, (str(self.layout.root), self._settings)
 
     def _write(
-        self, series: Series, quantity: Quantity, event_time: datetime | None, key: str | None, ack: Ack | None
+        self, series: Series, quantity: Quantity, event_time: datetime | None, key: str | None, ack: str | None
     ) -> Segment | None:
         """Check the rest and record the slow way; return the segment that took the row, None when it was dropped."""
         waits = self._waits_for_disk if ack is None else _is_disk(ack)
@@ -397,7 +397,7 @@ class Recorder(Meterings):
                 return None
 
     def _add_slowly(
-        self, bound: Bound, quantity: Quantity, event_time: datetime | None, key: str | None, ack: Ack | None
+        self, bound: Bound, quantity: Quantity, event_time: datetime | None, key: str | None, ack: str | None
     ) -> tuple[Segment, int]:
         """Record for a bound meter, and return where it may record the next time without asking."""
         # Read before the check, which may put a new dictionary there: at worst the next row is checked again.
@@ -516,7 +516,8 @@ class Recorder(Meterings):
             raise ValueError("this recorder is closed; make a new one")
 
 
-def _is_disk(ack: Ack) -> bool:
+def _is_disk(ack: str) -> bool:
+    # Text to the type checker, so that `**attributes` of a caller's dict[str, str] still pass it.
     if ack not in {"process", "disk"}:
         raise ValueError(f'ack is "process" or "disk", not {ack!r}')
     return ack == "disk"

@@ -124,6 +124,8 @@ def test_mistakes_are_told_where_they_are_written(usage: Recorder) -> None:
 
     with pytest.raises(TypeError, match="tally"):
         usage.meter_calls("calls")(numbers)
+    with pytest.raises(TypeError, match="quantity"):
+        usage.tally("rows", tenant="acme", quantity=5)
     with pytest.raises(ValueError, match="always"):
         usage.meter_calls("calls", when="allways")(print)  # type: ignore[arg-type]
 
