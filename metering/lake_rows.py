@@ -59,7 +59,11 @@ def in_order(rows: pa.Table, order: Sequence[str]) -> pa.Table:
             unsorted = position
     # lexsort wants the least significant key first; sixteen bits at a time it is a radix sort.
     digits = [digit for code in reversed(codes[:unsorted]) for digit in _digits(code)]
-    return rows.combine_chunks().take(pa.array(np.lexsort(digits))) if digits else rows
+    if not digits:
+        return rows
+    places = pa.array(np.lexsort(digits))
+    columns = [column if _is_uniform(column) else _taken(column, places) for column in rows.columns]
+    return pa.table(columns, schema=rows.schema)
 
 
 def parquet_bytes(rows: pa.Table, statistics: Sequence[str]) -> pa.Buffer:
@@ -89,6 +93,22 @@ def parquet_bytes(rows: pa.Table, statistics: Sequence[str]) -> pa.Buffer:
 
 def _is_repetitive(column: pa.ChunkedArray) -> bool:
     return bool(pc.count_distinct(column.slice(0, SAMPLE_ROWS)).as_py() <= SAMPLE_DISTINCT_MAX)
+
+
+def _is_uniform(column: pa.ChunkedArray) -> bool:
+    """Return whether every row is known to be the same, so that no order changes anything."""
+    if column.null_count == len(column):
+        return True
+    if not pa.types.is_dictionary(column.type) or column.null_count:
+        return False
+    first = column.chunk(0).dictionary
+    return len(first) == 1 and all(chunk.dictionary.equals(first) for chunk in column.chunks)
+
+
+def _taken(column: pa.ChunkedArray, places: pa.Array) -> pa.ChunkedArray:
+    # Long texts may not fit one array; they stay in their chunks.
+    whole = column if pa.types.is_string(column.type) else column.combine_chunks()
+    return pc.take(whole, places, boundscheck=False)
 
 
 def _codes(column: pa.ChunkedArray) -> Array:

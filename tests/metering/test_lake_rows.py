@@ -8,7 +8,7 @@ from decimal import Decimal
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metering.events import usage_event_schema
@@ -42,6 +42,7 @@ def written(rows: pa.Table) -> pa.Table:
     return pq.read_table(pa.BufferReader(parquet_bytes(in_order(encode(rows, ORDER), ORDER), ORDER)))
 
 
+@settings(deadline=None)
 @given(st.lists(event_rows, max_size=30), st.integers(0, 30))
 def test_rows_are_read_back_in_the_order_of_a_plain_sort(rows: list[dict[str, object]], cut: int) -> None:
     schema = usage_event_schema()
