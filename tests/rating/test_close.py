@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -218,4 +219,4 @@ def test_a_day_that_a_zone_skipped_is_no_period() -> None:
     cycle = BillingCycle("day", CALENDAR_ANCHOR, "Pacific/Apia")  # 30 December 2011 did not happen in Samoa
     days = cycle.periods_ending_in(parse_period("2011-12").in_zone("Pacific/Apia"))
     assert len(days) == 30
-    assert all(one.end == two.start for one, two in zip(days, days[1:], strict=False))
+    assert all(one.end == two.start for one, two in pairwise(days))
