@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from metering.errors import UnknownMeter
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -39,9 +41,14 @@ def publish_rules(path: Path, rules: Iterable[MeterRule]) -> None:
 
 
 def load_rules(path: Path) -> dict[str, MeterRule] | None:
-    """Return the published rules by meter name, or None while no catalog was applied."""
+    """Return the published rules by meter name, or None while no catalog was applied. Raises UnknownMeter if damaged."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
-    return {row["name"]: MeterRule(**row) for row in json.loads(text)["meters"]}
+    try:
+        return {row["name"]: MeterRule(**row) for row in json.loads(text)["meters"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UnknownMeter(
+            f"{path} cannot be read ({error}), so no meter is known; run `tallybook apply` again"
+        ) from error
