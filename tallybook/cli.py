@@ -9,27 +9,27 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-import orjson
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from metering.clock import iso_utc
-from metering.errors import LakeDamaged, MeteringError, Retryable, Terminal
 from metering.numbers import trimmed
 from tallybook import show
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tallybook.workspace import Workspace
-
-DONE, FINDING, BAD_INPUT, OUR_FAULT = 0, 1, 2, 3
+from tallybook.cli_shell import (
+    DONE,
+    FINDING,
+    JsonOption,
+    PeriodOption,
+    State,
+    err,
+    open_workspace,
+    out,
+    print_json,
+    progress,
+    report,
+)
 
 app = typer.Typer(
     name="tallybook",
@@ -39,19 +39,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-# Piped into a file or a pager there is no width to ask for; a wide one keeps ids on one line.
-PIPED_WIDTH = 160
-out = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
-err = Console(stderr=True, width=None if sys.stderr.isatty() else PIPED_WIDTH)
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
-PeriodOption = Annotated[
-    str, typer.Option("--period", "-p", help="2026-10, 2026, 2026-10-05 or 2026-10-01..2026-11-01 (end open).")
-]
-
-
-class _State:
-    root: Path = Path("tallybook-data")
 
 
 @app.callback()
@@ -60,7 +47,7 @@ def _common(
         Path, typer.Option("--workspace", "-w", envvar="TALLYBOOK_WORKSPACE", help="The folder of the workspace.")
     ] = Path("tallybook-data"),
 ) -> None:
-    _State.root = workspace
+    State.root = workspace
 
 
 @app.command()
@@ -68,7 +55,7 @@ def init() -> None:
     """Make a workspace: settings, catalog folder, journal, lake, books. What is there already stays."""
     from tallybook.workspace import EXAMPLE_CATALOG, Workspace
 
-    with Workspace.init(_State.root) as workspace:
+    with Workspace.init(State.root) as workspace:
         root = workspace.layout.root
         example = workspace.layout.catalog / EXAMPLE_CATALOG
     err.print(f"Workspace ready at {root}", highlight=False, soft_wrap=True)
@@ -78,14 +65,14 @@ def init() -> None:
 @app.command()
 def apply(as_json: JsonOption = False) -> None:
     """Load catalog/*.yaml (meters, plans, accounts, subscriptions) into the books and print what changed."""
-    with _workspace() as workspace:
+    with open_workspace() as workspace:
         applied = workspace.apply()
     changes = [
         {"kind": change.kind, "key": change.key, "what": change.what, "detail": change.detail}
         for change in applied.changes
     ]
     if as_json:
-        _print_json({"revision": applied.revision, "changes": changes})
+        print_json({"revision": applied.revision, "changes": changes})
     else:
         out.print(show.changes(applied.revision, applied.changes))
 
@@ -97,10 +84,10 @@ def import_files(
 ) -> None:
     """Store usage events from files. Columns: tenant_id, meter, quantity, event_time, optionally idempotency_key;
     every other column is an attribute. The same file twice adds nothing; a bad row becomes a dead letter."""
-    with _workspace() as workspace, _progress("importing") as bar:
+    with open_workspace() as workspace, progress("importing") as bar:
         done = workspace.import_files(files, progress=bar)
     if as_json:
-        _print_json({"files": [{name: getattr(one, name) for name in one.__slots__} for one in done]})
+        print_json({"files": [{name: getattr(one, name) for name in one.__slots__} for one in done]})
         return
     out.print(show.imported(done))
     if any(one.dead_letters for one in done):
@@ -113,12 +100,12 @@ def ship(
     as_json: JsonOption = False,
 ) -> None:
     """Move recorded events from the journal into the lake, exactly once."""
-    with _workspace() as workspace:
+    with open_workspace() as workspace:
         if watch:
             workspace.ship_forever()
         shipped = workspace.ship()
     if as_json:
-        _print_json({name: getattr(shipped, name) for name in shipped.__slots__})
+        print_json({name: getattr(shipped, name) for name in shipped.__slots__})
     else:
         out.print(show.shipped(shipped))
 
@@ -126,10 +113,10 @@ def ship(
 @app.command()
 def maintain(as_json: JsonOption = False) -> None:
     """Keep the lake's files few: compact small ones, delete what nobody refers to any more. Run it hourly or daily."""
-    with _workspace() as workspace, _progress("maintaining") as _:
+    with open_workspace() as workspace, progress("maintaining") as _:
         done = workspace.maintain()
     if as_json:
-        _print_json({name: getattr(done, name) for name in done.__slots__})
+        print_json({name: getattr(done, name) for name in done.__slots__})
         return
     rows = [
         ("data files", f"{done.files_before:,}", f"{done.files_after:,}"),
@@ -146,12 +133,12 @@ def usage(
     as_json: JsonOption = False,
 ) -> None:
     """What every tenant used in a period, priced or not."""
-    with _workspace() as workspace:
+    with open_workspace() as workspace:
         rows = workspace.usage(period, by=by or ())
     if not as_json:
         out.print(show.usage(rows, by or ()))
         return
-    _print_json(
+    print_json(
         {
             "usage": [
                 {
@@ -183,14 +170,14 @@ def invoice(
     as_json: JsonOption = False,
 ) -> None:
     """Invoice a period. Drafts book nothing; --final closes the period, books, numbers and publishes the files."""
-    with _workspace() as workspace:
-        with _progress("rating") as _:
+    with open_workspace() as workspace:
+        with progress("rating") as _:
             invoiced = workspace.invoice(period, final=final)
         published = workspace.publish(period, folder) if (final or folder) and invoiced.invoices else None
     if as_json:
         from rating.invoice import as_json as invoice_json
 
-        _print_json({"invoices": [invoice_json(one) for one in invoiced.invoices]})
+        print_json({"invoices": [invoice_json(one) for one in invoiced.invoices]})
     else:
         out.print(show.invoices(invoiced.invoices))
     _say_how_it_went(period, invoiced, final)
@@ -205,12 +192,12 @@ def invoices(
     as_json: JsonOption = False,
 ) -> None:
     """List invoices and their lines."""
-    with _workspace() as workspace:
+    with open_workspace() as workspace:
         found = workspace.invoices(period)
     if as_json:
         from rating.invoice import as_json as invoice_json
 
-        _print_json({"invoices": [invoice_json(one) for one in found]})
+        print_json({"invoices": [invoice_json(one) for one in found]})
         return
     out.print(show.invoices(found))
     if lines:
@@ -221,10 +208,10 @@ def invoices(
 @app.command()
 def explain(line_id: str, as_json: JsonOption = False) -> None:
     """Why an invoice line says what it says: its tiers, its usage, and a sample of its events with their origin."""
-    with _workspace() as workspace:
+    with open_workspace() as workspace:
         explanation = workspace.explain(line_id)
     if as_json:
-        _print_json(explanation.as_json())
+        print_json(explanation.as_json())
     else:
         out.print(show.explanation(explanation))
 
@@ -238,12 +225,12 @@ def verify(
     """Recompute invoices from the snapshots they pin and compare them byte for byte with the books."""
     if invoice_id is not None and everything:
         raise typer.BadParameter("give an invoice or --all, not both")
-    with _workspace() as workspace, _progress("verifying") as _:
+    with open_workspace() as workspace, progress("verifying") as _:
         verdicts = workspace.verify(invoice_id)
     differing = sum(not one.matches for one in verdicts)
     if as_json:
         rows = [{name: getattr(one, name) for name in one.__slots__} for one in verdicts]
-        _print_json({"verified": rows, "matching": len(verdicts) - differing, "differing": differing})
+        print_json({"verified": rows, "matching": len(verdicts) - differing, "differing": differing})
     else:
         out.print(show.verified(verdicts))
     raise typer.Exit(FINDING if differing else DONE)
@@ -255,10 +242,10 @@ def reconcile(period: PeriodOption, as_json: JsonOption = False) -> None:
     from billing_adapters.reconciliation import as_json as statement_json
     from billing_adapters.reconciliation import render
 
-    with _workspace() as workspace:
+    with open_workspace() as workspace:
         statement = workspace.reconcile(period)
     if as_json:
-        _print_json(statement_json(statement))
+        print_json(statement_json(statement))
     else:
         out.print(render(statement))
     raise typer.Exit(DONE if statement.is_conserved else FINDING)
@@ -282,9 +269,9 @@ def doctor(as_json: JsonOption = False) -> None:
     """Check this machine and workspace: versions, names, disk, clock, journal, lake, books, catalog."""
     from tallybook.doctor import examine
 
-    checks = examine(_State.root)
+    checks = examine(State.root)
     if as_json:
-        _print_json({"checks": [{name: getattr(check, name) for name in check.__slots__} for check in checks]})
+        print_json({"checks": [{name: getattr(check, name) for name in check.__slots__} for check in checks]})
     else:
         out.print(show.checks(checks))
     raise typer.Exit(FINDING if any(check.result == "bad" for check in checks) else DONE)
@@ -298,49 +285,7 @@ def main() -> None:
         err.print("Interrupted. Every step is idempotent: run the same command again.")
         sys.exit(130)
     except Exception as error:  # noqa: BLE001 - the last boundary: every error becomes a sentence and an exit code
-        sys.exit(_report(error))
-
-
-def _report(error: Exception) -> int:
-    code = exit_code_of(error)
-    if code == OUR_FAULT and not isinstance(error, Retryable):
-        err.print("[bold]This is a fault of Tallybook, not yours.[/bold] Nothing was half done. What happened:")
-        err.print("".join(traceback.format_exception(error)), markup=False, highlight=False)
-        return code
-    message = getattr(error, "message", str(error))
-    err.print(f"[bold red]{type(error).__name__}[/bold red]", highlight=False)
-    err.print(message, markup=False, highlight=False, soft_wrap=True)
-    return code
-
-
-def exit_code_of(error: Exception) -> int:
-    """Return the exit code of an error: damage is a finding, what must be changed first is bad input, the rest is ours."""
-    from rating.errors import InvariantViolated
-
-    if isinstance(error, LakeDamaged):
-        return FINDING
-    if isinstance(error, InvariantViolated):
-        return FINDING if "changed after it was booked" in error.message else OUR_FAULT
-    if isinstance(error, Terminal | MeteringError) and not isinstance(error, Retryable):
-        return BAD_INPUT
-    return OUR_FAULT
-
-
-@contextmanager
-def _workspace() -> Iterator[Workspace]:
-    from tallybook.workspace import Workspace
-
-    with Workspace(_State.root) as workspace:
-        yield workspace
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Any]:
-    """Show progress on stderr, only where somebody is looking."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,} rows"))
-    with Progress(*columns, TimeElapsedColumn(), console=err, transient=True, disable=not err.is_terminal) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda rows: progress.update(task, advance=rows)
+        sys.exit(report(error))
 
 
 def _say_how_it_went(period: str, invoiced: Any, final: bool) -> None:
@@ -353,11 +298,6 @@ def _say_how_it_went(period: str, invoiced: Any, final: bool) -> None:
             f"{period} is still open: this books what is due so far; run it again after its end for the rest.",
             highlight=False,
         )
-
-
-def _print_json(document: object) -> None:
-    sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2, default=str) + b"\n")
-    sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

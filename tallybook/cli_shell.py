@@ -1,0 +1,93 @@
+"""What every command of the command line shares: the workspace, the two streams, progress, JSON, exit codes.
+
+Enters: words of an operator and what a step returned. Leaves: data on stdout, progress and sentences on stderr.
+Refuses: to know any one command; they are in `tallybook.cli` and `tallybook.cli_questions`.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from metering.errors import LakeDamaged, MeteringError, Retryable, Terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tallybook.workspace import Workspace
+
+DONE, FINDING, BAD_INPUT, OUR_FAULT = 0, 1, 2, 3
+
+# Piped into a file or a pager there is no width to ask for; a wide one keeps ids on one line.
+PIPED_WIDTH = 160
+out = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
+err = Console(stderr=True, width=None if sys.stderr.isatty() else PIPED_WIDTH)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
+PeriodOption = Annotated[
+    str, typer.Option("--period", "-p", help="2026-10, 2026, 2026-10-05 or 2026-10-01..2026-11-01 (end open).")
+]
+
+
+class State:
+    """What the options before the command said."""
+
+    root: Path = Path("tallybook-data")
+
+
+def report(error: Exception) -> int:
+    """Say on stderr what went wrong and what to do; return the exit code."""
+    code = exit_code_of(error)
+    if code == OUR_FAULT and not isinstance(error, Retryable):
+        err.print("[bold]This is a fault of Tallybook, not yours.[/bold] Nothing was half done. What happened:")
+        err.print("".join(traceback.format_exception(error)), markup=False, highlight=False)
+        return code
+    message = getattr(error, "message", str(error))
+    err.print(f"[bold red]{type(error).__name__}[/bold red]", highlight=False)
+    err.print(message, markup=False, highlight=False, soft_wrap=True)
+    return code
+
+
+def exit_code_of(error: Exception) -> int:
+    """Return the exit code of an error: damage is a finding, what must be changed first is bad input, the rest is ours."""
+    from rating.errors import InvariantViolated
+
+    if isinstance(error, LakeDamaged):
+        return FINDING
+    if isinstance(error, InvariantViolated):
+        return FINDING if "changed after it was booked" in error.message else OUR_FAULT
+    if isinstance(error, Terminal | MeteringError) and not isinstance(error, Retryable):
+        return BAD_INPUT
+    return OUR_FAULT
+
+
+@contextmanager
+def open_workspace() -> Iterator[Workspace]:
+    """Open the workspace that --workspace names."""
+    from tallybook.workspace import Workspace
+
+    with Workspace(State.root) as workspace:
+        yield workspace
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Any]:
+    """Show progress on stderr, only where somebody is looking."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,} rows"))
+    with Progress(*columns, TimeElapsedColumn(), console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda rows: bar.update(task, advance=rows)
+
+
+def print_json(document: object) -> None:
+    """Print one JSON document on stdout."""
+    sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2, default=str) + b"\n")
+    sys.stdout.buffer.flush()
