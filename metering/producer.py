@@ -16,8 +16,10 @@ import os
 import secrets
 import shutil
 import threading
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
+from metering.drops import Drops, make_place, write_drops
 from metering.durable import fsync_path, make_folder
 from metering.errors import JournalFull
 from metering.journal import Segment, write_new_file
@@ -34,7 +36,6 @@ class Producer:
     def __init__(self, journal: Path, *, segment_bytes: int, bytes_max: int, now_us: Callable[[], int]) -> None:
         self.producer_id = f"p-{secrets.token_hex(16)}"
         self.folder = journal / self.producer_id
-        self.dropped = 0
         self._slots = (segment_bytes - PAGE) // SLOT
         self._bytes_max = bytes_max
         self._now_us = now_us
@@ -49,6 +50,9 @@ class Producer:
         self._numbers = itertools.count(1).__next__
         self._sealed_to = 0
         self._chain = Chain()
+        # What `write_drops` was last given, and whether that is on the disk.
+        self._drops = Drops()
+        self._drops_are_synced = True
         # `_state` guards numbers and the chain for moments; `_sealing` is held while segments are sealed in order.
         self._state = threading.RLock()
         self._sealing = threading.RLock()
@@ -72,6 +76,33 @@ class Producer:
         # Under the lock that moves a segment from one to the other, so that none is counted twice or not at all.
         with self._state:
             return self._chain.rows_before + sum(segment.count_rows() for segment in self._unsealed.values())
+
+    @property
+    def dropped(self) -> int:
+        """How many events of this life were dropped for want of room: told by the next trailer, and by the lock file."""
+        return self._drops.dropped
+
+    @dropped.setter
+    def dropped(self, count: int) -> None:
+        with self._state:
+            self._note_drops(count)
+
+    def _note_drops(self, dropped: int = 0, **sealed: Any) -> None:
+        """Write down the drops with what is new, so that they are told also when this process is killed. Needs `_state`."""
+        # A signal handler may drop an event, and come here, in the midst of this: nothing of it may be overwritten.
+        while True:
+            before = self._drops
+            after = replace(before, dropped=max(before.dropped, dropped), **sealed)
+            if self._drops is before:
+                self._drops = after
+                break
+        is_written = not after.dropped
+        while not is_written:
+            drops, self._drops_are_synced = self._drops, False
+            # The count is in memory still, and every trailer tells it.
+            with contextlib.suppress(OSError):
+                write_drops(self._lock_file, drops)
+            is_written = drops is self._drops
 
     def prepare_spare(self) -> None:
         """Allocate the next segment now. For one thread only. Raises JournalFull."""
@@ -198,6 +229,11 @@ class Producer:
                 self._renames_synced = max(self._renames_synced, renames)
             except OSError:
                 is_durable = False
+        if not self._drops_are_synced and not self._is_closed:
+            self._drops_are_synced = True
+            # A count, not rows: it makes no flush fail, and the next trailer tells it again.
+            with contextlib.suppress(OSError):
+                os.fdatasync(self._lock_file)
         return is_durable
 
     def abandon(self) -> None:
@@ -244,7 +280,11 @@ class Producer:
 
     def _finish(self, number: int, trailer: Trailer, suffix: str) -> None:
         chain = trailer.next_chain()
+        sealed: dict[str, Any] = {"told": trailer.dropped, "sealed_to": number, "chain": chain}
         with self._state:
+            if suffix == "open":
+                # Before others may take the segment away. While it is open, whoever finds it tells the count with it.
+                self._note_drops(**sealed)
             following = self._unsealed.get(number + 1)
             if following is not None:
                 following.inherit(chain)
@@ -253,6 +293,7 @@ class Producer:
             following.sync()
         self._path(number, suffix).rename(self._path(number, "sealed"))
         with self._state:
+            self._note_drops(**sealed)
             # Before the segment leaves the list of `sync`: what is not on the disk by then must be waited for.
             self._renames += 1
             renames = self._renames
@@ -287,9 +328,9 @@ class Producer:
     def _check_room(self, bytes_needed: int) -> None:
         held = 0
         for path in self.folder.iterdir():
-            # The shipper may delete a segment between the listing and the look.
+            # The shipper may delete a segment between the listing and the look. The lock is no row's.
             with contextlib.suppress(FileNotFoundError):
-                held += path.stat().st_size
+                held += path.stat().st_size if path.name != "lock" else 0
         if held + bytes_needed > self._bytes_max:
             raise JournalFull(
                 f"journal {self.folder} holds {held} bytes and may hold {self._bytes_max}: nothing ships it; "
@@ -324,6 +365,7 @@ def _create_producer_folder(journal: Path, producer_id: str) -> tuple[int, int]:
         creating = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         files.append(os.open(unborn / "lock", creating, 0o600))
         fcntl.flock(files[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        make_place(files[0])
         files.append(os.open(unborn, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY))
         unborn.rename(born)
         for folder in above:

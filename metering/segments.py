@@ -13,11 +13,13 @@ import contextlib
 import fcntl
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from metering.drops import Drops, read_drops, write_drops
 from metering.durable import fsync_path
 from metering.errors import JournalDamaged
+from metering.journal import write_new_file
 from metering.journal_format import (
     CHAIN_AT,
     HEADER_AT,
@@ -31,6 +33,7 @@ from metering.journal_format import (
     get_closed_slots,
     get_holes,
     get_part,
+    new_page,
     put_part,
     sealing_trailer,
     zero_holes,
@@ -98,25 +101,61 @@ class ProducerFolder:
         return sorted(path for path in self._listed(SUFFIX_SEALED) if path.name <= highest)
 
     def recover(self, now_us: int) -> int:
-        """Seal what a dead producer left open; return how many segments that were. Only with its lock."""
+        """Seal what a dead producer left open, and tell what it dropped; return how many segments. Only with its lock."""
         for leftover in (*self._listed(".part"), *self._listed(".copy"), *self._listed(".spare")):
             # Never finished, so never acknowledged; the number may be free or used by a later open segment.
-            leftover.unlink()
+            leftover.unlink(missing_ok=True)
+        drops = self._drops()
         unsealed = sorted(self._listed(".open"))
         for path in unsealed:
             chain = self._chain_before(path)
-            seal_dead_segment(path, self.producer_id, chain, now_us)
-        if unsealed:
+            trailer = seal_dead_segment(path, self.producer_id, chain, now_us, dropped=drops.dropped)
+            drops = replace(drops, told=trailer.dropped, sealed_to=trailer.segment, chain=trailer.next_chain())
+        untold = 0 if drops.are_told else 1
+        if untold:
+            drops = self._tell(drops, now_us)
+        if unsealed or untold:
             fsync_path(self.path)
-        return len(unsealed)
+        if self._lock is not None and drops.dropped:
+            write_drops(self._lock, drops)
+        return len(unsealed) + untold
 
     def remove_if_empty(self) -> bool:
         """Remove the folder of a dead producer of which everything is in the lake."""
-        if any(path.name != "lock" for path in self.path.iterdir()):
+        if any(path.name != "lock" for path in self.path.iterdir()) or not self._drops().are_told:
             return False
         (self.path / "lock").unlink()
         self.path.rmdir()
         return True
+
+    def _drops(self) -> Drops:
+        """Return what the producer dropped, as its lock file says, with the segments that were sealed since it was written."""
+        drops = Drops() if self._lock is None else read_drops(self._lock)
+        while drops.dropped:
+            try:
+                trailer = read_trailer(self._numbered(drops.sealed_to + 1))
+            except (FileNotFoundError, JournalDamaged):
+                break
+            drops = replace(drops, told=trailer.dropped, sealed_to=trailer.segment, chain=trailer.next_chain())
+        return drops
+
+    def _tell(self, drops: Drops, now_us: int) -> Drops:
+        """Leave a segment without rows whose trailer tells what was dropped after the last one was sealed.
+
+        Its number is the next one, also when this is done again: the lake then takes it once.
+        """
+        path = self._numbered(drops.sealed_to + 1)
+        header = Header(self.producer_id, drops.sealed_to + 1, "journal", now_us, 0)
+        trailer = sealing_trailer(header, drops.chain, bytearray(), b"", (), sealed_at=now_us, dropped=drops.dropped)
+        page = new_page(header)
+        put_part(page, TRAILER_AT, trailer.encode())
+        unfinished = path.with_suffix(".part")
+        write_new_file(unfinished, [page])
+        unfinished.rename(path)
+        return replace(drops, told=drops.dropped, sealed_to=trailer.segment, chain=trailer.next_chain())
+
+    def _numbered(self, number: int) -> Path:
+        return self.path / f"{number:012d}{SUFFIX_SEALED}"
 
     def _chain_before(self, path: Path) -> Chain | None:
         previous = path.with_name(f"{int(path.stem) - 1:012d}{SUFFIX_SEALED}")
@@ -140,7 +179,7 @@ def producer_folders(journal: Path) -> list[ProducerFolder]:
     return [ProducerFolder(path) for path in folders]
 
 
-def seal_dead_segment(path: Path, producer_id: str, chain: Chain | None, now_us: int) -> Trailer:
+def seal_dead_segment(path: Path, producer_id: str, chain: Chain | None, now_us: int, *, dropped: int = 0) -> Trailer:
     """Seal one open segment of a dead producer where it ends, with every complete row, whatever lies between them.
 
     Slots that are empty in the middle are rows that were claimed and never stored, or pages that a power cut took before
@@ -160,7 +199,7 @@ def seal_dead_segment(path: Path, producer_id: str, chain: Chain | None, now_us:
     holes = tuple(slot for slot in get_holes(page) if slot < slots)
     kinds = bytes(0 if slot in holes else kind for slot, kind in enumerate(kinds[:slots])) if holes else kinds[:slots]
     body = body[: slots * SLOT]
-    trailer = sealing_trailer(header, chain, body, kinds, holes, sealed_at=now_us)
+    trailer = sealing_trailer(header, chain, body, kinds, holes, sealed_at=now_us, dropped=dropped)
     sealed_page = bytearray(page)
     sealed_page[: len(MAGIC)] = MAGIC
     put_part(sealed_page, TRAILER_AT, trailer.encode())

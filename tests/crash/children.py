@@ -185,7 +185,41 @@ def signals(root: str) -> None:
     Path(root, "handled").write_text(str(next(numbers) - 1))
 
 
+def drop(root: str, count: str, segments: str, ending: str) -> None:
+    """Fill a journal of so many segments, drop so many events, say how many were recorded, and end."""
+    size = 1 << 16
+    usage = Recorder(
+        root, ship="none", segment_bytes=size, journal_bytes_max=int(segments) * size,
+        on_error="drop_and_count", seal_interval_s=3600.0,
+    )  # fmt: skip
+    recorded = 0
+    while not usage.dropped:
+        recorded += 1
+        usage.record("tokens", tenant="acme", quantity=recorded)
+    recorded -= 1
+    if ending == "sealed, sigkill":
+        usage.seal()
+    if ending == "shipped, sigkill":
+        usage.ship_now()
+        # Room again: these are counted by the trailer; then there is none again, and what was sealed is in the lake.
+        usage._settings["journal_bytes_max"] = usage._producer._bytes_max = 0  # type: ignore[union-attr]
+        usage._producer._spare = None  # type: ignore[union-attr]
+    if ending.startswith("signals"):
+        signal.signal(signal.SIGALRM, lambda *_: usage.record("tokens", tenant="acme", quantity=0))
+        signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
+    while usage.dropped < int(count):
+        usage.record("tokens", tenant="acme", quantity=0)
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    Path(root, "dropped").write_text(str(usage.dropped))
+    os.write(1, str(recorded).encode())
+    if ending == "os._exit":
+        os._exit(0)
+    if ending.endswith("sigkill"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 COMMANDS = {
+    "drop": drop,
     "record": record_and_acknowledge,
     "batches": record_batches,
     "ship": ship,
