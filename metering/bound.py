@@ -6,6 +6,7 @@ Enters: a quantity. Leaves: a row in the journal, stored in the calling thread. 
 from __future__ import annotations
 
 import struct
+import time
 from typing import TYPE_CHECKING
 
 from metering.forks import here as _here
@@ -14,6 +15,8 @@ from metering.journal_format import WHOLE, WHOLE_MAX
 from metering.series import Series
 
 if TYPE_CHECKING:
+    import mmap
+    from collections.abc import Callable
     from datetime import datetime
 
     from metering.events import AttributeValue
@@ -21,11 +24,20 @@ if TYPE_CHECKING:
     from metering.recorder import Recorder
     from metering.series import Quantity
 
+# What a row needs, in the order of its use: its segment, the next free slot, the clock, the pages, the slot of its series.
+# These change together: one tuple, so that no thread reads one without the others; and looking them up took an eighth of
+# what a row costs.
+Place = tuple["Segment", "Callable[[], int]", "Callable[[], int]", "mmap.mmap", int]
+
+
+def place_in(segment: Segment, now_ns: Callable[[], int], series: int) -> Place:
+    return segment, segment.claim, now_ns, segment.pages, series
+
 
 class Bound:
     """One meter, tenant and set of attributes, checked once. Holds no rows. Safe for all threads."""
 
-    __slots__ = ("_now_ns", "_place", "_recorder", "attributes", "checked", "meter", "tenant")
+    __slots__ = ("_place", "_recorder", "attributes", "checked", "meter", "tenant")
 
     def __init__(
         self, recorder: Recorder, meter: str, tenant: str, attributes: dict[str, AttributeValue | None]
@@ -34,11 +46,9 @@ class Bound:
         self.meter = meter
         self.tenant = tenant
         self.attributes = attributes
-        self._now_ns = recorder._now_ns  # noqa: SLF001 - the two halves of one thing
         # What was checked, and the dictionary of checks that it was checked under.
         self.checked: tuple[object, Series] = (None, Series(b"", False, None))
-        # Segment and series slot change together: one tuple, so that no thread reads one without the other.
-        self._place: tuple[Segment, int] = (NO_SEGMENT, 0)
+        self._place: Place = place_in(NO_SEGMENT, time.time_ns, 0)
 
     def add(
         self,
@@ -49,7 +59,7 @@ class Bound:
         ack: str | None = None,
     ) -> None:
         """Record one usage event, as `Recorder.record` does, with the same errors."""
-        segment, series = self._place
+        segment, claim, now_ns, pages, series = self._place
         try:
             if (
                 event_time is None
@@ -59,9 +69,8 @@ class Bound:
                 and 0 <= quantity <= WHOLE_MAX
                 and _here[0]
             ):
-                offset = segment.claim()
-                now = self._now_ns()
-                pack_event(segment.pages, offset, quantity, now, quantity ^ now ^ series, series, WHOLE)
+                offset, now = claim(), now_ns()
+                pack_event(pages, offset, quantity, now, quantity ^ series ^ now, series, WHOLE)
                 if segment.is_open or segment.holds(offset):
                     return
         except (TypeError, ValueError, struct.error):

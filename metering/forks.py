@@ -1,15 +1,19 @@
 """Whose process this is: a byte of memory that the kernel wipes in the child of a fork.
 
-Enters: nothing. Leaves: `here`, whose first byte is 1 in the process that imported this module, or renewed it, and 0 in a
-child that came of a fork without Python's hooks (uWSGI, ctypes). Refuses: to ask the kernel per row where it can be had
-for a read of memory.
+Enters: the recorders of this process. Leaves: `here`, whose first byte is 1 in the process that imported this module, or
+renewed it, and 0 in a child that came of a fork without Python's hooks (uWSGI, ctypes); and recorders that are renewed in
+a child before they touch what is the parent's. Refuses: to ask the kernel per row where it can be had for a read of memory.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-from typing import Any
+import weakref
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from metering.recorder import Recorder
 
 MADV_WIPEONFORK = 18
 
@@ -38,3 +42,21 @@ def _page_wiped_on_fork() -> mmap.mmap | _ProcessId:
 
 
 here: Any = _page_wiped_on_fork()
+
+recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
+
+
+def notice_fork() -> None:
+    """Before anything is recorded, flushed or sealed: be a process of its own, if this is a child that no hook told so."""
+    if not here[0]:
+        _renew_all()
+
+
+def _renew_all() -> None:
+    """Make every recorder of a child process a new producer; what was inherited belongs to the parent."""
+    for recorder in list(recorders):
+        recorder._renew()  # noqa: SLF001 - the two halves of one thing
+    here[0] = 1
+
+
+os.register_at_fork(after_in_child=_renew_all)

@@ -13,22 +13,21 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import os
 import struct
 import sys
 import threading
 import time
-import weakref
 from typing import TYPE_CHECKING, Any, Literal
 
 from metering.acknowledge import DiskAcknowledger
-from metering.bound import Bound
+from metering.bound import Bound, Place, place_in
 from metering.clock import SystemClock
 from metering.context import required_tenant
 from metering.corrections import correction_text
 from metering.errors import BadEvent, JournalFull, NotYetDurable
 from metering.events import check_event_time, check_key
 from metering.forks import here as _here
+from metering.forks import notice_fork, recorders
 from metering.health import look
 from metering.journal import NO_SEGMENT, Row, pack_event
 from metering.journal_format import SEGMENT_BYTES_MIN, WHOLE, WHOLE_MAX
@@ -59,8 +58,6 @@ if TYPE_CHECKING:
 BACKLOG_MAX = 4
 # After the disk said no, callers that drop do not ask it again for this long.
 REFUSAL_S = 0.1
-
-_recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
 
 
 class Recorder(Meterings):
@@ -114,7 +111,7 @@ class Recorder(Meterings):
         self._waits_for_disk = _is_disk(ack)
         self._series = SeriesBook(self.layout.meters_file)
         self._start()
-        _recorders.add(self)
+        recorders.add(self)
 
     def _start(self) -> None:
         """Be a process that has recorded nothing: at the beginning, and again in the child of a fork."""
@@ -163,9 +160,9 @@ class Recorder(Meterings):
                 and 0 <= quantity <= WHOLE_MAX
                 and _here[0]
             ):
-                offset = segment.claim()
-                now = self._now_ns()
-                pack_event(segment.pages, offset, quantity, now, quantity ^ now ^ series, series, WHOLE)
+                claim, now_ns = segment.claim, self._now_ns
+                offset, now = claim(), now_ns()
+                pack_event(segment.pages, offset, quantity, now, quantity ^ series ^ now, series, WHOLE)
                 if segment.is_open or segment.holds(offset):
                     return
         # Not seen before in this segment (KeyError), or the segment is full (struct.error) or gone (TypeError).
@@ -269,7 +266,7 @@ class Recorder(Meterings):
         """
         from metering.tables import encode_batch
 
-        self._notice_fork()
+        notice_fork()
         self._series.load_rules()
         rows, body = encode_batch(table, rules=self._series.rules, recorded_at=self._clock.now_us())
         if rows:
@@ -286,6 +283,7 @@ class Recorder(Meterings):
 
         Nothing recorded is lost then: the rows stay in the journal, and the next flush tries again.
         """
+        notice_fork()
         producer = self._producer
         if producer is None or producer.sync():
             return
@@ -302,6 +300,7 @@ class Recorder(Meterings):
 
     def seal(self) -> None:
         """Seal what was recorded so far, so that it can be shipped now. Raises JournalFull; then nothing is lost."""
+        notice_fork()
         producer = self._producer
         if producer is not None:
             if self._segment is not NO_SEGMENT and self._segment.has_rows:
@@ -330,6 +329,7 @@ class Recorder(Meterings):
 
     def close(self) -> None:
         """Seal, and end this producer. Recording afterwards raises ValueError. Idempotent."""
+        notice_fork()
         self._is_closed = True
         if self._keeper is not None:
             self._keeper.stop()
@@ -369,7 +369,7 @@ class Recorder(Meterings):
         kind, number, wide = encode_quantity(quantity, negative_allowed=series.negative_allowed)
         checked_key = None if key is None else check_key(key)
         time_ns = None if event_time is None else check_event_time(event_time) * 1000
-        self._notice_fork()
+        notice_fork()
         return kind, number, wide, time_ns, checked_key
 
     def _append(self, segment: Segment, series: Series, draft: Draft) -> bool:
@@ -398,7 +398,7 @@ class Recorder(Meterings):
 
     def _add_slowly(
         self, bound: Bound, quantity: Quantity, event_time: datetime | None, key: str | None, ack: str | None
-    ) -> tuple[Segment, int]:
+    ) -> Place:
         """Record for a bound meter, and return where it may record the next time without asking."""
         # Read before the check, which may put a new dictionary there: at worst the next row is checked again.
         known, (checked, series) = self._series.known, bound.checked
@@ -407,8 +407,8 @@ class Recorder(Meterings):
             bound.checked = known, series
         segment = self._write(series, quantity, event_time, key, ack)
         if segment is None or self._waits_for_disk:
-            return NO_SEGMENT, 0
-        return segment, segment.defined[series.text]
+            return place_in(NO_SEGMENT, self._now_ns, 0)
+        return place_in(segment, self._now_ns, segment.defined[series.text])
 
     def _count_dropped(self) -> None:
         with self._roll_lock:
@@ -483,10 +483,6 @@ class Recorder(Meterings):
         with self._roll_lock:
             self._segment = NO_SEGMENT
 
-    def _notice_fork(self) -> None:
-        if not _here[0]:
-            _renew_after_fork()
-
     def _renew(self) -> None:
         if self._producer is not None:
             self._producer.abandon()
@@ -527,15 +523,8 @@ def _rebuild(root: str, settings: dict[str, Any]) -> Recorder:
     return Recorder(root, **settings)
 
 
-def _renew_after_fork() -> None:
-    """Make every recorder of a child process a new producer; what was inherited belongs to the parent."""
-    for recorder in list(_recorders):
-        recorder._renew()  # noqa: SLF001 - this module's own
-    _here[0] = 1
-
-
 def _seal_all() -> None:
-    for recorder in list(_recorders):
+    for recorder in list(recorders):
         recorder._seal_and_hand_over()  # noqa: SLF001 - this module's own
 
 
@@ -547,4 +536,3 @@ def _seal_at_process_end() -> None:
 
 
 atexit.register(_seal_all)
-os.register_at_fork(after_in_child=_renew_after_fork)

@@ -351,3 +351,17 @@ def test_a_fork_behind_pythons_back_is_noticed(tmp_path: Path) -> None:
     assert hasattr(ctypes.CDLL(None), "fork")
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 0
     assert len(list(tmp_path.glob("journal/p-*"))) == 2
+
+
+@pytest.mark.parametrize("ending", ["usage.seal()", "usage.flush()", "usage.close()", "sys.exit()"])
+def test_a_child_that_records_nothing_leaves_the_segment_of_its_parent_alone(tmp_path: Path, ending: str) -> None:
+    code = (
+        "import ctypes, os, sys\n"
+        "from metering.recorder import Recorder\n"
+        "usage = Recorder(sys.argv[1], ship='none', seal_interval_s=3600.0); usage.record('api', tenant='parent')\n"
+        "child = ctypes.CDLL(None).fork()\n"
+        f"if child == 0: {ending}; os._exit(0)\n"
+        "status = os.waitpid(child, 0)[1]; usage.record('api', tenant='parent'); usage.close(); sys.exit(status)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=60).returncode == 0
+    assert len(rows(tmp_path)) == 2
