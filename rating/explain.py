@@ -1,119 +1,68 @@
-"""Why a line says what it says: down to the tiers, the usage and the events behind it.
+"""Why a line says what it says: down to the steps, the tiers, the usage and the events behind it.
 
 Enters: a line id. Leaves: an Explanation, recomputed from the snapshot that the invoice pins.
-Refuses: to explain from anything but that snapshot; what arrived later belongs to a later invoice.
+Refuses: to explain from anything but that snapshot; what arrived later belongs to a later invoice. Nothing is computed
+here: the steps are read off the tables that rate invoices, for the spans of the one account.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from metering.clock import iso_utc
 from metering.engine import fetch, read_sql
-from metering.numbers import plain, trimmed
-from metering.usage import register
+from metering.numbers import trimmed
+from metering.usage import open_evidence, register
 from rating.close import Close, read_closes
 from rating.errors import NotFound
-from rating.invoice import Charge, Invoice, InvoiceLine, line_as_json
+from rating.explanation import PARTS, Explanation, OriginEvent, Step
+from rating.invoice import Charge, InvoiceLine
 from rating.ledger import invoice_of_line
-from rating.run import rated
+from rating.rate import rate
+from rating.rounding import exact_sum
+from rating.run import spans_of
+from rating.terms import Terms, plan_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
     from decimal import Decimal
 
     import duckdb
     from sqlalchemy import Connection
 
-    from rating.terms import Terms
+    from metering.catalog import Meter
+
+__all__ = ["Explanation", "OriginEvent", "Step", "close_of_line", "explain_line"]
 
 SAMPLE_EVENTS = 10
-
-
-@dataclass(frozen=True, slots=True)
-class OriginEvent:
-    """One usage event behind a line, with where it came from. `is_new`: the close before had not seen it."""
-
-    event_time: datetime
-    recorded_at: datetime
-    quantity: Decimal
-    attributes: str | None
-    idempotency_key: str | None
-    producer_id: str
-    segment: int
-    row: int
-    is_new: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """One line, taken apart. `tiers` are what the whole period is worth, `line.charges` what this invoice books of it."""
-
-    invoice: Invoice
-    line: InvoiceLine
-    tiers: tuple[Charge, ...]
-    booked_before: Decimal
-    event_count: int
-    new_event_count: int
-    events: tuple[OriginEvent, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return plain JSON values: numbers as text, times as ISO 8601 UTC."""
-        line = line_as_json(self.line)
-        return {
-            "line": line,
-            "invoice_id": self.invoice.invoice_id,
-            "number": self.invoice.number,
-            "account_id": self.invoice.account_id,
-            "snapshot_id": self.invoice.snapshot_id,
-            "catalog_revision": self.invoice.catalog_revision,
-            "booked_before": plain(self.booked_before),
-            "tiers": [
-                {
-                    "tier": charge.tier,
-                    "part": charge.part,
-                    "quantity": trimmed(charge.quantity),
-                    "unit_price": trimmed(charge.unit_price),
-                    "exact_amount": trimmed(charge.exact_amount),
-                }
-                for charge in self.tiers
-            ],
-            "event_count": self.event_count,
-            "new_event_count": self.new_event_count,
-            "events": [
-                {
-                    "event_time": iso_utc(event.event_time),
-                    "recorded_at": iso_utc(event.recorded_at),
-                    "quantity": trimmed(event.quantity),
-                    "attributes": event.attributes,
-                    "idempotency_key": event.idempotency_key,
-                    "producer_id": event.producer_id,
-                    "segment": event.segment,
-                    "row": event.row,
-                    "is_new": event.is_new,
-                }
-                for event in self.events
-            ],
-        }
+# What follows the price takes something off a line; every other part is a component of the price.
+DISCOUNT, MAXIMUM = "discount:", "maximum"
+# Columns of `rated_usage` between the meter's aggregate and the quantity that is priced, in the order of the steps.
+QUANTITY_STEPS = (
+    ("metered_quantity", "rounding", "rounded as the meter says"),
+    ("rounded_quantity", "rounding", "rounded as the meter says"),
+    ("converted_quantity", "conversion", "converted, rounded once over the whole period"),
+    ("included_quantity", "included", "included in the price"),
+)
 
 
 def explain_line(connection: Connection, line_id: str, close: Close, terms: Terms, files: Sequence[str]) -> Explanation:
     """Return why a line says what it says. `close` is the one its invoice names, `terms` those of its revision."""
     invoice, line = invoice_of_line(connection, line_id)
-    with rated(connection, close, terms, files) as engine:
+    spans = [span for span in spans_of(connection, close, terms) if span.account_id == invoice.account_id]
+    engine = open_evidence(files, close.snapshot)
+    try:
+        rate(engine, terms, spans, close.as_of)
         span_id = _span_of(engine, line)
-        tiers = engine.execute(
-            "SELECT tier, part, quantity, unit_price, exact_amount FROM charge"
-            " WHERE span_id = $span_id AND price_id = $price_id AND group_key = $group_key ORDER BY tier, part DESC",
-            {"span_id": span_id, "price_id": line.price_id, "group_key": line.group_key},
-        ).fetchall()
+        tiers = _components(engine, line, span_id)
+        steps = _steps(engine, terms, line, span_id, tiers)
         event_count, new_event_count, events = _events_of(connection, engine, close, line, span_id)
+    finally:
+        engine.close()
     return Explanation(
         invoice=invoice,
         line=line,
-        tiers=tuple(Charge(*tier) for tier in tiers),
+        steps=steps,
+        tiers=tiers,
         booked_before=line.cumulative_amount - line.amount,
         event_count=event_count,
         new_event_count=new_event_count,
@@ -131,12 +80,148 @@ def close_of_line(connection: Connection, line_id: str) -> Close:
 
 
 def _span_of(engine: duckdb.DuckDBPyConnection, line: InvoiceLine) -> int:
-    row = engine.execute(
-        "SELECT span_id FROM billing_span WHERE subscription_id = $subscription_id AND period_start = $period_start",
-        {"subscription_id": line.subscription_id, "period_start": line.period_start},
-    ).fetchone()
+    statement = (
+        "SELECT span_id FROM billing_span WHERE subscription_id = $subscription_id"
+        " AND period_start = $period_start AND service_start = $service_start"
+    )
+    question: dict[str, object] = {
+        "subscription_id": line.subscription_id,
+        "period_start": line.period_start,
+        "service_start": line.service_start,
+    }
+    found = fetch(engine, statement, question).to_pylist()
     # A line of a billing period that the terms no longer know was reversed; no span, and so no usage, stands behind it.
-    return -1 if row is None else int(row[0])
+    return int(found[0]["span_id"]) if found else -1
+
+
+def _rows_of(engine: duckdb.DuckDBPyConnection, table: str, price: str, line: InvoiceLine, span_id: int) -> list[Any]:
+    """Return the rows of a table that belong to the line; `price` is the column that names it. Table names are ours."""
+    statement = f"SELECT * FROM {table} WHERE span_id = $span_id AND {price} = $price_id AND group_key = $group_key"
+    question: dict[str, object] = {"span_id": span_id, "price_id": line.price_id, "group_key": line.group_key}
+    rows: list[Any] = fetch(engine, statement, question).to_pylist()
+    return rows
+
+
+def _components(engine: duckdb.DuckDBPyConnection, line: InvoiceLine, span_id: int) -> tuple[Charge, ...]:
+    rows = _rows_of(engine, "charge", "price_id", line, span_id)
+    charges = [Charge(**{name: row[name] for name in Charge.__slots__}) for row in rows]
+    # Usage before the flat amounts of a tier, as on paper: `unit` comes after `flat` in the alphabet.
+    charges.sort(key=lambda one: one.unit_price)
+    charges.sort(key=lambda one: one.part, reverse=True)
+    return tuple(sorted(charges, key=lambda one: (one.cell_key, one.tier)))
+
+
+def _steps(
+    engine: duckdb.DuckDBPyConnection, terms: Terms, line: InvoiceLine, span_id: int, tiers: Sequence[Charge]
+) -> tuple[Step, ...]:
+    price = _price_of(terms, line)
+    priced = [charge for charge in tiers if not _is_taken_off(charge)]
+    steps = _quantity_steps(engine, terms, line, span_id, price)
+    components = tuple(_component(charge, price, line.unit) for charge in priced)
+    steps.append(
+        Step(
+            "price",
+            f"{line.price_type} price {line.price_id} of {line.plan} version {line.plan_version}",
+            exact_amount=_sum(priced),
+            children=components,
+        )
+    )
+    steps += [_taken_off(charge) for charge in tiers if _is_taken_off(charge)]
+    booked_before = line.cumulative_amount - line.amount
+    steps += [
+        Step("worth", "what the period is worth, exact", exact_amount=line.cumulative_exact_amount),
+        Step("rounded", f"rounded once to {line.currency}", amount=line.cumulative_amount),
+        Step("booked_before", "booked by earlier invoices", amount=-booked_before if booked_before else booked_before),
+        Step("amount", "this line", amount=line.amount),
+    ]
+    return tuple(steps)
+
+
+def _quantity_steps(
+    engine: duckdb.DuckDBPyConnection, terms: Terms, line: InvoiceLine, span_id: int, price: Any
+) -> list[Step]:
+    if line.meter is None:
+        return []
+    used = _rows_of(engine, "usage", "selector_id", line, span_id)
+    rated = sorted(_rows_of(engine, "rated_usage", "price_id", line, span_id), key=lambda row: row.get("cell_key", ""))
+    quantity = sum((row["quantity"] for row in used), start=line.quantity * 0)
+    meter = terms.meters.get(line.meter)
+    steps = [Step("aggregate", _aggregate_text(line, meter, price), quantity=quantity, unit=line.unit)]
+    for column, step, text in QUANTITY_STEPS:
+        if not rated or column not in rated[0]:
+            continue
+        after = sum((row[column] for row in rated), start=line.quantity * 0)
+        if step == "included":
+            if after:
+                steps.append(Step(step, text, quantity=-after, unit=line.unit))
+        elif after != quantity:
+            steps.append(Step(step, text, quantity=after, unit=line.unit))
+            quantity = after
+    return steps
+
+
+def _aggregate_text(line: InvoiceLine, meter: Meter | None, price: Any) -> str:
+    words = f"{meter.aggregation} of {line.meter}" if meter is not None else str(line.meter)
+    where = getattr(price, "where", None) or {}
+    for attribute, values in sorted(where.items()):
+        words += f", {attribute} {' or '.join(map(str, values))}"
+    return f"{words}, group {line.group_key}" if line.group_key else words
+
+
+def _price_of(terms: Terms, line: InvoiceLine) -> Any:
+    """Return the price of a line; None for a line that no price of the plan stands behind, such as a true-up."""
+    plan = terms.plans.get(plan_key(line.plan, line.plan_version))
+    return next((price for price in plan.prices if price.id == line.price_id), None) if plan else None
+
+
+def _is_taken_off(charge: Charge) -> bool:
+    return charge.part.startswith(DISCOUNT) or charge.part == MAXIMUM
+
+
+def _taken_off(charge: Charge) -> Step:
+    if charge.part == MAXIMUM:
+        return Step("maximum", "above the maximum", exact_amount=charge.exact_amount, part=charge.part)
+    name = charge.part.removeprefix(DISCOUNT)
+    return Step("discount", f"discount {name}", exact_amount=charge.exact_amount, part=charge.part)
+
+
+def _component(charge: Charge, price: Any, unit: str | None) -> Step:
+    text = PARTS.get(charge.part, charge.part)
+    if (edges := _tier_text(charge, price)) and charge.part in {"unit", "flat"}:
+        text = f"tier {charge.tier}, {edges}" + (f", {text}" if charge.part != "unit" else "")
+    if charge.cell_key:
+        text = f"{charge.cell_key}: {text}"
+    return Step(
+        "component",
+        text,
+        quantity=charge.quantity,
+        unit=unit if charge.part == "unit" else None,
+        unit_price=charge.unit_price,
+        exact_amount=charge.exact_amount,
+        cell_key=charge.cell_key,
+        tier=charge.tier,
+        part=charge.part,
+    )
+
+
+def _tier_text(charge: Charge, price: Any) -> str:
+    tiers = getattr(price, "tiers", ())
+    if not 1 <= charge.tier <= len(tiers):
+        return ""
+    above = tiers[charge.tier - 2].up_to if charge.tier > 1 else None
+    up_to = tiers[charge.tier - 1].up_to
+    edges = [f"above {_grouped(above)}"] if above is not None else []
+    edges += [f"up to {_grouped(up_to)}"] if up_to is not None else []
+    return " ".join(edges) or "every quantity"
+
+
+def _grouped(number: Decimal) -> str:
+    whole, point, rest = trimmed(number).partition(".")
+    return f"{int(whole):,}{point}{rest}"
+
+
+def _sum(charges: Sequence[Charge]) -> Decimal:
+    return exact_sum([charge.exact_amount for charge in charges])
 
 
 def _events_of(

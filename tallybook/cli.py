@@ -17,6 +17,7 @@ import typer
 from metering.clock import iso_utc
 from metering.numbers import trimmed
 from tallybook import show
+from tallybook.cli_questions import questions
 from tallybook.cli_shell import (
     DONE,
     FINDING,
@@ -206,17 +207,6 @@ def invoices(
 
 
 @app.command()
-def explain(line_id: str, as_json: JsonOption = False) -> None:
-    """Why an invoice line says what it says: its tiers, its usage, and a sample of its events with their origin."""
-    with open_workspace() as workspace:
-        explanation = workspace.explain(line_id)
-    if as_json:
-        print_json(explanation.as_json())
-    else:
-        out.print(show.explanation(explanation))
-
-
-@app.command()
 def verify(
     invoice_id: Annotated[str | None, typer.Argument(help="An invoice by id or number; without it, all.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every final invoice (the default).")] = False,
@@ -249,6 +239,9 @@ def reconcile(period: PeriodOption, as_json: JsonOption = False) -> None:
     else:
         out.print(render(statement))
     raise typer.Exit(DONE if statement.is_conserved else FINDING)
+
+
+app.add_typer(questions)
 
 
 @app.command()

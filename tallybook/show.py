@@ -11,11 +11,12 @@ from rich.table import Table
 
 from metering.clock import iso_utc
 from metering.numbers import plain, trimmed
+from rating.explanation import PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rating.explain import Explanation
+    from rating.explanation import Explanation
     from rating.invoice import Charge, Invoice
     from rating.run import Verified
 
@@ -162,10 +163,9 @@ def explanation(found: Explanation) -> RenderableType:
         facts.append(("group", line.group_key))
     for name, value in facts:
         head.add_row(name, escape(value))
-    parts: list[RenderableType] = [head, _charges("What the period is worth", found.tiers, line.currency)]
+    parts: list[RenderableType] = [head, _steps(found)]
     if line.kind == "correction" or found.booked_before:
         parts.append(_charges("What this invoice books of it", line.charges, line.currency))
-    parts.append(_sums(found))
     if found.event_count:
         parts.append(_events(found))
     return Group(*parts)
@@ -191,28 +191,33 @@ def checks(found: Sequence[Any]) -> RenderableType:
 def _charges(title: str, charges: Sequence[Charge], currency: str) -> RenderableType:
     rows = [
         (
+            charge.cell_key,
             charge.tier,
-            "flat amount" if charge.part == "flat" else "usage",
+            PARTS.get(charge.part, charge.part),
             grouped(charge.quantity),
             trimmed(charge.unit_price),
             grouped(charge.exact_amount),
         )
         for charge in charges
     ]
-    columns = [("tier", "right"), ("part", "left"), ("quantity", "right"), ("unit price", "right")]
+    columns = [("cell", "left"), ("tier", "right"), ("part", "left"), ("quantity", "right"), ("unit price", "right")]
     return table(title, [*columns, (f"exact {currency}", "right")], rows)
 
 
-def _sums(found: Explanation) -> RenderableType:
-    line = found.line
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column()
-    grid.add_column(justify="right")
-    grid.add_row(f"worth, exact ({line.currency})", grouped(line.cumulative_exact_amount))
-    grid.add_row("worth, rounded once", money(line.cumulative_amount))
-    grid.add_row("booked before", money(found.booked_before))
-    grid.add_row("this line", money(line.amount))
-    return grid
+def _steps(found: Explanation) -> RenderableType:
+    rows = [
+        (
+            "    " * depth + step.text,
+            "" if step.quantity is None else grouped(step.quantity),
+            step.unit or "",
+            "" if step.unit_price is None else grouped(step.unit_price),
+            "" if step.exact_amount is None else grouped(step.exact_amount),
+            "" if step.amount is None else money(step.amount),
+        )
+        for _, _, depth, step in found.walk()
+    ]
+    columns = [("from usage to amount", "left"), ("quantity", "right"), ("unit", "left"), ("unit price", "right")]
+    return table("", [*columns, ("exact", "right"), (found.line.currency, "right")], rows)
 
 
 def _events(found: Explanation) -> RenderableType:

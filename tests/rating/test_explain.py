@@ -1,0 +1,109 @@
+"""Explanations: a line taken apart into steps that add up, as a tree, as JSON and as Arrow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+
+import pytest
+
+from rating.explain import Explanation
+from rating.explanation import Step, explanation_schema, origin_event_schema
+from tallybook import Workspace
+from tests.tallybook.shop import DECEMBER, LATE, NOVEMBER, USAGE, import_text, open_shop
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    """October is final; then late usage came in, and November is final too."""
+    root = tmp_path_factory.mktemp("shop")
+    with open_shop(root, now=NOVEMBER) as workspace:
+        import_text(workspace, "usage.csv", USAGE)
+        workspace.invoice("2026-10", final=True)
+    with Workspace(root, clock=type(workspace.clock)(DECEMBER)) as workspace:  # type: ignore[call-arg]
+        import_text(workspace, "late.csv", LATE)
+        workspace.invoice("2026-11", final=True)
+        yield workspace
+
+
+def explained(shop: Workspace, period: str, tenant: str, price: str, kind: str) -> Explanation:
+    (line,) = [
+        line
+        for invoice in shop.invoices(period)
+        for line in invoice.lines
+        if (line.tenant_id, line.price_id, line.kind) == (tenant, price, kind)
+    ]
+    return shop.explain(line.line_id)
+
+
+def step(found: Explanation, name: str) -> Step:
+    (one,) = [step for step in found.steps if step.step == name]
+    return one
+
+
+def test_steps_go_from_usage_to_the_amount(shop: Workspace) -> None:
+    found = explained(shop, "2026-10", "acme", "tokens_out", "usage")
+    names = [step.step for step in found.steps]
+    assert names == ["aggregate", "price", "worth", "rounded", "booked_before", "amount"]
+    assert step(found, "aggregate").text == "sum of tokens, direction output"
+    assert step(found, "aggregate").quantity == 1500
+    components = step(found, "price").children
+    assert [one.text for one in components] == ["tier 1, up to 1,000", "tier 2, above 1,000"]
+    assert sum(one.exact_amount or 0 for one in components) == step(found, "price").exact_amount == Decimal("6.25")
+    assert step(found, "amount").amount == Decimal("6.25")
+
+
+def test_a_fee_has_no_usage_behind_it(shop: Workspace) -> None:
+    found = explained(shop, "2026-10", "globex", "fee", "flat")
+    assert [step.step for step in found.steps] == ["price", "worth", "rounded", "booked_before", "amount"]
+    (fee,) = step(found, "price").children
+    # 16 of 31 days: the exact share is kept, and rounded once.
+    assert (fee.part, fee.unit_price) == ("flat", 49)
+    assert fee.exact_amount == Decimal("25.290322580645161290323")
+    assert step(found, "rounded").amount == Decimal("25.29")
+    assert found.events == ()
+
+
+def test_a_correction_says_what_was_booked_before_and_which_event_is_new(shop: Workspace) -> None:
+    found = explained(shop, "2026-11", "acme", "tokens_out", "correction")
+    assert step(found, "aggregate").quantity == 1580
+    assert step(found, "worth").exact_amount == Decimal("7.25")
+    assert step(found, "booked_before").amount == Decimal("-6.25")
+    assert step(found, "amount").amount == Decimal("1.00")
+    assert [(event.idempotency_key, event.is_new) for event in found.events] == [("late1", True), ("a1", False)]
+    assert (found.event_count, found.new_event_count) == (2, 1)
+
+
+def test_the_tree_as_arrow_has_one_row_per_step_and_children_add_up(shop: Workspace) -> None:
+    found = explained(shop, "2026-10", "acme", "tokens_out", "usage")
+    table = found.to_arrow()
+    assert table.schema == explanation_schema()
+    rows = table.to_pylist()
+    assert [row["position"] for row in rows] == list(range(len(rows)))
+    price = next(row for row in rows if row["step"] == "price")
+    children = [row for row in rows if row["parent"] == price["position"]]
+    assert sum(row["exact_amount"] for row in children) == price["exact_amount"]
+    assert [(row["tier"], row["quantity"], row["unit_price"]) for row in children] == [
+        (1, 1000, 0),
+        (2, 500, Decimal("0.0125")),
+    ]
+    events = found.events_to_arrow()
+    assert events.schema == origin_event_schema()
+    assert events.num_rows == len(found.events) == 1
+
+
+def test_json_keeps_every_digit_as_text(shop: Workspace) -> None:
+    steps = explained(shop, "2026-10", "globex", "fee", "flat").to_json()["steps"]
+    assert steps[0]["children"] == [
+        {
+            "step": "component",
+            "text": "flat amount",
+            "quantity": "1",
+            "unit_price": "49",
+            "exact_amount": "25.290322580645161290323",
+            "tier": 1,
+            "part": "flat",
+            "cell_key": "",
+        }
+    ]
+    assert steps[-1] == {"step": "amount", "text": "this line", "amount": "25.29"}
