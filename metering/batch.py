@@ -33,27 +33,3 @@ class SegmentBatch:
     dead_letters: pa.Table
     totals: pa.Table
     dropped: int = 0
-
-
-def control_totals(events: pa.Table, dead_letters: pa.Table) -> pa.Table:
-    """Return rows and quantity per tenant, meter and UTC date of event_time, dead letters included, in a fixed order.
-
-    A dead letter whose tenant, meter or quantity could not be read counts its row under null and adds no quantity.
-    """
-    import pyarrow as pa
-
-    from metering.events import control_total_type
-
-    keys = ["tenant_id", "meter", "event_date"]
-    dates = events["event_time"].cast(pa.timestamp("us")).cast(pa.date32(), safe=False)
-    columns = [*keys, "quantity"]
-    both = pa.concat_tables(
-        [
-            events.append_column("event_date", dates).select(columns),
-            dead_letters.select(columns),
-        ],
-        promote_options="permissive",
-    )
-    grouped = both.group_by(keys).aggregate([([], "count_all"), ("quantity", "sum")])
-    grouped = grouped.rename_columns([*keys, "rows", "quantity"])
-    return grouped.sort_by([(key, "ascending") for key in keys]).cast(pa.schema(list(control_total_type())))

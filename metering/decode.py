@@ -9,23 +9,19 @@ carries a quantity beyond 64 bits or is damaged. Numbers are exact: quantities a
 
 from __future__ import annotations
 
-import json
 import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from metering.batch import SegmentBatch, control_totals
-from metering.clock import from_us, iso_utc
+from metering.batch import SegmentBatch
+from metering.clock import from_us
 from metering.corrections import split_correction
 from metering.decode_details import key_array, read_details
 from metering.errors import JournalDamaged
 from metering.events import (
-    EVENT_TIME_MAX_US,
-    EVENT_TIME_MIN_US,
     dead_letter_schema,
     usage_event_schema,
 )
@@ -44,10 +40,11 @@ from metering.journal_format import (
     WHOLE_DETAILED,
     WIDE_DETAILED,
 )
-from metering.numbers import trimmed
+from metering.refusals import apply_rules, refuse_wide_sums
+from metering.totals import control_totals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from metering.meters import MeterRule
     from metering.segments import StoredSegment
@@ -99,6 +96,7 @@ def decode_segment(stored: StoredSegment, rules: Rules) -> SegmentBatch:
         events, dead_letters = _decode_batch(stored, rules)
     else:
         events, dead_letters = _decode_journal(stored, rules)
+    events, dead_letters = refuse_wide_sums(events, dead_letters)
     trailer = stored.trailer
     return SegmentBatch(
         producer_id=trailer.producer_id,
@@ -316,70 +314,3 @@ def _decode_batch(stored: StoredSegment, rules: Rules) -> tuple[pa.Table, pa.Tab
     columns["correction"] = pa.nulls(table.num_rows, pa.string())
     schema = usage_event_schema()
     return apply_rules(pa.table([columns[name] for name in schema.names], schema=schema), rules)
-
-
-def apply_rules(table: pa.Table, rules: Rules) -> tuple[pa.Table, pa.Table]:
-    """Return (usage events, dead letters) of a table of USAGE_EVENT under the meters' rules of now.
-
-    No catalog applied: every meter is known and every quantity must be at least zero.
-    """
-    refusals = list(_refusals(table, rules))
-    if not refusals:
-        return table, dead_letter_schema().empty_table()
-    none = pa.scalar(None, pa.string())
-    # The first rule that a row breaks is the one that is named.
-    reasons = pc.coalesce(*(pc.if_else(breaks, reason, none) for reason, breaks in refusals))
-    is_bad = pc.is_valid(reasons)
-    return table.filter(pc.invert(is_bad)), refuse(table.filter(is_bad), reasons.filter(is_bad))
-
-
-def _refusals(table: pa.Table, rules: Rules) -> Iterator[tuple[str, pa.ChunkedArray]]:
-    """Yield, in the order in which they count, the rules that some row breaks, and which rows do."""
-    meters = table["meter"]
-    if rules is not None:
-        is_unknown = pc.invert(pc.is_in(meters, pa.array(sorted(rules), pa.string())))
-        if pc.any(is_unknown).as_py():
-            yield "unknown_meter", is_unknown
-    is_negative = pc.less(table["quantity"], pa.scalar(0, _DECIMAL))
-    if pc.any(is_negative).as_py():
-        allowed = sorted(name for name, rule in (rules or {}).items() if rule.negative_allowed)
-        is_refused = pc.and_(is_negative, pc.invert(pc.is_in(meters, pa.array(allowed, pa.string()))))
-        if pc.any(is_refused).as_py():
-            yield "negative_quantity", is_refused
-    time_us = table["event_time"].cast(pa.int64())
-    is_far = pc.or_(pc.less(time_us, EVENT_TIME_MIN_US), pc.greater_equal(time_us, EVENT_TIME_MAX_US))
-    if pc.any(is_far).as_py():
-        yield "bad_event_time", is_far
-
-
-_DETAILS = {
-    "unknown_meter": "the catalog that is applied has no meter {meter!r}; add it and replay",
-    "negative_quantity": "quantity {quantity} is negative and meter {meter!r} does not say negative_allowed: true",
-    "bad_event_time": "event_time {event_time} is not in 1970 to 2199; correct it and replay",
-}
-
-
-def refuse(table: pa.Table, reasons: pa.ChunkedArray) -> pa.Table:
-    """Return rows of USAGE_EVENT as dead letters, each with its reason and itself as canonical JSON, to be replayed."""
-    letters = []
-    for event, reason in zip(table.to_pylist(), reasons.to_pylist(), strict=True):
-        original = {
-            "tenant_id": event["tenant_id"],
-            "meter": event["meter"],
-            "quantity": trimmed(event["quantity"]),
-            "event_time": iso_utc(event["event_time"]),
-            "recorded_at": iso_utc(event["recorded_at"]),
-            "idempotency_key": event["idempotency_key"],
-            "attributes": event["attributes"],
-        }
-        names = ("producer_id", "segment", "row", "recorded_at", "tenant_id", "meter", "quantity", "event_time")
-        letters.append(
-            {name: event[name] for name in names}
-            | {
-                "event_date": event["event_time"].date(),
-                "reason": reason,
-                "detail": _DETAILS[reason].format_map(event),
-                "original": json.dumps(original, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode(),
-            }
-        )
-    return pa.Table.from_pylist(letters, schema=dead_letter_schema())

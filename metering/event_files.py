@@ -16,8 +16,9 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metering.batch import SegmentBatch, control_totals
+from metering.batch import SegmentBatch
 from metering.errors import BadEventFile
+from metering.totals import control_totals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -73,6 +74,7 @@ def _segments(
     progress: Callable[[int], None] | None,
 ) -> Iterator[SegmentBatch]:
     from metering.event_rows import RowsAt, split_rows
+    from metering.refusals import refuse_wide_sums
 
     rows_before = 0
     previous_sha256: str | None = None
@@ -81,6 +83,7 @@ def _segments(
         if _fingerprint(file) != before:
             raise _bad(file, "it was changed while it was read", "leave it alone and import it again")
         events, dead_letters = split_rows(raw, rules, RowsAt(producer_id, segment, recorded_at_us))
+        events, dead_letters = refuse_wide_sums(events, dead_letters)
         yield SegmentBatch(
             producer_id=producer_id,
             segment=segment,

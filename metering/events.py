@@ -204,7 +204,8 @@ def check_quantity(quantity: object, *, negative_allowed: bool = False) -> Decim
         number = Decimal(quantity)
         if not number.is_finite():
             _refuse("bad_quantity", f"quantity {quantity} is not a number that can be added up")
-    if abs(number) >= _QUANTITY_LIMIT or _has_surplus_digits(number):
+    # abs() would round to 28 digits.
+    if number.copy_abs() >= _QUANTITY_LIMIT or _has_surplus_digits(number):
         _refuse("bad_quantity", f"quantity {quantity} has more than 29 digits before or 9 behind the point")
     if number < 0 and not negative_allowed:
         _refuse("negative_quantity", f"quantity {quantity} is negative; the meter does not say negative_allowed: true")

@@ -8,9 +8,10 @@ from decimal import Decimal
 
 import pyarrow as pa
 
-from metering.batch import SegmentBatch, control_totals
+from metering.batch import SegmentBatch
 from metering.clock import to_us
 from metering.events import dead_letter_schema, usage_event_schema
+from metering.totals import control_totals
 
 START = datetime(2026, 10, 1, tzinfo=UTC)
 
