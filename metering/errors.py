@@ -9,7 +9,9 @@
     ├── LakeDamaged        Terminal   bytes of a data file are not what was committed
     ├── LakeUnavailable    Retryable  the lake could not be read or committed to just now
     ├── BadEventFile       Terminal   a file of usage events that cannot be imported; nothing of it was applied
-    └── BadPeriod          Terminal   a period or time zone that cannot be understood
+    ├── BadPeriod          Terminal   a period or time zone that cannot be understood
+    ├── BadSelector        Terminal   a question to usage that has no answer
+    └── TooManyGroups      Terminal   more groups than a price declares; nothing was left out, nothing was rated
 
 Every error has a stable `code`, typed attributes, and one of two markers, which decides what a caller does:
 `Retryable` (the same call may succeed later) or `Terminal` (it never will; change something first).
@@ -106,3 +108,15 @@ class BadPeriod(MeteringError, Terminal):
     """A period, billing anchor or time zone that cannot be understood."""
 
     code = "bad_period"
+
+
+class BadSelector(MeteringError, Terminal):
+    """A question to usage that has no answer: parts that exclude each other, an aggregation that nobody knows."""
+
+    code = "bad_selector"
+
+
+class TooManyGroups(MeteringError, Terminal):
+    """A selector found more groups than its `groups_max`. Raise the limit, or group by an attribute with fewer values."""
+
+    code = "too_many_groups"

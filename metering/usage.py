@@ -1,9 +1,7 @@
 """Step 6, aggregate: from the usage events of a snapshot to quantities per span, selector and group.
 
-Enters: the data files of the lake, a cut, and two small tables that say what to ask:
-    span      span_id, tenant_id, selector_set, service_start, service_end      whose use, from when to when (end open)
-    selector  selector_set, selector_id, meter, aggregation, unique_attribute, group_attributes, and its filters
-Leaves: USAGE, one row per (span, selector, group), with the quantity in units of the meter, exact.
+Enters: the data files of the lake, a cut, and the spans and selectors that say what to ask (metering.questions).
+Leaves: USAGE, one row per (span, selector, group, cell), with the quantity in units of the meter, exact.
 Refuses: money, plans, providers. Rating passes subscriptions as spans and prices as selectors; entitlements and
 reports pass their own. Every step is one statement in `metering/sql`, run in the order of `STEPS`.
 """
@@ -15,17 +13,24 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from metering.buckets import CALENDAR_BUCKETS
 from metering.engine import open_engine, read_sql
+from metering.questions import Selector, Span, register, register_questions
+
+__all__ = [
+    "Selector", "Snapshot", "Span", "aggregate", "load_events", "load_evidence", "open_evidence", "register",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from datetime import datetime
 
     import duckdb
     import pyarrow as pa
 
 EVIDENCE_STEPS = ("stored_event", "keyed_event", "duplicate", "stored_once", "corrected", "usage_event")
-USAGE_STEPS = ("usage_state", "attribute_value", "selection", "usage")
+USAGE_STEPS = ("usage_state", "part_state", "part_state_calendar", "attribute_value", "selection", "usage")
+# What only some questions need is done only for them.
+STEP_PARTS = {"part_state_calendar": frozenset(CALENDAR_BUCKETS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,30 +54,6 @@ class Snapshot:
     @property
     def snapshot_id(self) -> str:
         return "snap-" + hashlib.sha256(self.to_json().encode()).hexdigest()[:24]
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Whose use to add up, and from when to when: [service_start, service_end)."""
-
-    span_id: int
-    tenant_id: str
-    selector_set: str
-    service_start: datetime
-    service_end: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Selector:
-    """What to add up: a meter, its aggregation, filters on attributes, and the attributes to group by."""
-
-    selector_set: str
-    selector_id: str
-    meter: str
-    aggregation: str
-    unique_attribute: str | None = None
-    where: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    by: tuple[str, ...] = ()
 
 
 def open_evidence(files: Sequence[str], snapshot: Snapshot, **settings: object) -> duckdb.DuckDBPyConnection:
@@ -125,58 +106,9 @@ def aggregate(engine: duckdb.DuckDBPyConnection, spans: Iterable[Span], selector
 
     Raises duckdb.OutOfRangeException where a sum leaves decimal(38, 9); rating turns it into AmountOverflow.
     """
-    _register_questions(engine, list(spans), list(selectors))
+    asked = list(selectors)
+    register_questions(engine, list(spans), asked)
+    parts = {part for selector in asked for part in selector.parts}
     for step in USAGE_STEPS:
-        engine.execute(read_sql("metering", step))
-
-
-def register(engine: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
-    """Copy an Arrow table into the engine under a fixed name, replacing an earlier one."""
-    engine.register("arriving", table)
-    engine.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM arriving")
-    engine.unregister("arriving")
-
-
-def _register_questions(engine: duckdb.DuckDBPyConnection, spans: list[Span], selectors: list[Selector]) -> None:
-    import pyarrow as pa
-
-    instant = pa.timestamp("us", tz="UTC")
-    register(
-        engine,
-        "span",
-        pa.table(
-            {
-                "span_id": pa.array([span.span_id for span in spans], pa.int64()),
-                "tenant_id": pa.array([span.tenant_id for span in spans], pa.string()),
-                "selector_set": pa.array([span.selector_set for span in spans], pa.string()),
-                "service_start": pa.array([span.service_start for span in spans], instant),
-                "service_end": pa.array([span.service_end for span in spans], instant),
-            }
-        ),
-    )
-    register(
-        engine,
-        "selector",
-        pa.table(
-            {
-                "selector_set": pa.array([selector.selector_set for selector in selectors], pa.string()),
-                "selector_id": pa.array([selector.selector_id for selector in selectors], pa.string()),
-                "meter": pa.array([selector.meter for selector in selectors], pa.string()),
-                "aggregation": pa.array([selector.aggregation for selector in selectors], pa.string()),
-                "unique_attribute": pa.array([selector.unique_attribute for selector in selectors], pa.string()),
-                "group_attributes": pa.array([list(selector.by) for selector in selectors], pa.list_(pa.string())),
-            }
-        ),
-    )
-    filters = [
-        (selector.selector_set, selector.selector_id, attribute, value)
-        for selector in selectors
-        for attribute, values in selector.where
-        for value in dict.fromkeys(values)
-    ]
-    columns = ("selector_set", "selector_id", "attribute", "value")
-    register(
-        engine,
-        "selector_filter",
-        pa.table({name: pa.array([row[index] for row in filters], pa.string()) for index, name in enumerate(columns)}),
-    )
+        if step not in STEP_PARTS or parts & STEP_PARTS[step]:
+            engine.execute(read_sql("metering", step))

@@ -5,11 +5,11 @@ SELECT
     state.attributes,
     pair.key AS attribute,
     json_extract_string(pair.value, '$') AS value
-FROM (SELECT DISTINCT attributes FROM usage_state) AS state, json_each(state.attributes) AS pair
+FROM (SELECT attributes FROM usage_state UNION SELECT attributes FROM part_state) AS state, json_each(state.attributes) AS pair
 JOIN (
     SELECT attribute FROM selector_filter
     UNION
-    SELECT unnest(group_attributes) FROM selector
+    SELECT unnest(group_attributes || cell_attributes) FROM selector
     UNION
     SELECT unique_attribute FROM selector WHERE unique_attribute IS NOT NULL
 ) AS wanted ON wanted.attribute = pair.key

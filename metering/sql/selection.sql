@@ -1,12 +1,13 @@
--- Which attributes each selector takes, and into which group. One row per (selector, attributes) that matches.
--- All attributes of a filter must match one of their listed values; a missing attribute matches nothing listed.
+-- Which attributes each selector takes, and into which group and cell. One row per (selector, attributes) that matches.
+-- All attributes of a filter must match: one of the listed values, or any value where the filter lists none (null). A
+-- missing attribute matches nothing.
 -- The group key is a canonical JSON object of the selector's `by` attributes, in their alphabetical order; a missing one
--- is null, which is not the same group as empty text. A selector without `by` has the one group ''.
+-- is null, which is not the same group as empty text. A selector without `by` has the one group ''. So has the cell key.
 CREATE OR REPLACE TABLE selection AS
 WITH candidate AS (
-    SELECT DISTINCT selector.selector_set, selector.selector_id, selector.group_attributes, state.attributes
+    SELECT DISTINCT selector.selector_set, selector.selector_id, state.attributes
     FROM selector
-    JOIN (SELECT DISTINCT meter, attributes FROM usage_state) AS state USING (meter)
+    JOIN (SELECT meter, attributes FROM usage_state UNION SELECT meter, attributes FROM part_state) AS state USING (meter)
 ),
 required AS (
     SELECT selector_set, selector_id, count(DISTINCT attribute) AS attributes_required
@@ -16,7 +17,9 @@ required AS (
 met AS (
     SELECT filter.selector_set, filter.selector_id, present.attributes, count(*) AS attributes_met
     FROM selector_filter AS filter
-    JOIN attribute_value AS present USING (attribute, value)
+    JOIN attribute_value AS present
+        ON present.attribute = filter.attribute
+        AND present.value = coalesce(filter.value, present.value)
     GROUP BY ALL
 ),
 matching AS (
@@ -26,22 +29,39 @@ matching AS (
     LEFT JOIN met USING (selector_set, selector_id, attributes)
     WHERE coalesce(met.attributes_met, 0) = coalesce(required.attributes_required, 0)
 ),
-grouped AS (
+wanted AS (
+    SELECT selector_set, selector_id, 'group' AS key, unnest(group_attributes) AS attribute FROM selector
+    UNION ALL
+    SELECT selector_set, selector_id, 'cell' AS key, unnest(cell_attributes) AS attribute FROM selector
+),
+paired AS (
     SELECT
         matching.selector_set,
         matching.selector_id,
         matching.attributes,
-        string_agg(to_json(wanted.attribute) || ':' || coalesce(to_json(present.value), 'null'), ',' ORDER BY wanted.attribute)
-            AS pairs
-    FROM matching, unnest(matching.group_attributes) AS wanted (attribute)
+        wanted.key,
+        wanted.attribute,
+        to_json(wanted.attribute) || ':' || coalesce(to_json(present.value), 'null') AS pair
+    FROM matching
+    JOIN wanted USING (selector_set, selector_id)
     LEFT JOIN attribute_value AS present
         ON present.attributes = matching.attributes AND present.attribute = wanted.attribute
+),
+keyed AS (
+    SELECT
+        selector_set,
+        selector_id,
+        attributes,
+        string_agg(pair, ',' ORDER BY attribute) FILTER (key = 'group') AS group_pairs,
+        string_agg(pair, ',' ORDER BY attribute) FILTER (key = 'cell') AS cell_pairs
+    FROM paired
     GROUP BY ALL
 )
 SELECT
     matching.selector_set,
     matching.selector_id,
     matching.attributes,
-    coalesce('{' || grouped.pairs || '}', '') AS group_key
+    coalesce('{' || keyed.group_pairs || '}', '') AS group_key,
+    coalesce('{' || keyed.cell_pairs || '}', '') AS cell_key
 FROM matching
-LEFT JOIN grouped USING (selector_set, selector_id, attributes)
+LEFT JOIN keyed USING (selector_set, selector_id, attributes)

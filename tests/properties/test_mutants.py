@@ -124,7 +124,7 @@ MUTANTS = {
         "metering", "duplicate", "PARTITION BY tenant_id, meter, idempotency_key", "PARTITION BY meter, idempotency_key"
     ),
     "the first event is the last": Mutant(
-        "metering", "usage", "max(state.last_event).quantity", "min(state.last_event).quantity"
+        "metering", "usage", "max(last_event).quantity", "min(last_event).quantity"
     ),
     "last follows the producer, not the time it was recorded": Mutant(
         "metering",
@@ -132,14 +132,16 @@ MUTANTS = {
         "        recorded_at: event.recorded_at,\n        producer_id: event.producer_id,",
         "        producer_id: event.producer_id,\n        recorded_at: event.recorded_at,",
     ),
-    "maximum and minimum are one": Mutant("metering", "usage", "max(state.quantity_max)", "min(state.quantity_min)"),
+    "maximum and minimum are one": Mutant("metering", "usage", "max(quantity_max)", "min(quantity_min)"),
     "unique values are counted as often as they come": Mutant(
         "metering", "usage", "count(DISTINCT present.value)", "count(present.value)"
     ),
     "a group without events has a row": Mutant(
-        "metering", "usage", " OR len(selector.group_attributes) = 0", " OR true"
+        "metering", "usage", "(len(selector.group_attributes) = 0 AND", "(true OR"
     ),
-    "a price without groups needs an event": Mutant("metering", "usage", " OR len(selector.group_attributes) = 0", ""),
+    "a price without groups needs an event": Mutant(
+        "metering", "usage", "(len(selector.group_attributes) = 0 AND", "(false AND"
+    ),
     "a missing group value is empty text": Mutant("metering", "selection", "'null')", "'\"\"')"),
     "one matching filter is enough": Mutant(
         "metering",
