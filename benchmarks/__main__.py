@@ -1,7 +1,8 @@
 """Run a benchmark: python -m benchmarks capture|rating|upkeep|loss|all [--quick] [--json] [--write]
 
 Every figure is a ratio against a named alternative, measured in the same run, on the same machine, medians of repeats.
-`--write` puts the tables into benchmarks/RESULTS.md with the command beside them.
+`--write` puts the tables into benchmarks/RESULTS.md with the command beside them; a Python
+other than 3.11 gets sections of its own.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from benchmarks.figures import Figure, as_markdown, as_table
 
 NAMES = ("capture", "rating", "upkeep", "loss")
+USUAL_PYTHON = (3, 11)
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
@@ -50,13 +52,19 @@ def write_results(results: dict[str, list[Figure]], *, quick: bool) -> None:
     machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, CPython {platform.python_version()}"
     for name, figures in results.items():
         command = f"python -m benchmarks {name}{' --quick' if quick else ''} --write"
-        sections[name] = f"`{command}`, {when}, {machine}\n\n{as_markdown(figures)}"
+        sections[title_of(name)] = f"`{command}`, {when}, {machine}\n\n{as_markdown(figures)}"
     head = (
         "# Results\n\nWritten by `python -m benchmarks NAME --write`. These machines are shared and noisy: read the ratios,"
         " not the seconds.\nEvery ratio was measured in one run against the alternative it names.\n"
     )
     body = "".join(f"\n## {name}\n\n{sections[name]}" for name in sorted(sections))
     RESULTS.write_text(head + body, encoding="utf-8")
+
+
+def title_of(name: str) -> str:
+    """Return the name of a section: one of its own for every Python but the one that the others are measured with."""
+    version = sys.version_info[:2]
+    return name if version == USUAL_PYTHON else f"{name} (CPython {version[0]}.{version[1]})"
 
 
 def _sections(text: str) -> dict[str, str]:

@@ -20,6 +20,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import CollectorRegistry, Counter
 
+from benchmarks.capture_process import import_times, memory
 from metering.lake import Lake
 from metering.recorder import Recorder
 from metering.ship import ship
@@ -32,7 +33,9 @@ def run(quick: bool) -> list[dict[str, Any]]:
     scale = 1 if quick else 10
     with tempfile.TemporaryDirectory() as folder:
         rows = _calls(Path(folder), 20_000 * scale, repeats=5 if quick else 9)
-        return [*rows, *_to_the_lake(Path(folder), 100_000 * scale)]
+        rows += _to_the_lake(Path(folder), 100_000 * scale)
+        rows += memory(Path(folder, "memory"), 1_000_000 * scale)
+    return [*rows, *import_times(3 if quick else 15)]
 
 
 def _calls(folder: Path, count: int, repeats: int) -> list[dict[str, Any]]:

@@ -29,6 +29,7 @@ from metering.usage import Snapshot, register
 START = datetime(2026, 10, 1, tzinfo=UTC)
 DUPLICATES_PER_THOUSAND = 1
 HOURS = 720
+ROWS_PER_COMMIT = 600_000
 
 _COLD = """
 import sys, time
@@ -40,11 +41,11 @@ print(time.perf_counter() - began)
 
 
 def run(quick: bool) -> list[Figure]:
-    """Return the figures of this benchmark. `quick`: a sixth of the commits, and a twentieth of the keys."""
+    """Return the figures of this benchmark. `quick`: few commits, and a hundred-and-fortieth of the keys."""
     with tempfile.TemporaryDirectory() as folder:
         return [
-            *_busy_day(Path(folder) / "day", 50 if quick else 300),
-            *_keys(Path(folder), 720_000 * (1 if quick else 20)),
+            *_busy_day(Path(folder) / "day", 50 if quick else 1440),
+            *_keys(Path(folder), 720_000 * (1 if quick else 140)),
         ]
 
 
@@ -64,6 +65,8 @@ def _busy_day(root: Path, commits: int) -> list[Figure]:
     return [
         _figure("data files before maintain", done.files_before, "files", None, None, note),
         _figure("data files after maintain", done.files_after, "files", done.files_before, "before", ""),
+        _figure("commit files before maintain", done.commits_before, "files", None, None, "in the logs of all tables"),
+        _figure("commit files after maintain", done.commits_after, "files", done.commits_before, "before", ""),
         _figure("maintain", first_s, "s", None, None, f"{done.rewritten} files rewritten, {done.deleted} deleted"),
         _figure("maintain again", second_s, "s", first_s, "maintain", "nothing is new"),
     ]
@@ -72,14 +75,17 @@ def _busy_day(root: Path, commits: int) -> list[Figure]:
 def _keys(folder: Path, count: int) -> list[Figure]:
     """Return what one more hour costs: a 720th of the keys, one in a thousand of them seen before."""
     lake = Lake(folder / "keys")
-    per_segment = count // 24
-    for number in range(24):
-        begun = START + timedelta(days=number)
+    segments = 24 * max(1, count // (24 * ROWS_PER_COMMIT))
+    per_segment = count // segments
+    for number in range(segments):
+        begun = START + timedelta(days=24 * number // segments, seconds=number)
         lake.append([_batch("p", number + 1, number * per_segment, per_segment, begun)])
     began = time.perf_counter()
     find_candidates(_paths(lake), scan_bytes_max=0)
     build_s = time.perf_counter() - began
-    hour = _batch("p", 25, count, count // HOURS, START + timedelta(days=25), repeats_from=count - per_segment)
+    hour = _batch(
+        "p", segments + 1, count, count // HOURS, START + timedelta(days=25), repeats_from=count - per_segment
+    )
     lake.append([hour])
     files = _paths(lake)
     began = time.perf_counter()
@@ -94,7 +100,7 @@ def _keys(folder: Path, count: int) -> list[Figure]:
     began = time.perf_counter()
     find_candidates(files, scan_bytes_max=0)
     again_s = time.perf_counter() - began
-    lake.append([_batch("p", 26, 2 * count, count // HOURS, START + timedelta(days=26), repeats_from=count)])
+    lake.append([_batch("p", segments + 2, 2 * count, count // HOURS, START + timedelta(days=26), repeats_from=count)])
     cold = subprocess.run([sys.executable, "-c", _COLD, *_paths(lake)], capture_output=True, text=True, check=True)
     against = "full scan"
     return [
