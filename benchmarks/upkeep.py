@@ -19,11 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from benchmarks.figures import Figure
-from metering.batch import SegmentBatch, control_totals
+from metering.batch import SegmentBatch
 from metering.engine import open_engine, read_sql
 from metering.events import dead_letter_schema, usage_event_schema
 from metering.identities import find_candidates
 from metering.lake import Lake
+from metering.totals import control_totals
 from metering.usage import Snapshot, register
 
 START = datetime(2026, 10, 1, tzinfo=UTC)
