@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import random
 import sys
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from metering.backoff import full_jitter_s
 from metering.errors import JournalFull, MeteringError
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from metering.layout import Layout
 
 SHIPPER_CHECK_S = 2.0
+SHIPPER_PAUSE_MAX_S = 60.0
 
 
 class Keeper:
@@ -98,20 +101,49 @@ class Keeper:
 class ShipperChild:
     """Sees to it that somebody ships this workspace: whoever holds the leader's lock, or else a child started here."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        now_s: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
         self._layout = layout
+        self._now_s = now_s
+        self._chance = chance
         self._process_id: int | None = None
         self._checked_s = float("-inf")
+        # A shipper that gives up says so in its log and would do so again: it is not started again every two seconds.
+        self._failures = 0
+        self._not_before_s = float("-inf")
 
     def ensure(self, *, now: bool = False) -> None:
-        """Start a shipper unless one runs. Looks at most every two seconds unless told `now`."""
-        if not now and time.monotonic() < self._checked_s + SHIPPER_CHECK_S:
+        """Start a shipper unless one runs. Looks at most every two seconds, and waits longer after each that gave up in
+        a row, unless told `now`.
+        """
+        at_s = self._now_s()
+        if not now and at_s < self._checked_s + SHIPPER_CHECK_S:
             return
-        self._checked_s = time.monotonic()
-        if self._process_id is not None and not _has_ended(self._process_id):
+        self._checked_s = at_s
+        if self._process_id is not None and not self._has_ended(at_s):
             return
-        if not is_led(self._layout):
+        if (now or at_s >= self._not_before_s) and not is_led(self._layout):
             self._process_id = _spawn(self._layout)
+
+    def _has_ended(self, at_s: float) -> bool:
+        """Return whether the child is gone, and note when another may be started: later if it gave up."""
+        try:
+            ended, status = os.waitpid(self._process_id or 0, os.WNOHANG)
+        except ChildProcessError:
+            # Somebody else reaped it (or it is the child of our parent, seen after a fork).
+            ended, status = self._process_id or 0, 0
+        if ended != self._process_id:
+            return False
+        self._process_id = None
+        self._failures = self._failures + 1 if status else 0
+        pause_s = full_jitter_s(self._failures, self._chance, base_s=SHIPPER_CHECK_S, cap_s=SHIPPER_PAUSE_MAX_S)
+        self._not_before_s = at_s + pause_s if status else at_s
+        return True
 
 
 def leader_lock(layout: Layout) -> Path:
@@ -129,14 +161,6 @@ def is_led(layout: Layout) -> bool:
     finally:
         os.close(file)
     return False
-
-
-def _has_ended(process_id: int) -> bool:
-    try:
-        return os.waitpid(process_id, os.WNOHANG)[0] == process_id
-    except ChildProcessError:
-        # Somebody else reaped it (or it is the child of our parent, seen after a fork).
-        return True
 
 
 def _spawn(layout: Layout) -> int:

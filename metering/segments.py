@@ -12,12 +12,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from metering.drops import Drops, read_drops, write_drops
-from metering.durable import fsync_path
+from metering.durable import fsync_path, make_folder
 from metering.errors import JournalDamaged
 from metering.journal import write_new_file
 from metering.journal_format import (
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from metering.layout import Layout
 
 SUFFIX_SEALED = ".sealed"
+# To make a folder takes a millisecond; past this its maker is dead, or will be told that the disk refused.
+UNBORN_US = 10 * 60 * 10**6
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +182,20 @@ def producer_folders(journal: Path) -> list[ProducerFolder]:
     return [ProducerFolder(path) for path in folders]
 
 
+def remove_unborn(journal: Path, now_us: int) -> None:
+    """Remove what processes left that were killed while they made their folder: nothing was ever recorded there.
+
+    Only old ones whose lock is free. Whoever stood still for so long is refused its folder and makes another one.
+    """
+    for folder in journal.glob(".p-*"):
+        with contextlib.suppress(OSError):
+            if folder.stat().st_mtime_ns // 1000 > now_us - UNBORN_US:
+                continue
+            with ProducerFolder(folder) as unborn:
+                if unborn.is_ours:
+                    unborn.remove_if_empty()
+
+
 def seal_dead_segment(path: Path, producer_id: str, chain: Chain | None, now_us: int, *, dropped: int = 0) -> Trailer:
     """Seal one open segment of a dead producer where it ends, with every complete row, whatever lies between them.
 
@@ -236,12 +253,22 @@ def read_segment(path: Path) -> StoredSegment:
 
 
 def quarantine(layout: Layout, path: Path) -> Path:
-    """Set a damaged segment aside, whole. It is never deleted and never read again until somebody puts it back."""
+    """Set a damaged segment aside, whole. It is never deleted and never read again until somebody puts it back.
+
+    Raises FileNotFoundError when another shipper did that first.
+    """
     folder = layout.quarantine / path.parent.name
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    aside = folder / path.name
+    above = make_folder(folder, layout.root)
+    for private in (layout.quarantine, folder):
+        private.chmod(0o700)
+    for copy in itertools.count(1):
+        # One that was set aside before, put back and damaged again is another finding: both stay.
+        aside = folder / (path.name if copy == 1 else f"{path.stem}.{copy}{path.suffix}")
+        if not aside.exists():
+            break
     path.rename(aside)
-    fsync_path(folder)
+    for changed in above:
+        fsync_path(changed)
     return aside
 
 

@@ -1,7 +1,8 @@
 """Shipping: sealed segments become one commit of the lake, and only then go from the journal.
 
 Enters: the journal folder and a lake. Leaves: rows in the lake, a tidied journal, a count of what moved. Refuses: to
-delete a segment before the lake said that it is durable there, and to stop at a segment that is damaged.
+delete a segment before the lake said that it is durable there, and to let one segment hold up another producer's: what
+is damaged is set aside; a producer of whom this machine refuses a file waits, in order, and is named.
 
 Two shippers at once, or one that is killed between any two steps, are correct without any lock: the lake takes each
 (producer, segment) once. The leader's lock only saves work. Run as `python -m metering.ship ROOT [--watch]`.
@@ -11,43 +12,57 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import itertools
 import os
+import random
 import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from metering.backoff import full_jitter_s
 from metering.clock import SystemClock
 from metering.errors import JournalDamaged, LakeUnavailable, MeteringError, Retryable
 from metering.keeper import leader_lock
 from metering.layout import Layout
 from metering.meters import load_rules
-from metering.segments import ProducerFolder, producer_folders, quarantine, read_segment
+from metering.segments import ProducerFolder, producer_folders, quarantine, read_segment, remove_unborn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from metering.batch import SegmentBatch
     from metering.clock import Clock
     from metering.lake import Lake
+    from metering.meters import MeterRule
 
-# One commit takes at most this much of the journal, so that memory is bounded however long nobody shipped.
+    Rules = Mapping[str, MeterRule] | None
+
+# One commit takes at most this much of the journal, so that memory is bounded however long nobody shipped. Segments that
+# hold next to nothing cost memory too: an idle process seals one per second.
 BYTES_PER_COMMIT = 64 << 20
+SEGMENTS_PER_COMMIT = 1000
 INTERVAL_S = 5.0
 POLL_S = 0.25
 LINGER_S = 5.0
-PAUSE_AFTER_ERROR_S = 5.0
+# While the lake is away, the shippers of many hosts wait for it; they must not all come back in the same second.
+RETRY_BASE_S, RETRY_CAP_S = 1.0, 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """What one pass brought to the lake. `quarantined` segments are damaged and were set aside, not counted."""
+    """What one pass brought to the lake. `quarantined` segments are damaged and were set aside, not counted.
+
+    `refused` says, for each producer of whom this machine refused a file, which and why. What that producer still has in
+    the journal stays there, in order, for the next pass; everything of the others was shipped.
+    """
 
     segments: int = 0
     rows: int = 0
     dead_letters: int = 0
     quarantined: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
 
     def plus(self, other: Shipped) -> Shipped:
         return Shipped(
@@ -55,6 +70,7 @@ class Shipped:
             self.rows + other.rows,
             self.dead_letters + other.dead_letters,
             self.quarantined + other.quarantined,
+            self.refused + other.refused,
         )
 
 
@@ -64,13 +80,12 @@ def ship(
     """Bring every sealed segment, and all of dead producers, to the lake; return what this call added. Idempotent.
 
     `rows` are usage events. `on_step` is told each step before it is taken (for tests that crash there).
-    Raises LakeUnavailable (a retry helps), also where this machine refuses, and LakeDamaged; the journal then still has
-    everything.
+    One file that this machine refuses holds up its own producer only (see `Shipped.refused`). Raises LakeUnavailable (a
+    retry helps), also where this machine refuses more than that, and LakeDamaged; the journal then still has everything.
     """
     now_us = (clock or SystemClock()).now_us()
-    step = on_step or (lambda _name: None)
     try:
-        return _ship_all(layout, lake, now_us, step)
+        return _Pass(layout, lake, on_step or (lambda _name: None)).run(now_us)
     except OSError as error:
         raise LakeUnavailable(
             f"shipping was refused by this machine ({error}); the journal still has everything, ship again",
@@ -78,73 +93,146 @@ def ship(
         ) from error
 
 
-def _ship_all(layout: Layout, lake: Lake, now_us: int, step: Callable[[str], None]) -> Shipped:
-    total = Shipped()
-    paths: Sequence[Path] = []
-    # One folder at a time: there may be more dead producers than this process may have files open.
-    for folder in producer_folders(layout.journal):
-        with folder:
-            if folder.is_ours:
-                step("recover")
-                folder.recover(now_us)
-            paths = [*paths, *folder.sealed()]
-    while paths:
-        paths, part = _ship_some(layout, lake, paths, step)
-        total = total.plus(part)
-    for folder in producer_folders(layout.journal):
-        with folder:
-            if folder.is_ours:
-                step("remove folder")
-                folder.remove_if_empty()
-    return total
+class _Pass:
+    """One look at the journal, and as many bounded commits as it takes to ship what was there."""
 
+    def __init__(self, layout: Layout, lake: Lake, step: Callable[[str], None]) -> None:
+        self._layout = layout
+        self._lake = lake
+        self._step = step
+        self._aside: list[str] = []
+        # What was refused, by producer; and producers of whom nothing more is shipped in this pass, because the lake takes
+        # their segments in order only.
+        self._refused: dict[str, str] = {}
+        self._held: set[str] = set()
 
-def _ship_some(
-    layout: Layout, lake: Lake, paths: Sequence[Path], step: Callable[[str], None]
-) -> tuple[Sequence[Path], Shipped]:
-    """Ship the first of these segments, up to the bytes of one commit; return the rest and what was added."""
-    from metering.decode import decode_segment
+    def run(self, now_us: int) -> Shipped:
+        total = Shipped()
+        paths: Sequence[Path] = self._take_stock(now_us)
+        while paths:
+            paths, part = self._ship_some(paths)
+            total = total.plus(part)
+        self._tidy(now_us)
+        return total.plus(Shipped(quarantined=tuple(self._aside), refused=tuple(self._refused.values())))
 
-    rules = load_rules(layout.meters_file)
-    batches: list[SegmentBatch] = []
-    read: list[Path] = []
-    aside: list[str] = []
-    size = 0
-    for position, path in enumerate(paths):
-        if size >= BYTES_PER_COMMIT:
-            rest = paths[position:]
-            break
+    def _take_stock(self, now_us: int) -> list[Path]:
+        """Recover what dead producers left and return what is sealed, all producers in turn, each in its own order."""
+        queues = []
+        # One folder at a time: there may be more dead producers than this process may have files open.
+        for folder in producer_folders(self._layout.journal):
+            try:
+                with folder:
+                    if folder.is_ours:
+                        self._step("recover")
+                        try:
+                            folder.recover(now_us)
+                        except OSError as error:
+                            # A full disk may refuse this; what is sealed must leave it all the same, to make room.
+                            self._refuse(folder.producer_id, folder.path, error)
+                    queues.append(folder.sealed())
+            except OSError as error:
+                self._refuse(folder.producer_id, folder.path, error)
+        return _in_turn(queues)
+
+    def _ship_some(self, paths: Sequence[Path]) -> tuple[Sequence[Path], Shipped]:
+        """Ship the first of these segments, as much as one commit takes; return the rest and what was added."""
+        rules = load_rules(self._layout.meters_file)
+        batches: list[SegmentBatch] = []
+        read: list[Path] = []
+        size = taken = 0
+        for path in paths:
+            if size >= BYTES_PER_COMMIT or len(batches) >= SEGMENTS_PER_COMMIT:
+                break
+            taken += 1
+            found = None if path.parent.name in self._held else self._read(path, rules)
+            if found is not None:
+                size += found[0]
+                batches.append(found[1])
+                read.append(path)
+        self._step("append")
+        appended = self._lake.append(batches)
+        kept = set(appended.out_of_order)
+        for path, batch in zip(read, batches, strict=True):
+            self._step("delete")
+            try:
+                if (batch.producer_id, batch.segment) in kept:
+                    # Older than what the lake has of its producer, yet not in it: somebody put it back. Not ours to drop.
+                    self._set_aside(path)
+                else:
+                    path.unlink(missing_ok=True)
+            except FileNotFoundError:
+                # Another shipper set it aside first.
+                continue
+            except OSError as error:
+                # It is in the lake, and is offered again: the lake passes over it.
+                self._refuse(path.parent.name, path, error)
+        return paths[taken:], Shipped(appended.segments, appended.rows, appended.dead_letters)
+
+    def _read(self, path: Path, rules: Rules) -> tuple[int, SegmentBatch] | None:
+        """Return one segment and its size; None when there is nothing to ship, or it has to wait with all behind it."""
+        from metering.decode import decode_segment
+
         try:
-            stored = read_segment(path)
-            size += len(stored.body)
-            batches.append(decode_segment(stored, rules))
-            read.append(path)
+            try:
+                stored = read_segment(path)
+                return len(stored.body), decode_segment(stored, rules)
+            except JournalDamaged:
+                self._set_aside(path)
         except FileNotFoundError:
             # Another shipper was faster; it deletes only what is in the lake.
-            continue
-        except JournalDamaged:
-            step("quarantine")
-            aside.append(str(quarantine(layout, path)))
-    else:
-        rest = []
-    step("append")
-    appended = lake.append(batches)
-    kept = set(appended.out_of_order)
-    for path, batch in zip(read, batches, strict=True):
-        step("delete")
-        if (batch.producer_id, batch.segment) in kept:
-            # Older than what the lake has of this producer and yet not in it: somebody put it back. Not ours to drop.
-            aside.append(str(quarantine(layout, path)))
-        else:
-            path.unlink(missing_ok=True)
-    return rest, Shipped(appended.segments, appended.rows, appended.dead_letters, tuple(aside))
+            return None
+        except Exception as error:  # noqa: BLE001 - what nobody foresaw of one producer must not stop the others
+            self._hold(path, error)
+        return None
+
+    def _set_aside(self, path: Path) -> None:
+        self._step("quarantine")
+        self._aside.append(str(quarantine(self._layout, path)))
+
+    def _tidy(self, now_us: int) -> None:
+        for folder in producer_folders(self._layout.journal):
+            try:
+                with folder:
+                    if folder.is_ours:
+                        self._step("remove folder")
+                        folder.remove_if_empty()
+            except FileNotFoundError:
+                # Another shipper removed it first.
+                continue
+            except OSError as error:
+                self._refuse(folder.producer_id, folder.path, error)
+        remove_unborn(self._layout.journal, now_us)
+
+    def _hold(self, path: Path, error: Exception) -> None:
+        self._held.add(path.parent.name)
+        self._refuse(path.parent.name, path, error)
+
+    def _refuse(self, producer_id: str, path: Path, error: Exception) -> None:
+        self._refused.setdefault(
+            producer_id,
+            f"{path}: {error}; what this producer recorded stays in the journal and is tried again. "
+            "Make the file readable, or move it to quarantine/ to ship what comes after it",
+        )
 
 
-def watch(layout: Layout, *, interval_s: float = INTERVAL_S, linger_s: float = LINGER_S) -> int:
+def _in_turn(queues: Sequence[Sequence[Path]]) -> list[Path]:
+    """Return the first of each queue, then the second of each: who has a long backlog does not come before the others."""
+    return [path for turn in itertools.zip_longest(*queues) for path in turn if path is not None]
+
+
+def watch(
+    layout: Layout,
+    *,
+    interval_s: float = INTERVAL_S,
+    linger_s: float = LINGER_S,
+    pause: Callable[[float], None] = time.sleep,
+    chance: Callable[[], float] = random.random,
+) -> int:
     """Ship every interval, or sooner when much has gathered, while a producer lives; then once more, and return.
 
-    Only the leader works: returns at once when another shipper holds the lock. Returns 1 after an error that no retry
-    can cure; the journal keeps everything until it is cured.
+    While the lake is away it tries again after a random part of a time that doubles up to half a minute (`pause` waits,
+    `chance` draws), and starts from the beginning after a success. Only the leader works: returns at once when another
+    shipper holds the lock. Returns 1 after an error that no retry can cure; the journal keeps everything until then.
     """
     lock = os.open(leader_lock(layout), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
@@ -153,41 +241,60 @@ def watch(layout: Layout, *, interval_s: float = INTERVAL_S, linger_s: float = L
         os.close(lock)
         return 0
     try:
-        return _lead(layout, interval_s, linger_s)
+        return _lead(layout, interval_s, linger_s, lambda failures: pause(_retry_after_s(failures, chance)))
     finally:
         os.close(lock)
 
 
-def _lead(layout: Layout, interval_s: float, linger_s: float) -> int:
+def _retry_after_s(failures: int, chance: Callable[[], float]) -> float:
+    return full_jitter_s(failures, chance, base_s=RETRY_BASE_S, cap_s=RETRY_CAP_S)
+
+
+def _lead(layout: Layout, interval_s: float, linger_s: float, pause_after: Callable[[int], None]) -> int:
     from metering.lake import Lake
 
     lake = Lake(layout.lake)
     quiet_since_s: float | None = None
+    refused: tuple[str, ...] = ()
+    failures = 0
     while True:
         try:
             shipped = ship(layout, lake)
         except MeteringError as error:
-            print(f"{error.code}: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the log of this process
+            _log(f"{error.code}: {error}")
             if not isinstance(error, Retryable):
                 return 1
-            time.sleep(PAUSE_AFTER_ERROR_S)
+            failures += 1
+            pause_after(failures)
             continue
+        failures = 0
         for path in shipped.quarantined:
-            print(f"quarantined: {path}", file=sys.stderr, flush=True)  # noqa: T201 - as above
+            _log(f"quarantined: {path}")
+        # A file may be refused for days: it is said when it begins, not every interval.
+        for text in sorted({*shipped.refused} - {*refused}):
+            _log(f"refused: {text}")
+        refused = shipped.refused
         if producer_folders(layout.journal):
             quiet_since_s = None
         elif quiet_since_s is None:
             quiet_since_s = time.monotonic()
         elif time.monotonic() - quiet_since_s >= linger_s:
             return 0
-        _wait(layout, interval_s)
+        _wait(layout, interval_s, hasty=not refused)
 
 
-def _wait(layout: Layout, interval_s: float) -> None:
-    """Wait one interval, or until a commit's worth of sealed segments has gathered, or a producer has died."""
+def _log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201 - the log of this process
+
+
+def _wait(layout: Layout, interval_s: float, *, hasty: bool) -> None:
+    """Wait one interval, or if `hasty` until a commit's worth of sealed segments has gathered, or a producer has died."""
     until_s = time.monotonic() + interval_s
     while time.monotonic() < until_s:
         time.sleep(min(POLL_S, interval_s))
+        # What is refused stays, and would be a reason to hurry for ever.
+        if not hasty:
+            continue
         folders = producer_folders(layout.journal)
         if not folders or any(_is_dead(folder) for folder in folders):
             return
@@ -196,14 +303,18 @@ def _wait(layout: Layout, interval_s: float) -> None:
 
 
 def _is_dead(folder: ProducerFolder) -> bool:
-    with folder:
-        return folder.is_ours
+    try:
+        with folder:
+            return folder.is_ours
+    except OSError:
+        # The pass says what is wrong with it.
+        return False
 
 
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
-    except FileNotFoundError:
+    except OSError:
         return 0
 
 
@@ -222,7 +333,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     shipped = ship(layout, Lake(layout.lake))
     print(f"{shipped.segments} segments, {shipped.rows} usage events, {shipped.dead_letters} dead letters")  # noqa: T201
-    return 0
+    for text in (*shipped.quarantined, *shipped.refused):
+        _log(text)
+    return 1 if shipped.refused else 0
 
 
 if __name__ == "__main__":

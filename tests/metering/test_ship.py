@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 import time
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from metering import decode
+from metering.backoff import full_jitter_s
+from metering.batch import SegmentBatch
 from metering.clock import FixedClock
 from metering.keeper import is_led
 from metering.lake import Lake
 from metering.layout import Layout
 from metering.meters import MeterRule, publish_rules
 from metering.recorder import Recorder
-from metering.segments import quarantined
-from metering.ship import Shipped, main, ship
+from metering.segments import UNBORN_US, StoredSegment, quarantine, quarantined, remove_unborn
+from metering.ship import Shipped, _in_turn, main, ship, watch
 from tests.crash.workspace import arrived, journal_is_empty
 
 NOON = datetime(2026, 10, 1, 12, tzinfo=UTC)
@@ -115,6 +120,164 @@ def test_a_segment_that_was_put_back_too_late_is_kept_not_dropped(tmp_path: Path
         first.write_bytes(held)
         assert ship_all(tmp_path).quarantined != ()
         assert [path.read_bytes() for path in quarantined(Layout.of(tmp_path))] == [held]
+
+
+def test_what_is_set_aside_twice_is_kept_twice(tmp_path: Path) -> None:
+    layout = Layout.of(tmp_path)
+    path = layout.journal / "p-0" / "000000000001.sealed"
+    path.parent.mkdir(parents=True)
+    for content in (b"first", b"second", b"third"):
+        path.write_bytes(content)
+        quarantine(layout, path)
+    assert sorted(aside.read_bytes() for aside in quarantined(layout)) == [b"first", b"second", b"third"]
+
+
+def sealed_of(usage: Recorder, numbers: range) -> list[Path]:
+    """Record each number into a segment of its own; return those segments."""
+    for number in numbers:
+        usage.record("api", tenant="acme", quantity=number)
+        usage.seal()
+    assert usage._producer is not None
+    return sorted(usage._producer.folder.glob("*.sealed"))
+
+
+def hide(path: Path) -> Path:
+    """Put something there that exists and cannot be read; return where the segment is meanwhile."""
+    hidden = path.parent.parent / "hidden"
+    path.rename(hidden)
+    path.mkdir()
+    return hidden
+
+
+def show(path: Path, hidden: Path) -> None:
+    path.rmdir()
+    hidden.rename(path)
+
+
+def test_a_file_that_cannot_be_read_holds_up_its_own_producer_only(tmp_path: Path) -> None:
+    with recorder(tmp_path) as one, recorder(tmp_path) as other:
+        (_, second, _), _ = sealed_of(one, range(1, 4)), sealed_of(other, range(11, 14))
+        hidden = hide(second)
+        shipped = ship_all(tmp_path)
+        # What is behind it waits too: the lake takes the segments of a producer in order.
+        assert (shipped.segments, shipped.rows, len(shipped.refused)) == (4, 4, 1)
+        assert str(second) in shipped.refused[0]
+        assert "move it to quarantine/" in shipped.refused[0]
+        assert ship_all(tmp_path).refused == shipped.refused
+        show(second, hidden)
+        assert ship_all(tmp_path) == Shipped(2, 2, 0)
+    assert arrived(tmp_path) == {"acme": dict.fromkeys([1, 2, 3, 11, 12, 13], 1)}
+
+
+def test_a_dead_producer_that_cannot_be_recovered_holds_up_nobody(tmp_path: Path) -> None:
+    with recorder(tmp_path) as one, recorder(tmp_path) as other:
+        (sealed,), _ = sealed_of(one, range(1, 2)), sealed_of(other, range(11, 14))
+        broken = sealed.with_name("000000000002.open")
+    broken.mkdir()
+    shipped = ship_all(tmp_path)
+    assert (shipped.rows, len(shipped.refused)) == (4, 1)
+    broken.rmdir()
+    assert ship_all(tmp_path) == Shipped()
+    assert journal_is_empty(tmp_path)
+
+
+def test_a_lock_that_cannot_be_opened_holds_up_nobody(tmp_path: Path) -> None:
+    with recorder(tmp_path) as one:
+        sealed_of(one, range(1, 3))
+    strange = tmp_path / "journal" / "p-0"
+    (strange / "lock").mkdir(parents=True)
+    shipped = ship_all(tmp_path)
+    assert (shipped.rows, len(shipped.refused)) == (2, 1)
+
+
+def test_a_segment_that_nobody_can_decode_holds_up_its_own_producer_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with recorder(tmp_path) as one, recorder(tmp_path) as other:
+        (first, _), _ = sealed_of(one, range(1, 3)), sealed_of(other, range(11, 13))
+    decode_segment = decode.decode_segment
+
+    def trip(stored: StoredSegment, rules: Any) -> SegmentBatch:
+        if stored.path == first:
+            raise ZeroDivisionError("a mistake of ours")
+        return decode_segment(stored, rules)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(decode, "decode_segment", trip)
+        shipped = ship_all(tmp_path)
+    assert (shipped.rows, len(shipped.refused), list(quarantined(Layout.of(tmp_path)))) == (2, 1, [])
+    assert ship_all(tmp_path).rows == 2
+    assert journal_is_empty(tmp_path)
+
+
+def test_a_backlog_goes_in_bounded_commits_all_producers_in_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metering.ship.SEGMENTS_PER_COMMIT", 5)
+    with recorder(tmp_path) as one, recorder(tmp_path) as other:
+        sealed_of(one, range(1, 21))
+        sealed_of(other, range(101, 104))
+        layout, steps = Layout.of(tmp_path), []
+        shipped = ship(layout, Lake(layout.lake), FixedClock(NOON), on_step=steps.append)
+    assert shipped == Shipped(23, 23, 0)
+    assert steps.count("append") == 5
+    commits = [list(group) for is_end, group in groupby(steps, "append".__eq__) if not is_end]
+    assert [len(group) for group in commits[:5]] == [5, 5, 5, 5, 3]
+    # Whoever has little to ship does not wait for whoever has much.
+    long, short = [Path("a1"), Path("a2"), Path("a3")], [Path("b1")]
+    assert _in_turn([long, short]) == [Path("a1"), Path("b1"), Path("a2"), Path("a3")]
+
+
+def test_the_wait_after_a_failure_doubles_up_to_a_cap_and_is_drawn_whole() -> None:
+    waits = [full_jitter_s(failures, lambda: 0.999, base_s=1.0, cap_s=30.0) for failures in range(1, 9)]
+    assert waits == pytest.approx([0.999, 1.998, 3.996, 7.992, 15.984, 29.97, 29.97, 29.97])
+    assert full_jitter_s(10**6, lambda: 0.5, base_s=1.0, cap_s=30.0) == 15.0
+    assert full_jitter_s(5, lambda: 0.0, base_s=1.0, cap_s=30.0) == 0.0
+
+
+def test_while_the_lake_is_away_the_leader_waits_ever_longer_and_then_ships_all_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    layout = Layout.of(tmp_path)
+    recorders = [recorder(tmp_path) for _ in range(4)]
+    for place, usage in enumerate(recorders):
+        sealed_of(usage, range(10 * place + 1, 10 * place + 4))
+    # Something else is mounted there.
+    layout.lake.write_text("not a folder")
+    waits: list[float] = []
+
+    def pause(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 7:
+            layout.lake.unlink()
+            for usage in recorders:
+                usage.close()
+        else:
+            # Nobody stops recording because the lake is away.
+            recorders[0].record("api", tenant="acme", quantity=100 + len(waits))
+
+    assert watch(layout, interval_s=0.01, linger_s=0.0, pause=pause, chance=lambda: 0.5) == 0
+    assert waits == [0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0]
+    expected = [10 * place + number for place in range(4) for number in range(1, 4)] + list(range(101, 107))
+    assert arrived(tmp_path) == {"acme": dict.fromkeys(expected, 1)}
+    assert journal_is_empty(tmp_path)
+    assert capfd.readouterr().err.count("lake_unavailable") == 7
+
+
+def test_folders_that_were_never_born_are_removed_when_old_and_free(tmp_path: Path) -> None:
+    journal = Layout.of(tmp_path).journal
+    for name, files in ((".p-1", []), (".p-2", ["lock"]), (".p-3", ["lock"]), (".p-4", ["lock", "000000000001.open"])):
+        (journal / name).mkdir(parents=True)
+        for file in files:
+            (journal / name / file).touch()
+    now_us = int(time.time() * 1e6)
+    with (journal / ".p-3" / "lock").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        remove_unborn(journal, now_us)
+        assert len(list(journal.glob(".p-*"))) == 4
+        remove_unborn(journal, now_us + 2 * UNBORN_US)
+        # One whose maker holds it, and one that holds more than it can: both stay.
+        assert sorted(path.name for path in journal.iterdir()) == [".p-3", ".p-4"]
 
 
 def test_batches_and_rows_ship_together(tmp_path: Path) -> None:

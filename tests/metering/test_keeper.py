@@ -1,0 +1,60 @@
+"""The keeper of a recorder: somebody ships, and one that cannot is not started again and again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from metering import keeper
+from metering.keeper import SHIPPER_PAUSE_MAX_S, ShipperChild
+from metering.layout import Layout
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The process ids of shippers that were started; each of them gives up at once."""
+    monkeypatch.setattr(keeper, "_interpreter", lambda: "/bin/false")
+    pids: list[int] = []
+    spawn = keeper._spawn
+
+    def noted(layout: Layout) -> int:
+        pids.append(spawn(layout))
+        return pids[-1]
+
+    monkeypatch.setattr(keeper, "_spawn", noted)
+    yield pids
+    for pid in pids:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+
+
+def wait_for_end(pid: int) -> None:
+    # Looked at, not reaped: that is for the one that is tested.
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
+def test_a_shipper_that_gives_up_is_started_ever_more_seldom(tmp_path: Path, started: list[int]) -> None:
+    layout = Layout.of(tmp_path)
+    layout.journal.mkdir()
+    now_s = 0.0
+    child = ShipperChild(layout, now_s=lambda: now_s, chance=lambda: 0.999)
+    at: list[float] = []
+    for second in range(600):
+        now_s = float(second)
+        before = len(started)
+        child.ensure()
+        if len(started) > before:
+            at.append(now_s)
+            wait_for_end(started[-1])
+    pauses = [later - earlier for earlier, later in pairwise(at)]
+    assert pauses[:5] == sorted(pauses[:5])
+    assert max(pauses) <= SHIPPER_PAUSE_MAX_S + 4
+    # Every two seconds would be three hundred.
+    assert 10 < len(started) < 20
+    child.ensure(now=True)
+    assert len(started) == len(at) + 1
