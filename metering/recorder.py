@@ -309,6 +309,8 @@ class Recorder(Meterings):
 
     def health(self) -> Health:
         """Return how this recorder is doing, in well under a millisecond. Never raises, records nothing, starts nothing."""
+        # What the parent of this process has mapped may end earlier by now, and reading behind the end would be SIGBUS.
+        notice_fork()
         keeper, producer = self._keeper, self._producer
         return look(
             self.layout,

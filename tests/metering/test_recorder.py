@@ -365,3 +365,13 @@ def test_a_child_that_records_nothing_leaves_the_segment_of_its_parent_alone(tmp
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=60).returncode == 0
     assert len(rows(tmp_path)) == 2
+
+
+def test_a_sealed_segment_takes_no_more_room_than_its_rows(tmp_path: Path) -> None:
+    """A lake that is away for hours must not fill the disk, or the limit in bytes, with what was never used."""
+    with Recorder(tmp_path, ship="none") as usage:
+        for _ in range(3):
+            usage.record("api", tenant="acme")
+            usage.seal()
+        assert usage.health().unshipped_bytes < 3 * 8192
+    assert len(rows(tmp_path)) == 3
