@@ -218,7 +218,88 @@ def drop(root: str, count: str, segments: str, ending: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def live_shortly(root: str, tenant: str, count: str, how: str) -> None:
+    """Record a few events and end, in one of the ways in which a short process ends."""
+    usage = recorder(root)
+    for number in range(1, int(count) + 1):
+        usage.record("tokens", tenant=tenant, quantity=number)
+    if how == "os._exit":
+        os._exit(0)
+    if how == "exception":
+        raise SystemExit(3)
+    if how == "abort":
+        os.abort()
+    if how in {"sigterm", "sigkill"}:
+        os.kill(os.getpid(), signal.SIGTERM if how == "sigterm" else signal.SIGKILL)
+    if how == "close":
+        usage.close()
+
+
+def ship_and_stand_still(root: str, place: str) -> None:
+    """Ship, and stop oneself before step number `place`, until somebody continues this process."""
+    from metering.lake import Lake
+    from metering.layout import Layout
+    from metering.ship import ship as ship_once
+
+    steps = iter(range(1 << 30))
+
+    def on_step(_name: str) -> None:
+        if next(steps) == int(place):
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    layout = Layout.of(root)
+    ship_once(layout, Lake(layout.lake, on_step=on_step), on_step=on_step)
+
+
+def recycle(root: str, workers: str, lives: str, tasks: str) -> None:
+    """Be a master that recorded, and replace each of its forked workers after some tasks; none of them ends with a hook."""
+    usage = recorder(root)
+    tokens = usage.bind("tokens", tenant="master")
+    tokens.add(1)
+    running: set[int] = set()
+    for life in range(int(lives)):
+        if len(running) == int(workers):
+            running.remove(os.wait()[0])
+        child = os.fork()
+        if child == 0:
+            # Half of them go on with what the master made, half with their own.
+            mine = usage if life % 2 else recorder(root)
+            for number in range(1, int(tasks) + 1):
+                mine.record("tokens", tenant=f"life-{life}", quantity=number)
+            os._exit(0)
+        running.add(child)
+        tokens.add(life + 2)
+    while running:
+        running.remove(os.wait()[0])
+    os._exit(0)
+
+
+_of_worker: list[Recorder] = []
+
+
+def _begin_worker(usage: Recorder) -> None:
+    _of_worker.append(usage)
+
+
+def _do_task(number: int) -> None:
+    _of_worker[0].record("tokens", tenant="pool", quantity=number)
+
+
+def pool(root: str, method: str, tasks: str) -> None:
+    """Let a pool of multiprocessing, which replaces its workers after three tasks each, record every task."""
+    usage = recorder(root)
+    usage.record("tokens", tenant="parent", quantity=1)
+    context = multiprocessing.get_context(method)
+    with context.Pool(2, _begin_worker, (usage,), maxtasksperchild=3) as workers:
+        workers.map(_do_task, range(1, int(tasks) + 1), chunksize=1)
+    usage.record("tokens", tenant="parent", quantity=2)
+
+
 COMMANDS = {
+    "live_shortly": live_shortly,
+    "pool": pool,
+    "recycle": recycle,
+    "ship_and_stand_still": ship_and_stand_still,
     "drop": drop,
     "record": record_and_acknowledge,
     "batches": record_batches,

@@ -6,7 +6,6 @@ What was acknowledged is in the lake once, what was refused is not there, nothin
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,14 +34,6 @@ CALLS_OF_A_SHIPPER = ("fsync", "rename", "link,linkat", "openat", "unlink")
 
 def ks(last: int, suffix: str = "") -> list[str]:
     return [f"{k}{suffix}" for k in range(1, last + 1)]
-
-
-@pytest.fixture
-def fast_disk() -> Iterator[Path]:
-    """A folder in memory where there is one: an injected fault does not ask what kind of disk it fails on."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        yield Path(folder)
 
 
 @pytest.fixture(scope="module")
