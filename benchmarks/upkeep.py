@@ -45,7 +45,7 @@ def run(quick: bool) -> list[Figure]:
     """Return the figures of this benchmark. `quick`: few commits, and a hundred-and-fortieth of the keys."""
     with tempfile.TemporaryDirectory() as folder:
         return [
-            *_busy_day(Path(folder) / "day", 50 if quick else 1440),
+            *_busy_day(Path(folder) / "day", 50 if quick else 288),
             *_keys(Path(folder), 720_000 * (1 if quick else 140)),
         ]
 
@@ -54,7 +54,15 @@ def _busy_day(root: Path, commits: int) -> list[Figure]:
     lake = Lake(root)
     for number in range(commits):
         lake.append(
-            [_batch(f"p{number % 4}", number // 4 + 1, number * 100, 100, START + timedelta(seconds=86 * number))]
+            [
+                _batch(
+                    f"p{number % 4}",
+                    number // 4 + 1,
+                    number * 100,
+                    100,
+                    START + timedelta(seconds=86_400 * number // commits),
+                )
+            ]
         )
     began = time.perf_counter()
     done = lake.maintain(retention_hours=0)
@@ -62,7 +70,7 @@ def _busy_day(root: Path, commits: int) -> list[Figure]:
     began = time.perf_counter()
     lake.maintain(retention_hours=0)
     second_s = time.perf_counter() - began
-    note = f"{commits} commits of 100 events by four producers"
+    note = f"a day of {commits} commits of 100 events, by four producers in turn"
     return [
         _figure("data files before maintain", done.files_before, "files", None, None, note),
         _figure("data files after maintain", done.files_after, "files", done.files_before, "before", ""),
