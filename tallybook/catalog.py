@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from metering.catalog import Mistake
 from metering.meters import MeterRule
 from rating.errors import CatalogInvalid
+from rating.plans import Plan
 from tallybook.catalog_checks import Entry, check_together
 from tallybook.catalog_entries import MODEL_BY_KIND, MODELS, Catalog, Source, entry_key
 from tallybook.catalog_history import Applied, Change, apply_catalog, load_revision
@@ -31,6 +32,7 @@ __all__ = [
     "apply_catalog",
     "json_schemas",
     "load_catalog",
+    "load_plans",
     "load_revision",
     "meter_rules",
 ]
@@ -124,6 +126,27 @@ def _read_entry(name: str, node: Node, file: str, path: str, read: _Read) -> Non
         schema = model.model_json_schema(by_alias=True)
         read.mistakes.extend(mistakes_of(refused.errors(), node, schema, file=file, path=path))
         read.unread.add(kind)
+
+
+def load_plans(path: str | Path, known: Catalog) -> tuple[Plan, ...]:
+    """Return the plans of one file outside the catalog, such as one for what-if, checked against the catalog's meters.
+
+    Raises CatalogInvalid with every mistake. The file holds `plans` and nothing else; a version may be one of the catalog's.
+    """
+    path = Path(path)
+    read = _Read([], [], set())
+    _read_file(path, path.name, read)
+    others = [one for one in read.entries if not isinstance(one.model, Plan)]
+    read.mistakes.extend(one.mistake("only plans are read from this file; remove the other lists") for one in others)
+    if not read.mistakes and not read.entries:
+        read.mistakes.append(Mistake(path.name, 0, "", "there is no plan in the file; write at least one under plans"))
+    nowhere = Node(0, {})
+    declared = [Entry(model, nowhere, "catalog", "") for model in (*known.meters, *known.features)]
+    plans = [one for one in read.entries if isinstance(one.model, Plan)]
+    read.mistakes.extend(check_together([*declared, *plans], read.unread))
+    if read.mistakes:
+        raise CatalogInvalid(sorted(read.mistakes, key=lambda mistake: mistake.line))
+    return tuple(one.model for one in plans if isinstance(one.model, Plan))
 
 
 def meter_rules(catalog: Catalog) -> list[MeterRule]:

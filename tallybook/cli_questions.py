@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tallybook import show
-from tallybook.cli_shell import JsonOption, err, open_workspace, out, print_json
+from tallybook.cli_shell import JsonOption, err, open_workspace, out, print_json, progress
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 questions = typer.Typer()
 
-FileOption = Annotated[
-    Path | None, typer.Option("--out", help="Write the Arrow file here; without it it goes to standard output.")
-]
+FileOption = Annotated[Path | None, typer.Option("--out", help="Write to this file; without it to standard output.")]
 
 
 class ExplanationForm(StrEnum):
@@ -50,6 +48,83 @@ def explain(
         print_json(explanation.to_json())
     else:
         out.print(show.explanation(explanation))
+
+
+class AnswerForm(StrEnum):
+    """How an answer with many rows is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    CSV = "csv"
+    ARROW = "arrow"
+
+
+class Rows(StrEnum):
+    """What one row of a CSV or Arrow answer is about."""
+
+    TENANT = "tenant"
+    PLAN = "plan"
+    PRICE = "price"
+    LINE = "line"
+
+
+@questions.command()
+def whatif(
+    first: Annotated[str, typer.Option("--from", help="The first period, such as 2026-01.")],
+    last: Annotated[str, typer.Option("--to", help="The last period, such as 2026-12; it counts too.")],
+    plan: Annotated[
+        Path | None, typer.Option("--plan", help="A file with plans; each takes the place of the plan of its name.")
+    ] = None,
+    replace: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--replace", help="OLD=NEW: put subscriptions of OLD on NEW (a plan, or plan/version). Repeatable."
+        ),
+    ] = None,
+    form: Annotated[AnswerForm, typer.Option("--as", help="How to print it.")] = AnswerForm.TEXT,
+    rows: Annotated[Rows, typer.Option("--rows", help="What a row of CSV or Arrow is about.")] = Rows.TENANT,
+    file: FileOption = None,
+) -> None:
+    """What history would have brought in under other plans: per plan, price and tenant, who pays less and who more.
+
+    Books nothing. All periods that end from FIRST to LAST are rated under the applied catalog and under the new plans,
+    over the same usage; a period that is not over yet counts with what was used so far.
+    """
+    from tallybook import show_questions
+    from tallybook.questions import ask_what_if, wall_of
+
+    with open_workspace() as workspace, progress("rating"):
+        answer = ask_what_if(workspace, plan, wall_of(first, last), _replacements(replace or []))
+    table = {Rows.TENANT: answer.tenants, Rows.PLAN: answer.plans, Rows.PRICE: answer.prices, Rows.LINE: answer.lines}[
+        rows
+    ]
+    if form is AnswerForm.ARROW:
+        write_arrow(table, file)
+    elif form is AnswerForm.CSV:
+        write_text(show_questions.csv_text(table), file)
+    elif form is AnswerForm.JSON:
+        print_json(answer.to_json())
+    else:
+        out.print(show_questions.what_if(answer))
+
+
+def _replacements(words: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for word in words:
+        old, equals, new = word.partition("=")
+        if not (old and equals and new) or old in found:
+            raise typer.BadParameter(f"{word!r} is not OLD=NEW, once for each OLD; write --replace starter=pro")
+        found[old] = new
+    return found
+
+
+def write_text(text: str, file: Path | None) -> None:
+    """Write text to a file, or to standard output."""
+    if file is None:
+        sys.stdout.write(text)
+    else:
+        file.write_text(text, encoding="utf-8", newline="")
+        err.print(f"{file}", highlight=False, soft_wrap=True)
 
 
 def write_arrow(table: pa.Table, file: Path | None) -> None:
