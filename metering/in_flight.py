@@ -10,8 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from metering.errors import JournalDamaged
-from metering.journal_format import CHAIN_AT, HEADER_AT, PAGE, SLOT, Chain, Header, get_holes, get_part, sealing_trailer
-from metering.segments import StoredSegment, producer_folders, read_segment
+from metering.segments import StoredSegment, producer_folders, read_segment, read_unsealed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,7 +26,7 @@ def in_flight(layout: Layout, rules: Mapping[str, MeterRule] | None, now_us: int
     from metering.decode import decode_segment
 
     for folder in producer_folders(layout.journal):
-        for path in sorted(folder.path.iterdir(), key=lambda path: path.name):
+        for path in folder.files():
             try:
                 stored = _read(path, folder.producer_id, now_us)
                 if stored is not None:
@@ -41,13 +40,6 @@ def _read(path: Path, producer_id: str, now_us: int) -> StoredSegment | None:
         return read_segment(path)
     if path.suffix != ".open":
         return None
-    content = bytearray(path.read_bytes())
-    page, body = bytes(content[:PAGE]).ljust(PAGE, b"\0"), content[PAGE:]
-    found, inherited = get_part(page, HEADER_AT), get_part(page, CHAIN_AT)
-    header = Header(**found) if found else Header(producer_id, int(path.stem), "journal", now_us, len(body) // SLOT)
-    chain = Chain(**inherited) if inherited else Chain()
     # A row that is being stored at this moment has no kind yet, and is not there yet.
-    kinds = bytes(body[SLOT - 1 :: SLOT]).rstrip(b"\0")
-    body = body[: len(kinds) * SLOT]
-    holes = tuple(slot for slot in get_holes(page) if slot < len(kinds))
-    return StoredSegment(path, sealing_trailer(header, chain, body, kinds, holes, sealed_at=now_us), body)
+    _, trailer, body = read_unsealed(path, producer_id, now_us)
+    return StoredSegment(path, trailer, body)

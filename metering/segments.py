@@ -166,11 +166,15 @@ class ProducerFolder:
             return read_trailer(previous).next_chain()
         return None
 
-    def _listed(self, suffix: str) -> list[Path]:
+    def files(self) -> list[Path]:
+        """Return what is in the folder now, by name; nothing when a shipper has removed it."""
         try:
-            return [path for path in self.path.iterdir() if path.suffix == suffix]
+            return sorted(self.path.iterdir(), key=lambda path: path.name)
         except FileNotFoundError:
             return []
+
+    def _listed(self, suffix: str) -> list[Path]:
+        return [path for path in self.files() if path.suffix == suffix]
 
 
 def producer_folders(journal: Path) -> list[ProducerFolder]:
@@ -196,11 +200,13 @@ def remove_unborn(journal: Path, now_us: int) -> None:
                     unborn.remove_if_empty()
 
 
-def seal_dead_segment(path: Path, producer_id: str, chain: Chain | None, now_us: int, *, dropped: int = 0) -> Trailer:
-    """Seal one open segment of a dead producer where it ends, with every complete row, whatever lies between them.
+def read_unsealed(
+    path: Path, producer_id: str, now_us: int, *, chain: Chain | None = None, dropped: int = 0
+) -> tuple[bytes, Trailer, bytearray]:
+    """Return the header page of an open segment, the trailer that it would get now, and the body of that trailer.
 
-    Slots that are empty in the middle are rows that were claimed and never stored, or pages that a power cut took before
-    the next flush: none of them was acknowledged as durable. Damage is left in place, for the decoder to name.
+    A slot that was closed to its writer, or is listed as a hole, does not count, whatever is in it: its row was recorded
+    again in the next segment.
     """
     content = bytearray(path.read_bytes())
     page, body = bytes(content[:PAGE]).ljust(PAGE, b"\0"), content[PAGE:]
@@ -217,6 +223,16 @@ def seal_dead_segment(path: Path, producer_id: str, chain: Chain | None, now_us:
     kinds = bytes(0 if slot in holes else kind for slot, kind in enumerate(kinds[:slots])) if holes else kinds[:slots]
     body = body[: slots * SLOT]
     trailer = sealing_trailer(header, chain, body, kinds, holes, sealed_at=now_us, dropped=dropped)
+    return page, trailer, body
+
+
+def seal_dead_segment(path: Path, producer_id: str, chain: Chain | None, now_us: int, *, dropped: int = 0) -> Trailer:
+    """Seal one open segment of a dead producer where it ends, with every complete row, whatever lies between them.
+
+    Slots that are empty in the middle are rows that were claimed and never stored, or pages that a power cut took before
+    the next flush: none of them was acknowledged as durable. Damage is left in place, for the decoder to name.
+    """
+    page, trailer = read_unsealed(path, producer_id, now_us, chain=chain, dropped=dropped)[:2]
     sealed_page = bytearray(page)
     sealed_page[: len(MAGIC)] = MAGIC
     put_part(sealed_page, TRAILER_AT, trailer.encode())
