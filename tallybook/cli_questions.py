@@ -94,7 +94,9 @@ def whatif(
     from tallybook.questions import ask_what_if, wall_of
 
     with open_workspace() as workspace, progress("rating"):
-        answer = ask_what_if(workspace, plan, wall_of(first, last), _replacements(replace or []))
+        wall = wall_of(first, last)
+        answer = ask_what_if(workspace, plan, wall, _replacements(replace or []))
+        is_over = wall.in_zone("UTC").end <= workspace.now
     table = {Rows.TENANT: answer.tenants, Rows.PLAN: answer.plans, Rows.PRICE: answer.prices, Rows.LINE: answer.lines}[
         rows
     ]
@@ -106,6 +108,8 @@ def whatif(
         print_json(answer.to_json())
     else:
         out.print(show_questions.what_if(answer))
+    if not is_over:
+        err.print(f"{last} is not over yet: both sides count what was used so far, and whole fees.", highlight=False)
 
 
 def _replacements(words: list[str]) -> dict[str, str]:
