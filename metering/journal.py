@@ -249,16 +249,29 @@ class Segment:
         body = bytearray(self.pages[PAGE : PAGE + len(kinds) * SLOT])
         trailer = sealing_trailer(self.header, chain, body, kinds, self._holes, sealed_at=sealed_at, dropped=dropped)
         put_part(self.pages, TRAILER_AT, trailer.encode())
+        end = PAGE + len(kinds) * SLOT
         # Under the lock of `sync`: the kernel tells a failure once, and who asks second would be told that all is well.
         with self._seal_lock:
-            if not self.is_suspect:
+            if not self.is_suspect and not (end <= len(self.pages) // 2 and self._shrink(end)):
                 try:
                     os.fdatasync(self._file)
                 except OSError:
                     self.is_suspect = True
         if self.is_suspect:
-            self._copy_to_new_file()
+            self._copy_to_new_file(end)
         return trailer
+
+    def _shrink(self, end: int) -> bool:
+        """Put a file of no more than its rows in the place of this one; return False when there is no room for that.
+
+        An idle process seals a segment per second. Whole ones would fill the journal with nothing while the lake is away.
+        Not by truncating: whoever has the old file mapped still would be killed by the kernel.
+        """
+        try:
+            self._copy_to_new_file(end)
+        except OSError:
+            return False
+        return True
 
     def release(self) -> None:
         """Give up mapping and file. A writer that still holds this segment gets TypeError and goes to the next one."""
@@ -281,11 +294,11 @@ class Segment:
             self.pages.close()
             os.close(self._file)
 
-    def _copy_to_new_file(self) -> None:
+    def _copy_to_new_file(self, end: int) -> None:
         # The kernel marks pages clean whose write failed, and the next fsync answers "done": only a new file is honest.
         fresh = self.path.with_suffix(".copy")
         fresh.unlink(missing_ok=True)
-        write_new_file(fresh, [bytes(self.pages)])
+        write_new_file(fresh, [self.pages[:end]])
         fresh.replace(self.path)
 
     def _kinds(self) -> bytes:

@@ -365,3 +365,16 @@ def test_the_next_spare_never_takes_the_place_of_one_that_is_being_opened(tmp_pa
     assert producer._spare is not None
     assert producer._spare.path.exists()
     producer.close()
+
+
+def test_a_sealed_segment_takes_no_more_room_than_its_rows(tmp_path: Path) -> None:
+    """A lake that is away for a day must not fill the journal of a process that records once per second."""
+    with recorder(tmp_path, segment_bytes=1 << 20, journal_bytes_max=3 << 20) as usage:
+        for number in range(1, 301):
+            usage.record("api", tenant="acme", quantity=number)
+            usage.seal()
+        assert usage._producer is not None
+        held = [path.stat().st_size for path in usage._producer.folder.glob("*.sealed")]
+    assert len(held) >= 300
+    assert sum(held) < 2 << 20
+    assert [int(row["quantity"]) for row in rows(tmp_path)] == list(range(1, 301))
