@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import itertools
+import math
 import os
 import random
 import sys
@@ -232,11 +233,12 @@ def watch(
 
     While the lake is away it tries again after a random part of a time that doubles up to half a minute (`pause` waits,
     `chance` draws), and starts from the beginning after a success. Only the leader works: returns at once when another
-    shipper holds the lock. Returns 1 after an error that no retry can cure; the journal keeps everything until then.
+    shipper holds the lock. A side-car lingers for ever (`linger_s=math.inf`), and so also waits for the lead. Returns 1
+    after an error that no retry can cure; the journal keeps everything until then.
     """
     lock = os.open(leader_lock(layout), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_EX if math.isinf(linger_s) else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
         return 0
@@ -323,7 +325,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("root", help="folder of the workspace")
     parser.add_argument("--watch", action="store_true", help="go on while producers live")
     parser.add_argument("--interval", type=float, default=INTERVAL_S, help="seconds between commits")
-    parser.add_argument("--linger", type=float, default=LINGER_S, help="seconds to wait for new producers at the end")
+    parser.add_argument(
+        "--linger", type=float, default=LINGER_S, help="seconds to wait for new producers; inf: for ever"
+    )
     options = parser.parse_args(arguments)
     layout = Layout.of(options.root)
     layout.journal.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ are the same workspace.
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -388,7 +389,7 @@ class Workspace:
         """Ship as a side-car until interrupted; the exit code of the shipper."""
         from metering.ship import watch
 
-        return watch(self.layout)
+        return watch(self.layout, linger_s=math.inf)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 

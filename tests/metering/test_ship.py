@@ -324,3 +324,25 @@ def test_a_second_shipper_leaves_the_work_to_the_first(tmp_path: Path) -> None:
         assert subprocess.run([*command, "0"], check=False, timeout=60).returncode == 0
         assert first.poll() is None
         first.kill()
+
+
+def test_a_side_car_waits_for_the_lead_and_for_producers_for_ever(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "metering.ship", str(tmp_path), "--watch", "--interval", "0.05", "--linger"]
+    layout = Layout.of(tmp_path)
+    layout.journal.mkdir(parents=True)
+    with subprocess.Popen([*command, "30"]) as child:
+        deadline = time.monotonic() + 60
+        while not is_led(layout) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        with subprocess.Popen([*command, "inf"]) as side_car:
+            with pytest.raises(subprocess.TimeoutExpired):
+                side_car.wait(1.5)
+            child.kill()
+            for number in range(1, 3):
+                with recorder(tmp_path) as usage:
+                    usage.record("api", tenant="acme", quantity=number)
+                while not journal_is_empty(tmp_path) and time.monotonic() < deadline:
+                    time.sleep(0.05)
+            assert side_car.poll() is None
+            side_car.terminate()
+    assert arrived(tmp_path) == {"acme": {1: 1, 2: 1}}
