@@ -312,9 +312,9 @@ def _is_new(batch: SegmentBatch, done: Mapping[str, int | None]) -> bool:
 
 
 def _events_of(batches: Sequence[SegmentBatch]) -> pa.Table:
-    import pyarrow as pa
+    from metering.codes import concat
 
-    return pa.concat_tables([batch.events for batch in batches])
+    return concat([batch.events for batch in batches])
 
 
 def _dead_letters_of(batches: Sequence[SegmentBatch]) -> pa.Table:

@@ -19,6 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from metering.codes import is_uniform, whole
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -29,13 +31,18 @@ ROWS_PER_GROUP = 131_072
 SAMPLE_ROWS = 4096
 SAMPLE_DISTINCT_MAX = 1024
 _DIGIT_BITS = 16
+_DIGITS = 2**_DIGIT_BITS
+# Encoding so many values at a time saves a call per 1024 of them.
+_WRITE_BATCH = 16_384
 
 
 def encode(rows: pa.Table, order: Sequence[str]) -> pa.Table:
     """Return the same rows with repeated texts as dictionary codes: those of `order` always, others where it pays."""
     columns = []
     for field, column in zip(rows.schema, rows.columns, strict=True):
-        if pa.types.is_string(field.type) and (field.name in order or _is_repetitive(column)):
+        if pa.types.is_dictionary(field.type):
+            columns.append(column.unify_dictionaries())
+        elif pa.types.is_string(field.type) and (field.name in order or _is_repetitive(column)):
             columns.append(pc.dictionary_encode(column))
         else:
             columns.append(column)
@@ -47,7 +54,8 @@ def in_order(rows: pa.Table, order: Sequence[str]) -> pa.Table:
     """Return encoded rows by these columns, ascending, texts by their bytes; what is in order already is not moved."""
     if rows.num_rows < 2:
         return rows
-    codes = [_codes(rows[name]) for name in order]
+    uniform = {name for name in rows.column_names if is_uniform(rows[name])}
+    codes = list(_folded(_codes(rows[name]) for name in order if name not in uniform))
     # Rows arrive as they were recorded, so the last columns (producer, segment, row) are usually in order already:
     # a stable sort by the columns before them is enough.
     unsorted = len(codes)
@@ -62,7 +70,10 @@ def in_order(rows: pa.Table, order: Sequence[str]) -> pa.Table:
     if not digits:
         return rows
     places = pa.array(np.lexsort(digits))
-    columns = [column if _is_uniform(column) else _taken(column, places) for column in rows.columns]
+    columns = [
+        column if name in uniform else _taken(column, places)
+        for name, column in zip(rows.column_names, rows.columns, strict=True)
+    ]
     return pa.table(columns, schema=rows.schema)
 
 
@@ -76,7 +87,9 @@ def parquet_bytes(rows: pa.Table, statistics: Sequence[str]) -> pa.Buffer:
         compression="zstd",
         row_group_size=ROWS_PER_GROUP,
         use_dictionary=[
-            name for name, kind in types.items() if pa.types.is_dictionary(kind) or pa.types.is_decimal(kind)
+            name
+            for name, kind in types.items()
+            if pa.types.is_dictionary(kind) or (pa.types.is_decimal(kind) and _is_repetitive(rows[name]))
         ],
         # Numbers and instants in order differ by little.
         column_encoding={
@@ -87,6 +100,7 @@ def parquet_bytes(rows: pa.Table, statistics: Sequence[str]) -> pa.Buffer:
         write_statistics=[name for name in statistics if name in types],
         # Otherwise pyarrow would give the codes back instead of the texts.
         store_schema=False,
+        write_batch_size=_WRITE_BATCH,
     )
     return sink.getvalue()
 
@@ -95,37 +109,46 @@ def _is_repetitive(column: pa.ChunkedArray) -> bool:
     return bool(pc.count_distinct(column.slice(0, SAMPLE_ROWS)).as_py() <= SAMPLE_DISTINCT_MAX)
 
 
-def _is_uniform(column: pa.ChunkedArray) -> bool:
-    """Return whether every row is known to be the same, so that no order changes anything."""
-    if column.null_count == len(column):
-        return True
-    if not pa.types.is_dictionary(column.type) or column.null_count:
-        return False
-    first = column.chunk(0).dictionary
-    return len(first) == 1 and all(chunk.dictionary.equals(first) for chunk in column.chunks)
-
-
 def _taken(column: pa.ChunkedArray, places: pa.Array) -> pa.ChunkedArray:
     # Long texts may not fit one array; they stay in their chunks.
-    whole = column if pa.types.is_string(column.type) else column.combine_chunks()
-    return pc.take(whole, places, boundscheck=False)
+    taken = pc.take(column if pa.types.is_string(column.type) else whole(column), places, boundscheck=False)
+    return taken if isinstance(taken, pa.ChunkedArray) else pa.chunked_array([taken])
 
 
 def _codes(column: pa.ChunkedArray) -> Array:
-    """Return one number per row that orders like the column."""
+    """Return one number per row that orders like the column; of 16 bits where a dictionary needs no more."""
     if pa.types.is_dictionary(column.type):
-        encoded = column.unify_dictionaries().combine_chunks()
-        rank = np.empty(len(encoded.dictionary), np.int64)
-        rank[pc.sort_indices(encoded.dictionary).to_numpy()] = np.arange(len(encoded.dictionary))
-        ranks: Array = rank[encoded.indices.to_numpy()]
+        encoded = column.unify_dictionaries()
+        names = encoded.chunk(0).dictionary
+        rank = np.empty(len(names), np.uint16 if len(names) <= _DIGITS else np.int64)
+        rank[pc.sort_indices(names).to_numpy()] = np.arange(len(names))
+        ranks: Array = np.concatenate([rank[chunk.indices.to_numpy()] for chunk in encoded.chunks])
         return ranks
     numbers = column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
     plain: Array = numbers.to_numpy()
     return plain
 
 
+def _folded(codes: Iterator[Array]) -> Iterator[Array]:
+    """Yield the same keys, two that follow each other as one where 16 bits hold both: a pass less to sort by."""
+    held: Array | None = None
+    for code in codes:
+        if held is None:
+            held = code
+        elif held.dtype == code.dtype == np.uint16 and (int(held.max()) + 1) * (int(code.max()) + 1) <= _DIGITS:
+            held = held * np.uint16(int(code.max()) + 1) + code
+        else:
+            yield held
+            held = code
+    if held is not None:
+        yield held
+
+
 def _digits(code: Array) -> Iterator[Array]:
     """Yield the digits of 16 bits in which the numbers differ at all, the least significant first."""
+    if code.dtype == np.uint16:
+        yield code
+        return
     rest = code - code.min()
     top = int(rest.max())
     while top:

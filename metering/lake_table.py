@@ -38,6 +38,9 @@ PARQUET_BYTES_MIN = 12
 # A table is loaded from its newest checkpoint and the commits behind it: 100 commits load in about 9 ms.
 COMMITS_PER_CHECKPOINT = 100
 LOOKUPS_MAX = 16
+# Statistics only where somebody prunes by them (each column costs a comparison per row); a key's say whether a row
+# group holds any.
+PRUNED_BY = ("tenant_id", "meter", "event_time", "idempotency_key")
 # Nobody travels in time by Delta version (a snapshot is a cut), so commits are kept for one day past their checkpoint.
 CONFIGURATION: dict[str, str | None] = {"delta.logRetentionDuration": "interval 1 days"}
 
@@ -136,7 +139,7 @@ class LakeTable:
 
         if not rows.num_rows:
             return []
-        rows = rows.select(self.shape.schema.names).cast(self.shape.schema)
+        rows = self._typed(rows)
         actions: list[Any] = []
         changed: set[Path] = set()
         with engine(f"write data files of {self.folder}"):
@@ -272,18 +275,31 @@ class LakeTable:
             yield None, rows
             return
         # The partition is the UTC date: the zone is dropped only after the instant is UTC, which the schema says.
-        dates = rows["event_time"].cast(pa.timestamp("us")).cast(pa.date32(), safe=False)
-        days = sorted(pc.unique(dates).to_pylist())
-        for day in days:
-            yield day.isoformat(), rows if len(days) == 1 else rows.filter(pc.equal(dates, day))
+        times = rows["event_time"].cast(pa.timestamp("us"))
+        ends = pc.min_max(times)
+        first, last = (ends[name].cast(pa.date32(), safe=False) for name in ("min", "max"))
+        if first == last:
+            yield first.as_py().isoformat(), rows
+            return
+        dates = times.cast(pa.date32(), safe=False)
+        for day in sorted(pc.unique(dates).to_pylist()):
+            yield day.isoformat(), rows.filter(pc.equal(dates, day))
+
+    def _typed(self, rows: pa.Table) -> pa.Table:
+        """Return rows in the table's schema, but that texts which are codes already stay codes."""
+        import pyarrow as pa
+
+        rows = rows.select(self.shape.schema.names)
+        pairs = zip(self.shape.schema, rows.schema.types, strict=True)
+        schema = pa.schema([field.with_type(kind) if pa.types.is_dictionary(kind) else field for field, kind in pairs])
+        return rows if rows.schema.equals(schema) else rows.cast(schema)
 
     def _write_file(self, partition: str | None, rows: pa.Table, changed: set[Path]) -> Any:
         from deltalake.transaction import AddAction
 
         from metering.lake_rows import parquet_bytes
 
-        # Statistics only where somebody prunes by them; a key's say whether a row group holds any.
-        content = memoryview(parquet_bytes(rows, (*self.shape.order, "idempotency_key")))
+        content = memoryview(parquet_bytes(rows, PRUNED_BY))
         # Hashed in memory: the name says what was meant, not what the disk made of it.
         name = f"part-{uuid4().hex}-{hashlib.sha256(content).hexdigest()}.parquet"
         path = name if partition is None else f"{PARTITION}={partition}/{name}"

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from metering.clock import iso_utc
+from metering.codes import is_named
 from metering.events import EVENT_TIME_MAX_US, EVENT_TIME_MIN_US, dead_letter_schema
 from metering.numbers import trimmed
 from metering.totals import SUM_LIMIT, decimals_of, grouped, is_narrow, words
@@ -48,19 +49,19 @@ def _refusals(table: pa.Table, rules: Rules) -> Iterator[tuple[str, pa.ChunkedAr
     """Yield, in the order in which they count, the rules that some row breaks, and which rows do."""
     meters = table["meter"]
     if rules is not None:
-        is_unknown = pc.invert(pc.is_in(meters, pa.array(sorted(rules), pa.string())))
+        is_unknown = pc.invert(is_named(meters, sorted(rules)))
         if pc.any(is_unknown).as_py():
             yield "unknown_meter", is_unknown
-    is_negative = pc.less(table["quantity"], pa.scalar(0, _DECIMAL))
-    if pc.any(is_negative).as_py():
+    if any(bool((pair[:, 1] < 0).any()) for pair in words(table["quantity"])):
+        is_negative = pc.less(table["quantity"], pa.scalar(0, _DECIMAL))
         allowed = sorted(name for name, rule in (rules or {}).items() if rule.negative_allowed)
-        is_refused = pc.and_(is_negative, pc.invert(pc.is_in(meters, pa.array(allowed, pa.string()))))
+        is_refused = pc.and_(is_negative, pc.invert(is_named(meters, allowed)))
         if pc.any(is_refused).as_py():
             yield "negative_quantity", is_refused
-    time_us = table["event_time"].cast(pa.int64())
-    is_far = pc.or_(pc.less(time_us, EVENT_TIME_MIN_US), pc.greater_equal(time_us, EVENT_TIME_MAX_US))
-    if pc.any(is_far).as_py():
-        yield "bad_event_time", is_far
+    times = table["event_time"].cast(pa.int64())
+    ends = pc.min_max(times).as_py()
+    if table.num_rows and not EVENT_TIME_MIN_US <= ends["min"] <= ends["max"] < EVENT_TIME_MAX_US:
+        yield "bad_event_time", pc.or_(pc.less(times, EVENT_TIME_MIN_US), pc.greater_equal(times, EVENT_TIME_MAX_US))
 
 
 _DETAILS = {

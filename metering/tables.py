@@ -13,9 +13,11 @@ import json
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from metering.codes import whole
 from metering.errors import BadEvent, UnknownMeter
 from metering.events import (
     EVENT_TIME_MAX_US,
@@ -27,6 +29,7 @@ from metering.events import (
     check_quantity,
     encode_attributes,
 )
+from metering.totals import is_narrow, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,6 +45,8 @@ REQUIRED = ("tenant_id", "meter", "quantity", "event_time")
 OWN_COLUMNS = (*REQUIRED, "idempotency_key", "attributes")
 NAMED_ROWS_MAX = 10
 _DECIMAL = pa.decimal128(38, 9)
+# What decimal64(18, 9) can say.
+_NARROW_LIMIT = 10**18
 _INSTANT = pa.timestamp("us", tz="UTC")
 
 
@@ -51,15 +56,43 @@ def encode_batch(table: Any, *, rules: Rules, recorded_at: int) -> tuple[int, me
     Raises BadEvent, with `rows` (the first bad ones, counted from 0), and UnknownMeter.
     """
     rows = check_table(_as_arrow(table), rules)
-    rows = rows.append_column("recorded_at", pa.repeat(pa.scalar(recorded_at, pa.int64()).cast(_INSTANT), len(rows)))
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, rows.schema) as stream:
-        stream.write_table(rows)
-    return len(rows), memoryview(sink.getvalue())
+    if not rows.num_rows:
+        return 0, memoryview(b"")
+    content = pa.table([_narrow(column) for column in rows.columns], names=rows.column_names)
+    instant = pa.scalar(recorded_at, pa.int64()).cast(_INSTANT)
+    content = content.append_column("recorded_at", pa.chunked_array([_same_in_all(instant, len(rows))]))
+    # Measured first: a sink that grows copies what it holds and touches fresh memory each time.
+    measure = pa.MockOutputStream()
+    _write_stream(measure, content)
+    body = pa.allocate_buffer(measure.size())
+    _write_stream(pa.FixedSizeBufferWriter(body), content)
+    return len(rows), memoryview(body)
+
+
+def _write_stream(sink: pa.NativeFile, content: pa.Table) -> None:
+    with pa.ipc.new_stream(sink, content.schema) as stream:
+        stream.write_table(content)
+
+
+def _same_in_all(value: pa.Scalar, rows: int) -> pa.Array:
+    return pa.RunEndEncodedArray.from_arrays(pa.array([rows], pa.int32()), pa.array([value], value.type))
+
+
+def _narrow(column: Column) -> Column:
+    """Return a checked column as narrow as its values allow; `decode` knows each of these forms."""
+    if column.null_count == len(column):
+        return _same_in_all(pa.scalar(None, pa.string()), len(column))
+    if pa.types.is_decimal(column.type):
+        pairs = words(pa.chunked_array(column) if isinstance(column, pa.Array) else column)
+        low = np.concatenate([pair[:, 0] for pair in pairs])
+        if is_narrow(pairs) and -_NARROW_LIMIT < int(low.min()) <= int(low.max()) < _NARROW_LIMIT:
+            return pa.Array.from_buffers(pa.decimal64(18, 9), len(low), [None, pa.py_buffer(low)])
+    return column
 
 
 def check_table(table: pa.Table, rules: Rules) -> pa.Table:
-    """Return tenant_id, meter, quantity, event_time, idempotency_key, attributes in their own types, each row checked."""
+    """Return tenant_id, meter, quantity, event_time, idempotency_key and attributes, each row checked: names and
+    attributes as codes, whole quantities as int64, a column without values as nulls."""
     missing = [name for name in REQUIRED if name not in table.column_names]
     if missing:
         raise BadEvent("bad_columns", f"the table has no column {', '.join(missing)}; it needs {', '.join(REQUIRED)}")
@@ -69,7 +102,7 @@ def check_table(table: pa.Table, rules: Rules) -> pa.Table:
     tenants = _names(table["tenant_id"], "tenant")
     meters = _names(table["meter"], "meter")
     if rules is not None:
-        for name in sorted(set(pc.unique(meters).to_pylist()) - set(rules)):
+        for name in sorted(set(meters.dictionary.to_pylist()) - set(rules)):
             raise UnknownMeter(
                 f"meter {name!r} is not in the catalog that was applied; nothing was recorded", meter=name
             )
@@ -95,7 +128,14 @@ def _as_arrow(table: Any) -> pa.Table:
 
 
 def _names(column: Column, what: str) -> Column:
-    return _mapped(_text(column, what), lambda name: check_name(name, what), f"bad_{what}")
+    return _mapped(_text_or_codes(column, what), lambda name: check_name(name, what), f"bad_{what}")
+
+
+def _text_or_codes(column: Column, what: str) -> Column:
+    """Return a column of text as it is where it is a dictionary of text."""
+    if pa.types.is_dictionary(column.type) and pa.types.is_string(column.type.value_type):
+        return column
+    return _text(column, what)
 
 
 def _text(column: Column, what: str) -> Column:
@@ -108,9 +148,9 @@ def _text(column: Column, what: str) -> Column:
     return column.cast(pa.string())
 
 
-def _mapped(column: Column, check: Callable[[str], str | None], reason: str) -> Column:
-    """Return a text column with each distinct value replaced by what `check` makes of it; nulls stay."""
-    encoded = column.combine_chunks().dictionary_encode()
+def _mapped(column: Column, check: Callable[[str], str | None], reason: str) -> pa.DictionaryArray:
+    """Return text as codes, each distinct value replaced by what `check` makes of it; nulls stay."""
+    encoded = _codes_of(column)
     values = encoded.dictionary.to_pylist()
     checked = []
     for position, value in enumerate(values):
@@ -121,12 +161,26 @@ def _mapped(column: Column, check: Callable[[str], str | None], reason: str) -> 
             _refuse_rows(error.reason, error.message, is_bad)
         except (ValueError, TypeError) as error:
             _refuse_rows(reason, f"{value[:60]!r}: {error}", pc.equal(encoded.indices, position))
-    if checked == values:
-        return column
-    return pa.array(checked, pa.string()).take(encoded.indices)
+    return encoded if checked == values else _renamed(encoded, pa.array(checked, pa.string()))
 
 
-def _quantities(column: Column, meters: Column, rules: Rules) -> Column:
+def _codes_of(column: Column) -> pa.DictionaryArray:
+    """Return text as codes of 32 bits; each distinct value that some row has is in the dictionary once, and no other."""
+    if not pa.types.is_dictionary(column.type):
+        return whole(pc.dictionary_encode(column))
+    given = whole(column.unify_dictionaries() if isinstance(column, pa.ChunkedArray) else column)
+    used = np.bincount(given.indices.drop_null().to_numpy(), minlength=len(given.dictionary))
+    # A caller's dictionary may name what no row has; that is no reason to refuse anything.
+    return _renamed(given, pc.if_else(pa.array(used > 0), given.dictionary, pa.scalar(None, given.dictionary.type)))
+
+
+def _renamed(encoded: pa.DictionaryArray, values: pa.Array) -> pa.DictionaryArray:
+    """Return codes for other values per code, of which some may be the same or null."""
+    again = values.dictionary_encode()
+    return pa.DictionaryArray.from_arrays(again.indices.take(encoded.indices), again.dictionary)
+
+
+def _quantities(column: Column, meters: pa.DictionaryArray, rules: Rules) -> Column:
     kind = column.type
     is_exact = pa.types.is_integer(kind) or pa.types.is_decimal(kind)
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
@@ -137,18 +191,32 @@ def _quantities(column: Column, meters: Column, rules: Rules) -> Column:
     # A cast to decimal drops nothing without saying so; text is checked first, because casts accept more than we do.
     if not is_text or pc.all(pc.match_substring_regex(column, QUANTITY_PATTERN), min_count=0).as_py():
         try:
-            exact = column.cast(_DECIMAL)
+            # Whole numbers stay as they are: 64 bits hold all but the upper half of uint64.
+            is_whole = pa.types.is_integer(kind) and not (pa.types.is_uint64(kind) and _is_beyond_int64(column))
+            exact = column.cast(pa.int64() if is_whole else _DECIMAL)
         except pa.ArrowInvalid:
             exact = None
     if exact is None:
         exact = pa.array(_one_by_one(column, check_quantity_of_any_sign), _DECIMAL)
-    is_negative = pc.less(exact, pa.scalar(Decimal(0), _DECIMAL))
-    if pc.any(is_negative, min_count=0).as_py():
+    if _has_negative(exact):
+        is_negative = pc.less(exact, pa.scalar(0, exact.type))
         allowed = [name for name, rule in (rules or {}).items() if rule.negative_allowed]
-        is_refused = pc.and_(is_negative, pc.invert(pc.is_in(meters, pa.array(allowed, pa.string()))))
+        among = pc.is_in(meters.dictionary, pa.array(allowed, pa.string())).take(meters.indices)
+        is_refused = pc.and_(is_negative, pc.invert(among))
         if pc.any(is_refused).as_py():
             _refuse_rows("negative_quantity", "quantity is negative where the meter does not allow it", is_refused)
     return exact
+
+
+def _is_beyond_int64(column: Column) -> bool:
+    return bool((pc.min_max(column)["max"].as_py() or 0) >= 2**63)
+
+
+def _has_negative(exact: Column) -> bool:
+    if pa.types.is_integer(exact.type):
+        return bool((pc.min_max(exact)["min"].as_py() or 0) < 0)
+    pairs = words(exact if isinstance(exact, pa.ChunkedArray) else pa.chunked_array(exact))
+    return any(bool((pair[:, 1] < 0).any()) for pair in pairs)
 
 
 def check_quantity_of_any_sign(quantity: object) -> Decimal:
@@ -178,16 +246,19 @@ def _event_times(column: Column) -> Column:
     if column.type.unit == "ns":
         times = pc.floor_temporal(column, unit="microsecond").cast(_INSTANT, safe=False)
     microseconds = times.cast(pa.int64())
-    is_far = pc.or_(pc.less(microseconds, EVENT_TIME_MIN_US), pc.greater_equal(microseconds, EVENT_TIME_MAX_US))
-    if pc.any(is_far, min_count=0).as_py():
+    ends = pc.min_max(microseconds).as_py()
+    if ends["min"] is not None and not EVENT_TIME_MIN_US <= ends["min"] <= ends["max"] < EVENT_TIME_MAX_US:
+        is_far = pc.or_(pc.less(microseconds, EVENT_TIME_MIN_US), pc.greater_equal(microseconds, EVENT_TIME_MAX_US))
         _refuse_rows("bad_event_time", "event_time is not in 1970 to 2199; check clock and unit", is_far)
     return times
 
 
 def _keys(table: pa.Table) -> Column:
     if "idempotency_key" not in table.column_names:
-        return pa.nulls(table.num_rows, pa.string())
+        return pa.nulls(table.num_rows)
     keys = _text(table["idempotency_key"], "key")
+    if keys.null_count == len(keys):
+        return keys
     # Keys are all different: they are judged by the column, and one by one only to say what is wrong.
     size = pc.binary_length(keys)
     is_bad = pc.or_(pc.or_(pc.less(size, 1), pc.greater(size, KEY_BYTES_MAX)), _has_control(keys))
@@ -207,26 +278,42 @@ def _has_control(text: Column) -> Column:
 
 def _attributes(table: pa.Table) -> Column:
     if "attributes" in table.column_names:
-        return _mapped(_text(table["attributes"], "attributes"), canonical_attributes, "bad_attributes")
+        return _mapped(_text_or_codes(table["attributes"], "attributes"), canonical_attributes, "bad_attributes")
     names = [name for name in table.column_names if name not in OWN_COLUMNS]
     if not names:
-        return pa.nulls(table.num_rows, pa.string())
+        return pa.nulls(table.num_rows)
     for name in names:
         if pa.types.is_floating(table[name].type):
             raise BadEvent("bad_attributes", f"attribute {name} is a column of {table[name].type}: never floats")
-    # Many rows share few sets of attributes: encode each distinct set once, and take it where it belongs.
-    positions = table.select(names).append_column("_row", pa.array(range(table.num_rows), pa.int64()))
-    groups = positions.group_by(names).aggregate([("_row", "list")])
-    encoded = []
-    for values, rows in zip(groups.select(names).to_pylist(), groups["_row_list"], strict=True):
+    return _attribute_sets({name: table[name] for name in names})
+
+
+def _attribute_sets(columns: dict[str, Column]) -> pa.DictionaryArray:
+    """Return one code per row for its set of attributes: many rows share few sets, and each is encoded once."""
+    set_of = np.zeros(len(next(iter(columns.values()))), np.int64)
+    members: list[dict[str, Any]] = [{}]
+    for name, column in columns.items():
+        encoded = _codes_of(column)
+        values = [*encoded.dictionary.to_pylist(), None]
+        codes = encoded.indices.fill_null(len(values) - 1).to_numpy()
+        # A set is numbered anew with every column, so numbers stay as few as the sets that some row has.
+        found = pa.array(set_of * len(values) + codes).dictionary_encode()
+        members = [
+            members[one // len(values)] | {name: values[one % len(values)]} for one in found.dictionary.to_pylist()
+        ]
+        set_of = found.indices.to_numpy().astype(np.int64)
+    encoded_sets = []
+    for number, values_of in enumerate(members):
         try:
-            encoded.append(encode_attributes(values))
+            encoded_sets.append(encode_attributes(values_of))
         except BadEvent as error:
-            raise _bad_rows(error.reason, error.message, rows.as_py()[:NAMED_ROWS_MAX]) from None
-    lengths = pc.list_value_length(groups["_row_list"]).to_pylist()
-    group_of = pa.array([group for group, length in enumerate(lengths) for _ in range(length)], pa.int32())
-    order = pc.sort_indices(pc.list_flatten(groups["_row_list"]))
-    return pa.array(encoded, pa.string()).take(group_of.take(order))
+            raise _bad_rows(
+                error.reason, error.message, np.flatnonzero(set_of == number)[:NAMED_ROWS_MAX].tolist()
+            ) from None
+    numbers = pa.DictionaryArray.from_arrays(
+        pa.array(set_of.astype(np.int32)), pa.array(range(len(members)), pa.int32())
+    )
+    return _renamed(numbers, pa.array(encoded_sets, pa.string()))
 
 
 def canonical_attributes(text: str) -> str | None:

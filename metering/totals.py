@@ -31,6 +31,7 @@ _LIMB_BITS = 32
 _DAY_US = 86_400_000_000
 # Beyond so many possible groups per row, groups are numbered by sorting them.
 _SPARSE = 4
+_ROWS_AT_ONCE = 131_072
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +70,10 @@ def grouped(events: pa.Table, dead_letters: pa.Table) -> Grouped:
     import pyarrow as pa
 
     both = {name: [events[name], dead_letters[name]] for name in ("tenant_id", "meter", "quantity")}
-    days = np.concatenate([_days(events["event_time"]), dead_letters["event_date"].cast(pa.int32()).to_numpy()])
+    first, span, day_of = _days(events["event_time"], dead_letters["event_date"])
     tenant_of, tenants = _coded(both["tenant_id"])
     meter_of, meters = _coded(both["meter"])
-    first = int(days.min()) if len(days) else 0
-    span = int(days.max()) - first + 1 if len(days) else 1
-    group_of = (tenant_of * len(meters) + meter_of) * span + (days - first)
+    group_of = (tenant_of * np.int64(len(meters)) + meter_of) * span + day_of
     possible = len(tenants) * len(meters) * span
     if possible > _SPARSE * len(group_of) + 1024:
         numbers, group_of = np.unique(group_of, return_inverse=True)
@@ -82,8 +81,8 @@ def grouped(events: pa.Table, dead_letters: pa.Table) -> Grouped:
         is_there = np.zeros(possible, np.bool_)
         is_there[group_of] = True
         numbers = np.flatnonzero(is_there)
-        dense = np.zeros(possible, np.int64)
-        dense[numbers] = np.arange(len(numbers))
+        dense = np.zeros(possible, np.int32)
+        dense[numbers] = np.arange(len(numbers), dtype=np.int32)
         group_of = dense[group_of]
     rows = np.bincount(group_of, minlength=len(numbers)).tolist()
     names, date_of = numbers // span, pa.array((numbers % span + first).astype(np.int32)).cast(pa.date32())
@@ -119,21 +118,23 @@ def decimals_of(numbers: Sequence[int | None]) -> pa.Array:
     return pa.compute.if_else(is_none, pa.scalar(None, plain.type), plain)
 
 
-def _days(times: pa.ChunkedArray) -> Array:
-    """Return the days since 1970, UTC; one number for all where the first and the last instant are of one day."""
+def _days(times: pa.ChunkedArray, dates: pa.ChunkedArray) -> tuple[int, int, Array | int]:
+    """Return the first day since 1970, UTC, how many days there are, and each row's; 0 for all where it is one day."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
     instants = pa.chunked_array([chunk.view(pa.int64()) for chunk in times.chunks], pa.int64())
-    if not len(instants):
-        return np.empty(0, np.int64)
-    ends = pc.min_max(instants).as_py()
     # Floor: an instant before 1970 belongs to the day that it is in.
-    if ends["min"] // _DAY_US == ends["max"] // _DAY_US:
-        return np.full(len(instants), ends["min"] // _DAY_US, np.int64)
-    days: Array = instants.to_numpy() // _DAY_US
-    return days
+    ends = [pc.min_max(instants).as_py()[end] for end in ("min", "max")] if len(instants) else []
+    days = [end // _DAY_US for end in ends] + dates.cast(pa.int32()).to_pylist()
+    if not days:
+        return 0, 1, 0
+    first, span = min(days), max(days) - min(days) + 1
+    if span == 1:
+        return first, span, 0
+    rest = np.array(days[len(ends) :], np.int64)
+    return first, span, np.concatenate([instants.to_numpy() // _DAY_US, rest]) - first
 
 
 def _coded(columns: list[pa.ChunkedArray]) -> tuple[Array, pa.Array]:
@@ -148,8 +149,8 @@ def _coded(columns: list[pa.ChunkedArray]) -> tuple[Array, pa.Array]:
         return np.empty(0, np.int64), pa.nulls(1, pa.string())
     chunks = pa.chunked_array(chunks, kind).unify_dictionaries().chunks
     names = chunks[0].dictionary
-    codes = [chunk.indices.fill_null(len(names)).to_numpy() for chunk in chunks]
-    return np.concatenate(codes).astype(np.int64), pa.concat_arrays([names, pa.nulls(1, pa.string())])
+    indices = [chunk.indices.fill_null(len(names)) if chunk.null_count else chunk.indices for chunk in chunks]
+    return _joined([one.to_numpy() for one in indices]), pa.concat_arrays([names, pa.nulls(1, pa.string())])
 
 
 def _sums(quantities: list[pa.ChunkedArray], group_of: Array, groups: int) -> list[int | None]:
@@ -159,22 +160,42 @@ def _sums(quantities: list[pa.ChunkedArray], group_of: Array, groups: int) -> li
     if not groups:
         return []
     pairs = [pair for column in quantities for pair in words(column)]
-    low = np.concatenate([pair[:, 0] for pair in pairs])
-    mask = np.int64(2**_LIMB_BITS - 1)
-    limbs = [low & mask, low >> _LIMB_BITS]
-    if not is_narrow(pairs):
-        high = np.concatenate([pair[:, 1] for pair in pairs])
-        # Only the uppermost limb has a sign.
-        limbs = [low & mask, (low >> _LIMB_BITS) & mask, high & mask, high >> _LIMB_BITS]
-    columns = {f"limb_{place}": pa.array(limb) for place, limb in enumerate(limbs)}
+    low = _joined([pair[:, 0] for pair in pairs])
+    # The upper words only where they say more than the sign.
+    high = None if is_narrow(pairs) else _joined([pair[:, 1] for pair in pairs])
+    limbs = np.zeros((2 if high is None else 4, groups), np.int64)
+    # Part by part, so that everything in between stays in the cache and in warm memory.
+    for start in range(0, len(low), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        columns = _limbs(low[part], None if high is None else high[part])
+        table = pa.table(
+            [pa.array(group_of[part]), *map(pa.array, columns)], names=["group", *map(str, range(len(columns)))]
+        )
+        added = table.group_by("group", use_threads=False).aggregate(
+            [(str(place), "sum") for place in range(len(columns))]
+        )
+        limbs[:, added["group"].to_numpy()] += np.stack(
+            [added[f"{place}_sum"].to_numpy() for place in range(len(columns))]
+        )
+    sums: list[int | None] = [
+        sum(limb << (_LIMB_BITS * place) for place, limb in enumerate(column)) for column in limbs.T.tolist()
+    ]
     if any(column.null_count for column in quantities):
-        is_valid = [column.is_valid().cast(pa.int8()) for column in quantities]
-        columns["is_valid"] = pa.chunked_array([chunk for one in is_valid for chunk in one.chunks], pa.int8())
-    table = pa.table({"group": pa.array(group_of), **columns})
-    added = table.group_by("group", use_threads=False).aggregate([(name, "sum") for name in columns]).to_pydict()
-    sums: list[int | None] = [None] * groups
-    for place, group in enumerate(added["group"]):
-        if added.get("is_valid_sum", [1] * groups)[place]:
-            parts = (added[f"limb_{limb}_sum"][place] << (_LIMB_BITS * limb) for limb in range(len(limbs)))
-            sums[group] = sum(parts)
+        is_valid = np.concatenate([column.is_valid().to_numpy() for column in quantities])
+        has_any = np.bincount(group_of[is_valid], minlength=groups) > 0
+        return [one if has else None for one, has in zip(sums, has_any.tolist(), strict=True)]
     return sums
+
+
+def _limbs(low: Array, high: Array | None) -> list[Array]:
+    """Return numbers of two words in pieces of 32 bits, the lowest first; only the uppermost has a sign."""
+    mask = 2**_LIMB_BITS - 1
+    if high is None:
+        return [low & mask, low >> _LIMB_BITS]
+    return [low & mask, (low >> _LIMB_BITS) & mask, high & mask, high >> _LIMB_BITS]
+
+
+def _joined(arrays: list[Array]) -> Array:
+    import numpy as np
+
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
