@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
 
 def open_engine(
-    files: Sequence[str] = (), *, threads: int | None = None, memory_limit: str = "4GB"
+    files: Sequence[str] = (), *, folder: str | None = None, threads: int | None = None, memory_limit: str = "4GB"
 ) -> duckdb.DuckDBPyConnection:
     """Return an in-memory DuckDB that may read `files` and nothing else. The caller closes it.
+
+    Below `folder` it may read and write: what is derived is kept there.
 
     Only settings whose effect is a boundary are made, in the order that makes them final: after `lock_configuration`
     nobody can widen them again.
@@ -29,6 +31,8 @@ def open_engine(
 
     engine = duckdb.connect(":memory:")
     engine.execute("SET allowed_paths = $files", {"files": list(files)})
+    if folder is not None:
+        engine.execute("SET allowed_directories = $folders", {"folders": [folder]})
     engine.execute("SET python_enable_replacements = false")
     engine.execute("SET temp_directory = ''")
     engine.execute("SET memory_limit = $limit", {"limit": memory_limit})

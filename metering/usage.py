@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-EVIDENCE_STEPS = ("stored_event", "keyed_event", "duplicate", "stored_once", "corrected", "usage_event")
+    from metering.rollups import Rollups
+
+EVIDENCE_STEPS = ("stored_event", "keyed_event", "duplicate", "stored_once", "corrected", "usage_event", "state_event")
 USAGE_STEPS = ("usage_state", "part_state", "part_state_calendar", "attribute_value", "selection", "usage")
 # What only some questions need is done only for them.
 STEP_PARTS = {"part_state_calendar": frozenset(CALENDAR_BUCKETS)}
@@ -101,14 +103,23 @@ def load_events(engine: duckdb.DuckDBPyConnection, events: pa.Table) -> None:
         engine.execute(read_sql("metering", step))
 
 
-def aggregate(engine: duckdb.DuckDBPyConnection, spans: Iterable[Span], selectors: Iterable[Selector]) -> None:
+def aggregate(
+    engine: duckdb.DuckDBPyConnection,
+    spans: Iterable[Span],
+    selectors: Iterable[Selector],
+    *,
+    rollups: Rollups | None = None,
+) -> None:
     """Make the table `usage` in the engine. Idempotent; replaces the one of an earlier call.
 
+    With `rollups` states that were worked out before are used, where they fit; the usage is the same.
     Raises duckdb.OutOfRangeException where a sum leaves decimal(38, 9); rating turns it into AmountOverflow.
     """
     asked = list(selectors)
     register_questions(engine, list(spans), asked)
     parts = {part for selector in asked for part in selector.parts}
     for step in USAGE_STEPS:
-        if step not in STEP_PARTS or parts & STEP_PARTS[step]:
+        if step == "usage_state" and rollups is not None:
+            rollups.load_states(engine)
+        elif step not in STEP_PARTS or parts & STEP_PARTS[step]:
             engine.execute(read_sql("metering", step))

@@ -17,14 +17,14 @@ WITH correcting AS (
     FROM stored_once
     WHERE correction IS NOT NULL
 )
-SELECT event.producer_id, event.segment, event.row
+SELECT event.producer_id, event.segment, event.row, event.tenant_id
 FROM stored_once AS event
 SEMI JOIN correcting
     ON correcting.tenant_id = event.tenant_id
     AND correcting.meter = event.meter
     AND correcting.named_key = event.idempotency_key
 UNION
-SELECT event.producer_id, event.segment, event.row
+SELECT event.producer_id, event.segment, event.row, event.tenant_id
 FROM stored_once AS event
 SEMI JOIN correcting
     ON correcting.tenant_id = event.tenant_id
@@ -32,6 +32,6 @@ SEMI JOIN correcting
     AND correcting.named_segment = event.segment
     AND correcting.named_row = event.row
 UNION
-SELECT producer_id, segment, row
+SELECT producer_id, segment, row, tenant_id
 FROM correcting
 WHERE verb = 'void'

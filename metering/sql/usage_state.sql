@@ -19,7 +19,7 @@ SELECT
         row: event.row,
         quantity: event.quantity
     }) FILTER (selector.meter IS NOT NULL) AS last_event
-FROM usage_event AS event
+FROM state_event AS event
 JOIN span
     ON span.tenant_id = event.tenant_id
     AND event.event_time >= span.service_start
