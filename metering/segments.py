@@ -254,7 +254,9 @@ def read_segment(path: Path) -> StoredSegment:
     """Return a sealed segment, its body hashed before anyone parses it. Raises JournalDamaged, FileNotFoundError."""
     with path.open("rb") as file:
         trailer = _trailer_of(path, file.read(PAGE))
-        body = bytearray(file.read(trailer.body_bytes))
+        # Read into its place: for a moment there would be two of it otherwise. A file that was cut short has less.
+        body = bytearray(min(trailer.body_bytes, max(os.fstat(file.fileno()).st_size - PAGE, 0)))
+        del body[file.readinto(body) :]
     zero_holes(body, (hole for hole in trailer.holes if (hole + 1) * SLOT <= len(body)))
     found = hashlib.sha256(body).hexdigest()
     if found != trailer.sha256 or len(body) != trailer.body_bytes:
