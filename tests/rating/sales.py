@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -46,6 +47,8 @@ class Company:
     def __post_init__(self) -> None:
         self.books: Engine = create_engine("sqlite://", poolclass=StaticPool)
         metadata.create_all(self.books)
+        # From Python 3.13 on, a connection to SQLite that nobody closed is a warning, and warnings are errors.
+        weakref.finalize(self, self.books.dispose)
 
     @property
     def terms(self) -> Terms:
