@@ -91,12 +91,14 @@ invoice_lines = Table(
 )
 
 # One row per component of a line: the part of the quantity in one tier at one unit price, or a flat amount.
-# (subscription, period, price, group, tier, part, unit price) is the component key that worth-minus-booked subtracts on.
+# (subscription, period, service start, price, group, cell, tier, part, unit price) is the component key of worth minus
+# booked.
 charges = Table(
     "charges",
     metadata,
     Column("line_id", Text, ForeignKey("invoice_lines.line_id"), primary_key=True),
     Column("position", Integer, primary_key=True),
+    Column("cell_key", Text, nullable=False),
     Column("tier", Integer, nullable=False),
     Column("part", Text, nullable=False),
     Column("quantity", ExactDecimal, nullable=False),

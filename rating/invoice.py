@@ -34,8 +34,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """One component of a line: a quantity in a tier at a unit price (`unit`), or a fixed amount (`flat`)."""
+    """One component of a line: a quantity in a tier at a unit price (`unit`), or a fixed amount (`flat`).
 
+    `cell_key` names the cell of a price that has several: a matrix cell, a unit price of the event, a time bucket.
+    """
+
+    cell_key: str
     tier: int
     part: str
     quantity: Decimal
@@ -107,7 +111,7 @@ def make_invoices(engine: duckdb.DuckDBPyConnection, close: Close, status: str) 
     charges: dict[str, list[Charge]] = {}
     for line_id, *charge in _rows(
         engine,
-        "SELECT line_id, tier, part, quantity, unit_price, exact_amount FROM line_charge ORDER BY line_id, position",
+        "SELECT line_id, cell_key, tier, part, quantity, unit_price, exact_amount FROM line_charge ORDER BY line_id, position",
     ):
         charges.setdefault(line_id, []).append(Charge(*charge))
     columns = ", ".join(LINE_COLUMNS)

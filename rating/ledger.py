@@ -16,7 +16,7 @@ from rating.books import charges, closes, invoice_lines, invoices
 from rating.close import DRAFT_SEQUENCE, Close, next_number, read_close, write_close
 from rating.errors import InvariantViolated, NotFound
 from rating.invoice import LINE_COLUMNS, Charge, Invoice, InvoiceLine, content_hash
-from rating.rate import BOOKED_LINE_COLUMNS
+from rating.rate import BOOKED_LINE_COLUMNS, LINE_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SERIES = "INV"
 LINE_BOOKING_COLUMNS = (*BOOKED_LINE_COLUMNS, "booking")
-CHARGE_BOOKING_COLUMNS = (*BOOKED_LINE_COLUMNS[:5], "tier", "part", "unit_price", "quantity", "exact_amount")
+CHARGE_BOOKING_COLUMNS = (*LINE_KEY, "cell_key", "tier", "part", "unit_price", "quantity", "exact_amount")
 _BATCH = 10_000
 
 
@@ -112,8 +112,8 @@ def booked_before(connection: Connection, position: int | None, since: datetime)
     lines = connection.execute(
         select(*line_columns, closes.c.position.label("booking")).select_from(joined).where(final)
     )
-    keys = [invoice_lines.c[name] for name in BOOKED_LINE_COLUMNS[:5]]
-    parts = [charges.c[name] for name in CHARGE_BOOKING_COLUMNS[5:]]
+    keys = [invoice_lines.c[name] for name in LINE_KEY]
+    parts = [charges.c[name] for name in CHARGE_BOOKING_COLUMNS[len(LINE_KEY) :]]
     parted = connection.execute(
         select(*keys, *parts)
         .select_from(joined.join(charges, charges.c.line_id == invoice_lines.c.line_id))

@@ -48,6 +48,7 @@ def load_preview(
             "selector_id": pa.array([price.id for price in prices], pa.string()),
             "meter": pa.array([price.meter for price in prices], pa.string()),
             "group_key": pa.array([""] * len(spans), pa.string()),
+            "cell_key": pa.array([""] * len(spans), pa.string()),
             "event_count": pa.array([1] * len(spans), pa.int64()),
             "quantity": pa.array(list(quantities), pa.decimal128(38, 9)),
         }

@@ -32,10 +32,12 @@ if TYPE_CHECKING:
 
 CHARGE_STEPS = ("charge_flat", "charge_unit", "charge_graduated", "charge_volume", "charge_package")
 BOOKING_STEPS = ("booked_line", "booked_charge", "charge_to_book", "line_to_book")
-# What was booked before, line by line, in the columns of the books; the first five are the key of a line.
+# The key of a line: one price of one subscription in one period, from one instant on (a change of plan begins a new one).
+LINE_KEY = ("subscription_id", "period_start", "service_start", "currency", "price_id", "group_key")
+# What was booked before, line by line, in the columns of the books.
 BOOKED_LINE_COLUMNS = (
-    "subscription_id", "period_start", "currency", "price_id", "group_key", "tenant_id", "account_id", "plan",
-    "plan_version", "price_type", "meter", "unit", "description", "period_end", "service_start", "service_end",
+    *LINE_KEY, "tenant_id", "account_id", "plan",
+    "plan_version", "price_type", "meter", "unit", "description", "period_end", "service_end",
     "quantity", "exact_amount", "amount",
 )  # fmt: skip
 
@@ -91,6 +93,7 @@ def subtract_booked(
 class RatedCharge:
     """One component: a quantity in a tier at a unit price (`unit`), or a fixed amount (`flat`). Exact, unrounded."""
 
+    cell_key: str
     tier: int
     part: str
     quantity: Decimal
@@ -123,7 +126,7 @@ def rate_quantities(
         with overflow_named(engine):
             rate_usage(engine, as_of)
         charges = engine.execute(
-            "SELECT span_id, tier, part, quantity, unit_price, exact_amount FROM charge ORDER BY ALL"
+            "SELECT span_id, cell_key, tier, part, quantity, unit_price, exact_amount FROM charge ORDER BY ALL"
         )
         found: dict[int, list[RatedCharge]] = {}
         for span_id, *charge in charges.fetchall():

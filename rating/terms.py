@@ -1,8 +1,8 @@
 """The terms of sale, laid out as rows that SQL can join.
 
 Enters: the catalog's models (meters, plans, accounts, subscriptions) and the period asked for.
-Leaves: billing spans (one row per subscription and billing period), prices, tiers, packages, flat amounts, currencies,
-and the spans and selectors that usage is asked with.
+Leaves: billing spans (one row per subscription and billing period), currencies, the tables of the prices, and the spans
+and selectors that usage is asked with.
 Refuses: to look at usage. The same catalog and period give the same rows, in the same order.
 """
 
@@ -15,11 +15,12 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from metering.periods import CALENDAR_ANCHOR, BillingCycle, Period, WallPeriod, zone
-from metering.usage import Selector, Span, register
+from metering.usage import Selector, Span
 from rating.errors import NotFound
 from rating.iso4217 import minor_units
 from rating.plans import instant_of
-from rating.proration import share_of
+from rating.price_tables import load_flat_amounts, load_prices
+from rating.tables import load_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from metering.catalog import Meter
     from rating.plans import Account, Plan, Subscription
-    from rating.prices import Price
 
 # An open end, far enough that no usage lies beyond it and near enough for every database.
 NEVER = datetime(2200, 1, 1, tzinfo=UTC)
@@ -184,77 +184,26 @@ def selector_of(key: str, price: Any, meter: Meter) -> Selector:
 
 
 def load_terms(engine: duckdb.DuckDBPyConnection, terms: Terms, spans: Sequence[BillingSpan]) -> None:
-    """Make the tables billing_span, price, price_tier, price_package, flat_amount and currency in the engine."""
+    """Make the tables billing_span, currency, and those of the prices (rating.price_tables) in the engine."""
     _load_spans(engine, spans)
     used = {span.plan_key: terms.plans[span.plan_key] for span in spans}
-    rows = [(key, position, price) for key, plan in sorted(used.items()) for position, price in enumerate(plan.prices)]
-    _load_table(engine, "price", _PRICE_COLUMNS, [_price_row(terms, *row) for row in rows])
-    _load_table(
-        engine, "price_tier", _TIER_COLUMNS, [tier for key, _, price in rows for tier in _tier_rows(key, price)]
-    )
-    packages = [
-        (key, price.id, price.package_size, price.package_price) for key, _, price in rows if price.type == "package"
-    ]
-    _load_table(engine, "price_package", _PACKAGE_COLUMNS, packages)
-    _load_table(engine, "flat_amount", _FLAT_COLUMNS, _flat_rows(rows, spans))
+    load_prices(engine, terms.meters, used)
+    load_flat_amounts(engine, used, {_lengths(span) for span in spans})
     currencies = sorted({plan.currency for plan in used.values()})
-    _load_table(engine, "currency", _CURRENCY_COLUMNS, [_currency_row(currency) for currency in currencies])
+    load_table(engine, "currency", _CURRENCY_COLUMNS, [_currency_row(currency) for currency in currencies])
 
 
-_PRICE_COLUMNS = {
-    "plan_key": "text", "price_id": "text", "price_type": "text", "position": "int",
-    "meter": "text", "unit": "text", "description": "text", "due": "text",
-}  # fmt: skip
-_TIER_COLUMNS = {
-    "plan_key": "text", "price_id": "text", "tier": "int", "lower_bound": "quantity", "upper_bound": "quantity",
-    "unit_price": "price", "flat_amount": "price",
-}  # fmt: skip
-_PACKAGE_COLUMNS = {"plan_key": "text", "price_id": "text", "package_size": "quantity", "package_price": "price"}
-_FLAT_COLUMNS = {
-    "plan_key": "text", "price_id": "text", "service_us": "int", "period_us": "int", "amount": "price",
-    "exact_amount": "exact",
-}  # fmt: skip
 _CURRENCY_COLUMNS = {"currency": "text", "minor_per_major": "factor", "minor_unit": "price"}
 
 
-def _price_row(terms: Terms, key: str, position: int, price: Price) -> tuple[object, ...]:
-    if price.type == "flat":
-        due = "start" if price.when == "in_advance" else "end"
-        return key, price.id, price.type, position, None, None, price.description or price.id, due
-    # A price whose worth can fall as usage grows is booked when the period is over; the others at any cut.
-    due = "end" if price.type == "volume" else "any"
-    unit = terms.meters[price.meter].unit
-    return key, price.id, price.type, position, price.meter, unit, price.description or price.id, due
-
-
-def _tier_rows(key: str, price: Price) -> list[tuple[object, ...]]:
-    if price.type == "unit":
-        return [(key, price.id, 1, Decimal(0), None, price.unit_price, Decimal(0))]
-    if price.type not in {"graduated", "volume"}:
-        return []
-    lower = Decimal(0)
-    rows: list[tuple[object, ...]] = []
-    for number, tier in enumerate(price.tiers, start=1):
-        rows.append((key, price.id, number, lower, tier.up_to, tier.unit_price, tier.flat_amount))
-        lower = tier.up_to if tier.up_to is not None else lower
-    return rows
-
-
-def _flat_rows(rows: list[tuple[str, int, Price]], spans: Sequence[BillingSpan]) -> list[tuple[object, ...]]:
-    # One row per distinct share, not per subscription: most service periods are whole.
-    lengths = {
-        (span.plan_key, (span.service.end - span.service.start) // _MICROSECOND,
-         (span.period.end - span.period.start) // _MICROSECOND)
-        for span in spans
-    }  # fmt: skip
-    return [
-        (key, price.id, service_us, period_us, price.amount,
-         share_of(price.amount, service_us if price.prorate else period_us, period_us))
-        for key, _, price in rows
-        if price.type == "flat"
-        for span_key, service_us, period_us in sorted(lengths)
-        if span_key == key
-    ]  # fmt: skip
+def _lengths(span: BillingSpan) -> tuple[str, int, int]:
+    """Return plan, length of the service period and of the billing period in microseconds: most spans share theirs."""
+    service, period = span.service, span.period
+    return (
+        span.plan_key,
+        (service.end - service.start) // _MICROSECOND,
+        (period.end - period.start) // _MICROSECOND,
+    )
 
 
 def _currency_row(currency: str) -> tuple[object, ...]:
@@ -276,31 +225,7 @@ def _load_spans(engine: duckdb.DuckDBPyConnection, spans: Sequence[BillingSpan])
         )
         for span in spans
     ]  # fmt: skip
-    _load_table(engine, "billing_span", columns, rows)
-
-
-def _load_table(
-    engine: duckdb.DuckDBPyConnection, name: str, columns: Mapping[str, str], rows: Sequence[Sequence[object]]
-) -> None:
-    import pyarrow as pa
-
-    types = {
-        "text": pa.string(),
-        "int": pa.int64(),
-        "bool": pa.bool_(),
-        "instant": pa.timestamp("us", tz="UTC"),
-        "quantity": pa.decimal128(38, 9),
-        "price": pa.decimal128(24, 12),
-        "factor": pa.decimal128(18, 0),
-        "exact": pa.decimal128(38, 21),
-        "amount": pa.decimal128(38, 12),
-    }
-    values = list(zip(*rows, strict=True)) if rows else [()] * len(columns)
-    arrays = {
-        column: pa.array(list(column_values), types[kind])
-        for (column, kind), column_values in zip(columns.items(), values, strict=True)
-    }
-    register(engine, name, pa.table(arrays))
+    load_table(engine, "billing_span", columns, rows)
 
 
 def _periods_asked(

@@ -20,7 +20,7 @@ from metering.events import encode_attributes, usage_event_schema
 from metering.periods import parse_period
 from metering.usage import load_events
 from rating.plans import Account, Plan, Subscription
-from rating.rate import BOOKED_LINE_COLUMNS, rate, subtract_booked
+from rating.rate import BOOKED_LINE_COLUMNS, LINE_KEY, rate, subtract_booked
 from rating.terms import Terms, billing_spans
 from tests.oracle import Group, Line, LineKey
 
@@ -35,6 +35,7 @@ AFTER_ALL = datetime(2199, 1, 1, tzinfo=UTC)
 class Component(NamedTuple):
     """One component of a line to book: a quantity in a tier at a unit price, or a flat amount."""
 
+    cell_key: str
     tier: int
     part: str
     unit_price: Decimal
@@ -115,8 +116,8 @@ class Booked:
     ) -> dict[LineKey, tuple[Line, list[Component]]]:
         """Rate what is known, subtract what is booked, book the difference, and return it."""
         _rate(catalog, events, month, as_of)
-        lines, keys = ", ".join(BOOKED_LINE_COLUMNS), ", ".join(BOOKED_LINE_COLUMNS[:5])
-        parts = "tier, part, charge.unit_price, charge.quantity, charge.exact_amount"
+        lines, keys = ", ".join(BOOKED_LINE_COLUMNS), ", ".join(LINE_KEY)
+        parts = "cell_key, tier, part, charge.unit_price, charge.quantity, charge.exact_amount"
         number = len(self._lines)
         if not self._lines:
             self._lines.append(_table(f"SELECT {lines}, 0::BIGINT AS booking FROM worth LIMIT 0"))

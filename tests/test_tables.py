@@ -23,6 +23,7 @@ INSTANT = "TIMESTAMP WITH TIME ZONE"
 KEY = {
     "subscription_id": "VARCHAR",
     "period_start": INSTANT,
+    "service_start": INSTANT,
     "currency": "VARCHAR",
     "price_id": "VARCHAR",
     "group_key": "VARCHAR",
@@ -63,6 +64,7 @@ TABLES = {
         "span_id": "BIGINT",
         "price_id": "VARCHAR",
         "group_key": "VARCHAR",
+        "cell_key": "VARCHAR",
         "tier": "INTEGER",
         "part": "VARCHAR",
         "quantity": DECIMAL["quantity"],
@@ -77,6 +79,7 @@ TABLES = {
     },
     "charge_to_book": {
         **KEY,
+        "cell_key": "VARCHAR",
         "tier": "INTEGER",
         "part": "VARCHAR",
         "unit_price": DECIMAL["price"],
@@ -96,6 +99,7 @@ TABLES = {
     },
     "line_charge": {
         "line_id": "VARCHAR",
+        "cell_key": "VARCHAR",
         "tier": "INTEGER",
         "part": "VARCHAR",
         "quantity": DECIMAL["quantity"],

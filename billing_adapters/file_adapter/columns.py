@@ -144,6 +144,8 @@ CHARGES = FileShape(
         Column("tenant_id", "text"),
         Column("price_id", "text"),
         Column("meter", "text", nullable=True),
+        # The matrix cell, unit price of the event, or time bucket; empty for a price that has but one.
+        Column("cell", "text", nullable=True),
         Column("tier", "integer"),
         Column("part", "text"),
         # Packages for a package price, 1 for a flat amount: so there is no control total of it per meter.

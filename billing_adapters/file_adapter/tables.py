@@ -121,6 +121,7 @@ def _charge_rows(invoice: Invoice, line: InvoiceLine) -> list[Row]:
             "tenant_id": line.tenant_id,
             "price_id": line.price_id,
             "meter": line.meter,
+            "cell": charge.cell_key,
             "tier": charge.tier,
             "part": charge.part,
             "quantity": charge.quantity,

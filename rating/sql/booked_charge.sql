@@ -3,9 +3,11 @@ CREATE OR REPLACE TABLE booked_charge AS
 SELECT
     subscription_id,
     period_start,
+    service_start,
     currency,
     price_id,
     group_key,
+    cell_key,
     tier,
     part,
     unit_price,

@@ -1,9 +1,10 @@
--- What final invoices booked so far, per line key. One row per (subscription, period, currency, price, group).
+-- What final invoices booked so far, per line key. One row per (subscription, period, service start, currency, price, group).
 -- The terms are those of the latest booking; sums are exact.
 CREATE OR REPLACE TABLE booked_line AS
 SELECT
     subscription_id,
     period_start,
+    service_start,
     currency,
     price_id,
     group_key,
@@ -16,7 +17,6 @@ SELECT
     arg_max(unit, booking) AS unit,
     arg_max(description, booking) AS description,
     arg_max(period_end, booking) AS period_end,
-    arg_max(service_start, booking) AS service_start,
     arg_max(service_end, booking) AS service_end,
     sum(quantity) AS quantity,
     sum(exact_amount) AS exact_amount,

@@ -1,9 +1,10 @@
--- CHARGE: rated, exact, unrounded. One row per (span, price, group, tier, part): a quantity at a unit price.
+-- CHARGE: rated, exact, unrounded. One row per (span, price, group, cell, tier, part): a quantity at a unit price.
 -- part `unit` is priced usage, part `flat` a fixed amount of the price or of a tier.
 CREATE OR REPLACE TABLE charge (
     span_id BIGINT NOT NULL,
     price_id VARCHAR NOT NULL,
     group_key VARCHAR NOT NULL,
+    cell_key VARCHAR NOT NULL,
     tier INTEGER NOT NULL,
     part VARCHAR NOT NULL,
     quantity DECIMAL(38, 9) NOT NULL,

@@ -6,6 +6,7 @@ SELECT
     billing_span.span_id,
     price.price_id,
     '' AS group_key,
+    '' AS cell_key,
     1 AS tier,
     'flat' AS part,
     1 AS quantity,

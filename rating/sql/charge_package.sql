@@ -6,6 +6,7 @@ WITH counted AS (
         usage.span_id,
         usage.price_id,
         usage.group_key,
+        usage.cell_key,
         price_package.package_price,
         (usage.quantity * 1000000000)::HUGEINT AS billionths,
         (price_package.package_size * 1000000000)::HUGEINT AS billionths_per_package
@@ -17,6 +18,7 @@ SELECT
     span_id,
     price_id,
     group_key,
+    cell_key,
     1 AS tier,
     'unit' AS part,
     ((billionths + billionths_per_package - 1) // billionths_per_package)::DECIMAL(38, 9) AS packages,

@@ -4,6 +4,7 @@ SELECT
     usage.span_id,
     usage.price_id,
     usage.group_key,
+    usage.cell_key,
     tier.tier,
     'unit' AS part,
     usage.quantity,

@@ -2,11 +2,14 @@
 CREATE OR REPLACE TABLE line_charge AS
 SELECT
     line.line_id,
-    row_number() OVER (PARTITION BY line.line_id ORDER BY charge.tier, charge.part DESC, charge.unit_price) AS position,
+    row_number() OVER (
+        PARTITION BY line.line_id ORDER BY charge.cell_key, charge.tier, charge.part DESC, charge.unit_price
+    ) AS position,
+    charge.cell_key,
     charge.tier,
     charge.part,
     charge.quantity,
     charge.unit_price,
     charge.exact_amount
 FROM charge_to_book AS charge
-JOIN invoice_line AS line USING (subscription_id, period_start, currency, price_id, group_key)
+JOIN invoice_line AS line USING (subscription_id, period_start, service_start, currency, price_id, group_key)

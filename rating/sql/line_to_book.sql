@@ -1,15 +1,16 @@
--- Worth minus booked, per line (subscription, period, price, group): what the next invoice of the account says.
+-- Worth minus booked, per line (subscription, period, service start, price, group): what the next invoice of the account says.
 -- One row per line that differs in quantity, exact amount, amount or in any of its components. The amount is
 -- round(cumulative exact amount) minus the amounts booked before, so that every rounding error is repaid by the next one.
 -- A line that was booked and is worth nothing any more is reversed in full, on the terms it was booked with.
 CREATE OR REPLACE TABLE line_to_book AS
 WITH touched AS (
-    SELECT DISTINCT subscription_id, period_start, currency, price_id, group_key FROM charge_to_book
+    SELECT DISTINCT subscription_id, period_start, service_start, currency, price_id, group_key FROM charge_to_book
 ),
 compared AS (
     SELECT
         subscription_id,
         period_start,
+        service_start,
         currency,
         price_id,
         group_key,
@@ -23,7 +24,6 @@ compared AS (
         coalesce(worth.unit, booked_line.unit) AS unit,
         coalesce(worth.description, booked_line.description) AS description,
         coalesce(worth.period_end, booked_line.period_end) AS period_end,
-        coalesce(worth.service_start, booked_line.service_start) AS service_start,
         coalesce(worth.service_end, booked_line.service_end) AS service_end,
         coalesce(worth.is_current, false) AS is_current,
         coalesce(worth.quantity, 0)::DECIMAL(38, 9) AS cumulative_quantity,
@@ -33,7 +33,7 @@ compared AS (
         cumulative_exact_amount - coalesce(booked_line.exact_amount, 0) AS exact_amount,
         cumulative_amount - coalesce(booked_line.amount, 0) AS amount
     FROM worth
-    FULL OUTER JOIN booked_line USING (subscription_id, period_start, currency, price_id, group_key)
+    FULL OUTER JOIN booked_line USING (subscription_id, period_start, service_start, currency, price_id, group_key)
 )
 SELECT
     compared.*,
@@ -44,8 +44,8 @@ SELECT
     END AS kind
 FROM compared
 SEMI JOIN (
-    SELECT subscription_id, period_start, currency, price_id, group_key FROM touched
+    SELECT subscription_id, period_start, service_start, currency, price_id, group_key FROM touched
     UNION
-    SELECT subscription_id, period_start, currency, price_id, group_key FROM compared
+    SELECT subscription_id, period_start, service_start, currency, price_id, group_key FROM compared
     WHERE quantity <> 0 OR exact_amount <> 0 OR amount <> 0
-) AS differing USING (subscription_id, period_start, currency, price_id, group_key)
+) AS differing USING (subscription_id, period_start, service_start, currency, price_id, group_key)

@@ -1,4 +1,4 @@
--- The quantities that are priced. One row per (span, price, group) of a metered price that is due.
+-- The quantities that are priced. One row per (span, price, group, cell) of a metered price that is due.
 -- A quantity below zero is rated as zero; the negative quantity stays visible in `usage`.
 -- Due: `any` time; only when the period is over (`end`), for prices whose worth may fall as usage grows.
 CREATE OR REPLACE TABLE rated_usage AS
@@ -8,6 +8,7 @@ SELECT
     price.price_id,
     price.price_type,
     usage.group_key,
+    usage.cell_key,
     usage.event_count,
     greatest(usage.quantity, 0)::DECIMAL(38, 9) AS quantity
 FROM usage

@@ -2,7 +2,9 @@
 -- `exact_amount` is the sum of the line's charges; `amount` is that sum rounded once, here and nowhere else.
 CREATE OR REPLACE TABLE worth AS
 WITH line AS (
-    SELECT span_id, price_id, group_key, quantity, event_count FROM rated_usage
+    SELECT span_id, price_id, group_key, sum(quantity) AS quantity, sum(event_count) AS event_count
+    FROM rated_usage
+    GROUP BY ALL
     UNION ALL
     SELECT charge.span_id, charge.price_id, charge.group_key, charge.quantity, 0
     FROM charge

@@ -12,7 +12,7 @@ from metering.periods import parse_period
 from metering.usage import Snapshot, load_events
 from rating.close import Close, close_id_of
 from rating.invoice import make_invoices
-from rating.rate import BOOKED_LINE_COLUMNS, rate, subtract_booked
+from rating.rate import BOOKED_LINE_COLUMNS, LINE_KEY, rate, subtract_booked
 from rating.terms import billing_spans
 from tests.rated import events_table, terms_of
 
@@ -88,7 +88,7 @@ def no_bookings() -> tuple[pa.Table, pa.Table]:
     """Return the bookings of books that hold no invoice yet."""
     from rating.ledger import _table
 
-    charge_columns = (*BOOKED_LINE_COLUMNS[:5], "tier", "part", "unit_price", "quantity", "exact_amount")
+    charge_columns = (*LINE_KEY, "cell_key", "tier", "part", "unit_price", "quantity", "exact_amount")
     return _table([], (*BOOKED_LINE_COLUMNS, "booking")), _table([], charge_columns)
 
 

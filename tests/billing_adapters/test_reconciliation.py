@@ -279,8 +279,8 @@ def book(world: World, position: int = 1, before: Bookings | None = None) -> Boo
     columns = ", ".join(BOOKED_LINE_COLUMNS)
     lines = asked.sql(f"SELECT {columns}, {position}::BIGINT AS booking FROM invoice_line").to_arrow_table()
     charges = asked.sql(
-        "SELECT line.subscription_id, line.period_start, line.currency, line.price_id, line.group_key,"
-        " charge.tier, charge.part, charge.unit_price, charge.quantity, charge.exact_amount"
+        "SELECT line.subscription_id, line.period_start, line.service_start, line.currency, line.price_id,"
+        " line.group_key, charge.cell_key, charge.tier, charge.part, charge.unit_price, charge.quantity, charge.exact_amount"
         " FROM line_charge AS charge JOIN invoice_line AS line USING (line_id)"
     ).to_arrow_table()
     return Bookings(

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from billing_adapters.reconciliation import Bookings, Capture, Statement, conservation, in_flight_of
-from metering.batch import SegmentBatch, control_totals
+from metering.batch import SegmentBatch
 from metering.clock import to_us
 from metering.events import dead_letter_schema, segment_schema, usage_event_schema
 from metering.periods import parse_period
+from metering.totals import control_totals
 from metering.usage import Snapshot, load_events
 from tests.billing_adapters.runs import no_bookings
 from tests.rated import engine, terms_of
