@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tallybook import show
-from tallybook.cli_shell import JsonOption, err, open_workspace, out, print_json, progress
+from tallybook.cli_shell import DONE, FINDING, JsonOption, err, open_workspace, out, print_json, progress
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -110,6 +110,31 @@ def whatif(
         out.print(show_questions.what_if(answer))
     if not is_over:
         err.print(f"{last} is not over yet: both sides count what was used so far, and whole fees.", highlight=False)
+
+
+@questions.command()
+def lint(
+    first: Annotated[str | None, typer.Option("--from", help="The first period of history; else last month.")] = None,
+    last: Annotated[str | None, typer.Option("--to", help="The last period of history; it counts too.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 for warnings too.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """What the catalog may say and probably does not mean, priced on history. Reads the files, applied or not.
+
+    Exit code 1 if there is an error, 0 with warnings. The codes are explained in docs/lint.md.
+    """
+    from tallybook import show_questions
+    from tallybook.questions import ask_lint, wall_of
+
+    wall = wall_of(first or last or "", last or first or "") if first or last else None
+    with open_workspace() as workspace, progress("rating"):
+        found = ask_lint(workspace, wall)
+    if as_json:
+        print_json({"findings": [one.to_json() for one in found]})
+    else:
+        out.print(show_questions.findings(found))
+    failing = {"error", "warning"} if strict else {"error"}
+    raise typer.Exit(FINDING if any(one.finding.severity in failing for one in found) else DONE)
 
 
 def _replacements(words: list[str]) -> dict[str, str]:

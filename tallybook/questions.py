@@ -6,18 +6,37 @@ Refuses: to book or to keep anything. Two people may ask at once, as often as th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 from metering.errors import BadPeriod
-from metering.periods import WallPeriod, parse_period
+from metering.periods import WallPeriod, add_months, parse_period
+from metering.usage import open_evidence
+from rating.lint import Finding
+from rating.lint_history import lint
+from rating.terms import Terms, plan_key
 from rating.whatif import WhatIf, change_of, whatif_over
-from tallybook.catalog import load_plans
+from tallybook.catalog import load_catalog, load_plans
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from tallybook.catalog_entries import Catalog
     from tallybook.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedFinding:
+    """A finding of lint and the place in the catalog files where its plan or meter begins, `catalog/plans.yaml:12`."""
+
+    finding: Finding
+    place: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {**self.finding.to_json(), "place": self.place}
 
 
 def wall_of(first: str, last: str) -> WallPeriod:
@@ -40,3 +59,33 @@ def ask_what_if(
     change = change_of(workspace.terms(catalog.revision), plans, replaced)
     files, snapshot = workspace.evidence()
     return whatif_over(files, snapshot, change, wall)
+
+
+def wall_before(now: datetime) -> WallPeriod:
+    """Return the calendar month before the one that an instant lies in, in UTC."""
+    this_month = datetime(now.year, now.month, 1)  # noqa: DTZ001 - a wall period has no zone
+    return WallPeriod(add_months(this_month, -1), this_month)
+
+
+def ask_lint(workspace: Workspace, wall: WallPeriod | None = None) -> list[PlacedFinding]:
+    """Return what looks wrong in the catalog files as they stand, priced on the billing periods that end in a span.
+
+    The span is the month before this one if none is given. Raises CatalogInvalid for files with mistakes.
+    """
+    catalog = load_catalog(workspace.layout.catalog)
+    terms = Terms.of(catalog.meters, catalog.plans, catalog.accounts, catalog.subscriptions)
+    files, snapshot = workspace.evidence()
+    engine = open_evidence(files, snapshot)
+    try:
+        found = lint(engine, terms, wall or wall_before(workspace.now))
+    finally:
+        engine.close()
+    return [PlacedFinding(one, _place_of(catalog, one)) for one in found]
+
+
+def _place_of(catalog: Catalog, finding: Finding) -> str:
+    kind, key = "meter", finding.meter or ""
+    if finding.plan is not None:
+        kind, key = "plan", plan_key(finding.plan, finding.version or 0)
+    source = catalog.sources.get((kind, key))
+    return f"{source.file}:{source.line}" if source else ""

@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from billing_adapters.file_adapter.formats import neutralise
 from metering.numbers import plain
 from rating.iso4217 import minor_units
+from rating.lint import SEVERITIES, Finding
 from rating.rounding import round_amount
 from rating.whatif import WhatIf, percent_of, rows_as_json
 from tallybook.show import money, table
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     import pyarrow as pa
+
+    from tallybook.questions import PlacedFinding
 
 LARGEST = 10
 
@@ -35,6 +38,33 @@ def what_if(answer: WhatIf) -> RenderableType:
         f"{len(tenants) - len(less) - len(more):,} of {len(tenants):,} tenants pay the same. Nothing was booked."
     )
     return Group(*parts)
+
+
+def findings(found: Sequence[PlacedFinding]) -> RenderableType:
+    """Return what lint found, the worst first, with what it came to on history."""
+    if not found:
+        return "Nothing looks wrong."
+    rows = [
+        (
+            one.finding.severity,
+            one.finding.code,
+            "\n".join(filter(None, (_subject(one.finding), one.place))),
+            one.finding.message,
+            "" if one.finding.tenants is None else f"{one.finding.tenants:,}",
+            "" if one.finding.amount is None else f"{money(one.finding.amount)} {one.finding.currency}",
+        )
+        for one in found
+    ]
+    columns = [("", "left"), ("code", "left"), ("where", "left"), ("what, and what to do", "left")]
+    by_severity = [(severity, sum(one.finding.severity == severity for one in found)) for severity in SEVERITIES]
+    counts = [f"{count:,} {severity}{'' if count == 1 else 's'}" for severity, count in by_severity]
+    return Group(table("", [*columns, ("tenants", "right"), ("amount", "right")], rows), ", ".join(counts))
+
+
+def _subject(finding: Finding) -> str:
+    if finding.plan is None:
+        return f"meter {finding.meter}"
+    return f"{finding.plan} version {finding.version}" + (f", {finding.price_id}" if finding.price_id else "")
 
 
 def csv_text(rows: pa.Table) -> str:

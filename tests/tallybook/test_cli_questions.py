@@ -117,3 +117,13 @@ def test_what_if_refuses_words_it_cannot_read(shop: Path) -> None:
     assert "before --from" in refused(shop, *plan, "--from", "2026-10", "--to", "2026-09")
     assert "nowhere.yaml" in refused(shop, "whatif", "--plan", "nowhere.yaml", *RANGE)
     assert "no plan is given" in refused(shop, "whatif", *RANGE)
+
+
+def test_lint_reads_the_files_and_prices_what_it_finds(shop: Path) -> None:
+    found = json.loads(ask(shop, "lint", *RANGE, "--json"))["findings"]
+    (unpriced,) = found
+    assert (unpriced["code"], unpriced["severity"], unpriced["tenants"]) == ("usage_unpriced", "warning", 1)
+    assert unpriced["place"] == "catalog/shop.yaml:6"
+    text = ask(shop, "lint", *RANGE)
+    assert "0 errors, 1 warning, 0 infos" in text
+    assert CliRunner().invoke(app, ["-w", str(shop), "lint", *RANGE, "--strict"]).exit_code == 1

@@ -1,0 +1,201 @@
+"""Lint: what is legal and probably wrong, found in the plans and priced on history."""
+
+from __future__ import annotations
+
+import json
+import re
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from metering.engine import open_engine
+from metering.events import encode_attributes, usage_event_schema
+from metering.periods import parse_period
+from metering.usage import load_events
+from rating.lint import CODES, SEVERITIES, Finding, lint_catalog
+from rating.lint_history import lint
+from tests.rated import terms_of
+from tests.rating.sales import at
+
+ROOT = Path(__file__).parents[2]
+
+
+def catalog(*prices: dict[str, Any], **plan: Any) -> dict[str, Any]:
+    return {
+        "meters": [{"name": "calls"}, {"name": "fixes", "negative_allowed": True}],
+        "plans": [{"name": "pro", "version": 1, "currency": "USD", "prices": list(prices), **plan}],
+        "accounts": [{"id": "all", "name": "All", "tenants": ["acme", "globex"]}],
+        "subscriptions": [
+            {"id": "s1", "tenant": "acme", "plan": "pro", "version": 1, "from": "2026-01-01"},
+            {"id": "s2", "tenant": "globex", "plan": "pro", "version": 1, "from": "2026-01-01"},
+        ],
+    }
+
+
+def calls(kind: str, **terms: Any) -> dict[str, Any]:
+    return {"id": "calls", "type": kind, "meter": "calls", **terms}
+
+
+def tiers(*steps: tuple[str | None, str, str]) -> list[dict[str, str]]:
+    return [
+        {**({"up_to": up_to} if up_to else {}), "unit_price": unit_price, "flat_amount": flat}
+        for up_to, unit_price, flat in steps
+    ]
+
+
+def codes(findings: list[Finding]) -> set[str]:
+    return {finding.code for finding in findings if finding.code != "meter_unpriced"}
+
+
+VOLUME = calls("volume", tiers=tiers(("100", "0.50", "5"), ("1000", "0.20", "10"), (None, "0.05", "0")))
+PLANS = {
+    "tier_cliff": [VOLUME],
+    "tier_jump": [calls("volume", tiers=tiers(("100", "1", "0"), (None, "2", "0")))],
+    "tier_repeated": [calls("graduated", tiers=tiers(("100", "1", "0"), (None, "1", "0")))],
+    "prices_overlap": [
+        calls("unit", unit_price="1", where={"region": ["eu", "us"]}),
+        {**calls("unit", unit_price="2", where={"region": "eu", "size": "big"}), "id": "big"},
+    ],
+    "price_zero": [calls("unit", unit_price="0")],
+    "price_negative": [calls("unit", unit_price="-1")],
+    "more_decimals": [{"id": "fee", "type": "flat", "amount": "49.005"}],
+    "package_of_one": [calls("package", package_size="1", package_price="2")],
+    "flat_at_zero": [calls("graduated", tiers=tiers(("100", "0", "5"), (None, "1", "0")))],
+}
+
+
+@pytest.mark.parametrize("code", PLANS)
+def test_a_plan_that_is_probably_wrong_is_found(code: str) -> None:
+    assert code in codes(lint_catalog(terms_of(catalog(*PLANS[code]))))
+
+
+QUIET = {
+    "graduated tiers never fall": [calls("graduated", tiers=tiers(("100", "1", "0"), (None, "0.1", "0")))],
+    "filters apart": [
+        calls("unit", unit_price="1", where={"region": "eu"}),
+        {**calls("unit", unit_price="2", where={"region": "us"}), "id": "us"},
+    ],
+    "a flat amount from the second tier on": [calls("graduated", tiers=tiers(("100", "1", "0"), (None, "1", "5")))],
+    "many decimals in a unit price": [calls("unit", unit_price="0.0000125")],
+    "a rising volume price without a fall": [calls("package", package_size="10", package_price="2")],
+}
+
+
+@pytest.mark.parametrize("case", QUIET)
+def test_a_plan_that_is_right_is_left_alone(case: str) -> None:
+    assert codes(lint_catalog(terms_of(catalog(*QUIET[case])))) == set()
+
+
+def test_a_cliff_says_where_and_how_much() -> None:
+    found = [one for one in lint_catalog(terms_of(catalog(VOLUME))) if one.code == "tier_cliff"]
+    assert [one.edge for one in found] == [100, 1000]
+    # 100 x 0.50 + 5 = 55.00, and just above 100 x 0.20 + 10 = 30.00.
+    assert (
+        "100 unit are worth 55.00 USD, and the next part of a unit makes it 30.00 USD: 25.00 USD less"
+        in found[0].message
+    )
+
+
+def test_quotas_are_compared_with_tiers() -> None:
+    graduated = calls("graduated", tiers=tiers(("100", "0", "0"), ("500", "1", "0"), (None, "0.5", "0")))
+    quota = {"feature": "calls", "type": "metered", "meter": "calls", "reset": "billing_period"}
+    blocked = {**quota, "quota": "400", "overage": "blocked"}
+    found = lint_catalog(terms_of(catalog(graduated, entitlements=[blocked])))
+    assert codes(found) == {"tier_beyond_quota", "quota_above_free_tier"}
+    equal = {**quota, "quota": "100", "overage": "allowed"}
+    assert codes(lint_catalog(terms_of(catalog(graduated, entitlements=[equal])))) == set()
+
+
+def test_what_no_plan_prices_and_nobody_uses() -> None:
+    two = catalog(calls("unit", unit_price="1"))
+    two["plans"].append({**two["plans"][0], "version": 2})
+    found = lint_catalog(terms_of(two))
+    assert [(one.code, one.meter, one.version) for one in found] == [
+        ("meter_unpriced", "fixes", None),
+        ("plan_unused", None, 2),
+    ]
+
+
+# --- history ----------------------------------------------------------------------------------------------------------
+
+
+def on_history(terms: dict[str, Any], *used: tuple[str, str, str, dict[str, str]]) -> dict[str, Finding]:
+    rows = [
+        {
+            "tenant_id": tenant, "meter": meter, "quantity": Decimal(quantity), "event_time": at("2026-10-05"),
+            "recorded_at": at("2026-10-05"), "producer_id": "p", "segment": number, "row": 0,
+            "attributes": encode_attributes(attributes),
+        }
+        for number, (tenant, meter, quantity, attributes) in enumerate(used)
+    ]  # fmt: skip
+    engine = open_engine(threads=1)
+    try:
+        load_events(engine, pa.Table.from_pylist(rows, schema=usage_event_schema()))
+        found = lint(engine, terms_of(terms), parse_period("2026-10"))
+    finally:
+        engine.close()
+    return {f"{one.code} {one.edge}" if one.edge else one.code: one for one in found}
+
+
+def test_a_cliff_is_priced_by_who_stood_before_it() -> None:
+    found = on_history(catalog(VOLUME), ("acme", "calls", "90", {}), ("globex", "calls", "20", {}))
+    # acme pays 90 x 0.50 + 5 = 50.00 and would pay 30.00 just above 100; globex pays 15.00, and is nowhere near.
+    assert (found["tier_cliff 100"].tenants, found["tier_cliff 100"].amount) == (1, Decimal("20.00"))
+    assert (found["tier_cliff 1000"].tenants, found["tier_cliff 1000"].amount) == (0, 0)
+
+
+def test_usage_that_no_price_takes_is_found_with_its_worth() -> None:
+    found = on_history(
+        catalog(calls("unit", unit_price="0.10", where={"region": "eu"})),
+        ("acme", "calls", "10", {"region": "eu"}),
+        ("acme", "calls", "70", {"region": "us"}),
+        ("globex", "calls", "5", {}),
+    )
+    unpriced = found["usage_unpriced"]
+    assert (unpriced.tenants, unpriced.amount, unpriced.currency) == (2, Decimal("7.50"), "USD")
+    assert "2 usage events, quantity 75 unit, of 2 tenants match no price" in unpriced.message
+
+
+def test_prices_that_charge_the_same_events_are_priced_by_the_smaller() -> None:
+    found = on_history(
+        catalog(*PLANS["prices_overlap"]),
+        ("acme", "calls", "10", {"region": "eu", "size": "big"}),
+        ("globex", "calls", "10", {"region": "us", "size": "big"}),
+    )
+    assert (found["prices_overlap"].tenants, found["prices_overlap"].amount) == (1, Decimal("10.00"))
+
+
+def test_a_flat_amount_without_usage_says_who_paid_it() -> None:
+    found = on_history(catalog(*PLANS["flat_at_zero"]), ("acme", "calls", "10", {}))
+    assert (found["flat_at_zero"].tenants, found["flat_at_zero"].amount) == (1, 5)
+
+
+def test_meters_outside_the_plan_and_prices_without_usage() -> None:
+    found = on_history(catalog(calls("unit", unit_price="1")), ("acme", "fixes", "3", {}))
+    assert found["meter_not_in_plan"].meter == "fixes"
+    assert found["price_without_usage"].price_id == "calls"
+
+
+def test_usage_below_zero_is_said() -> None:
+    fixes = {"id": "fixes", "type": "unit", "meter": "fixes", "unit_price": "1"}
+    found = on_history(catalog(fixes), ("acme", "fixes", "-3", {}), ("globex", "fixes", "2", {}))
+    assert found["negative_usage"].tenants == 1
+    assert "came out at -3" in found["negative_usage"].message
+
+
+def test_findings_come_worst_first_and_the_same_every_time() -> None:
+    terms = terms_of(catalog(*PLANS["tier_cliff"], {"id": "fee", "type": "flat", "amount": "0"}))
+    found = lint_catalog(terms)
+    ranks = [SEVERITIES.index(one.severity) for one in found]
+    assert ranks == sorted(ranks)
+    assert found == lint_catalog(terms)
+    assert json.dumps([one.to_json() for one in found])
+
+
+def test_every_code_is_documented() -> None:
+    page = (ROOT / "docs" / "lint.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (\w+) \|", page, re.MULTILINE))
+    assert rows == {code: severity for code, (severity, _) in CODES.items()}
