@@ -38,6 +38,8 @@ class Producer:
         self.folder = journal / self.producer_id
         self._slots = (segment_bytes - PAGE) // SLOT
         self._bytes_max = bytes_max
+        # No less than the folder holds: what it held when it was last looked through, and all that was taken since.
+        self._held_at_most = 0
         self._now_us = now_us
         self._unsealed: dict[int, Segment] = {}
         self._spare_numbers: list[int] = []
@@ -329,18 +331,29 @@ class Producer:
                 self._path(number, suffix).unlink(missing_ok=True)
 
     def _check_room(self, bytes_needed: int) -> None:
+        """Take room for so many bytes. Raises JournalFull when the journal would be over its limit."""
+        with self._state:
+            # Others only take away: the folder is looked through once what was taken since might not fit, and not each time.
+            if self._held_at_most + bytes_needed > self._bytes_max:
+                self._held_at_most = self._bytes_held()
+            held = self._held_at_most
+            if held + bytes_needed <= self._bytes_max:
+                self._held_at_most += bytes_needed
+                return
+        raise JournalFull(
+            f"journal {self.folder} holds {held} bytes and may hold {self._bytes_max}: nothing ships it; "
+            "run `tallybook ship` or raise journal_bytes_max",
+            folder=str(self.folder),
+            bytes_held=held,
+        )
+
+    def _bytes_held(self) -> int:
         held = 0
         for path in self.folder.iterdir():
             # The shipper may delete a segment between the listing and the look. The lock is no row's.
             with contextlib.suppress(FileNotFoundError):
                 held += path.stat().st_size if path.name != "lock" else 0
-        if held + bytes_needed > self._bytes_max:
-            raise JournalFull(
-                f"journal {self.folder} holds {held} bytes and may hold {self._bytes_max}: nothing ships it; "
-                "run `tallybook ship` or raise journal_bytes_max",
-                folder=str(self.folder),
-                bytes_held=held,
-            )
+        return held
 
     def _path(self, number: int, suffix: str) -> Path:
         return self.folder / f"{number:012d}.{suffix}"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from metering.clock import FixedClock, from_us
 from metering.decode import decode_segment
-from metering.errors import BadEvent, JournalDamaged
+from metering.errors import BadEvent, JournalDamaged, JournalFull
 from metering.events import check_key, check_name, encode_attributes
 from metering.journal import Row, Segment
 from metering.journal_format import (
@@ -378,3 +378,17 @@ def test_a_sealed_segment_takes_no_more_room_than_its_rows(tmp_path: Path) -> No
     assert len(held) >= 300
     assert sum(held) < 2 << 20
     assert [int(row["quantity"]) for row in rows(tmp_path)] == list(range(1, 301))
+
+
+def test_room_that_the_shipper_makes_is_found_again(tmp_path: Path) -> None:
+    size = 1 << 16
+    producer = Producer(tmp_path / "journal", segment_bytes=size, bytes_max=3 * size, now_us=lambda: 5)
+    opened = [producer.open_segment() for _ in range(3)]
+    for _ in range(2):
+        with pytest.raises(JournalFull, match=f"holds {3 * size} bytes"):
+            producer.open_segment()
+    opened[0].path.unlink()
+    producer.open_segment()
+    with pytest.raises(JournalFull):
+        producer.open_segment()
+    producer._close_files()
