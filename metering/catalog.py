@@ -28,8 +28,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from metering.errors import BadEvent
+from metering.buckets import bucket_length_us
+from metering.errors import BadEvent, BadPeriod
 from metering.events import CONTROL_PATTERN, check_name, encode_attributes
+from metering.measures import BUCKETED, RECURRING, Measure, PerBucket, Rounding
 
 TEXT_CHARACTERS_MAX = 1000
 MISTAKES = "catalog_mistakes"
@@ -39,6 +41,7 @@ Place = tuple[str | int, ...]
 _PLAIN_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,9}")
 _CONTROL = re.compile(CONTROL_PATTERN)
+_PLACES = re.compile(r"-?[0-9]{1,2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +219,71 @@ Text = Annotated[str, BeforeValidator(_read_text), WithJsonSchema({"type": "stri
 AttributeName = Annotated[str, BeforeValidator(_read_attribute_name)]
 MeterName = Annotated[str, *name_of("meter")]
 
-Aggregation = Literal["count", "sum", "max", "min", "last", "unique_count"]
+Aggregation = Literal[
+    "count",
+    "sum",
+    "max",
+    "min",
+    "first",
+    "last",
+    "average",
+    "unique_count",
+    "time_weighted_sum",
+    "percentile",
+]
 UNIQUE_COUNT: Final = "unique_count"
+OVER_TIME: Final = "time_weighted_sum"
+PERCENTILE: Final = "percentile"
+
+
+def _read_places(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not _PLACES.fullmatch(value) or not -18 <= int(value) <= 9:
+        raise ValueError(f"{_shown(value)} is not a number of places; write -18 to 9, such as 2, 0 or -3 for thousands")
+    return int(value)
+
+
+def _read_length(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"the length of a bucket is text such as 5m or hour, not {_shown(value)}")
+    try:
+        bucket_length_us(value)
+    except BadPeriod as refused:
+        raise ValueError(refused.message) from None
+    return value
+
+
+Places = Annotated[
+    int, BeforeValidator(_read_places), WithJsonSchema({"type": "integer", "minimum": -18, "maximum": 9})
+]
+BucketLength = Annotated[
+    str,
+    BeforeValidator(_read_length),
+    WithJsonSchema({"type": "string", "pattern": "^(hour|day|week|month|[1-9][0-9]{0,5}[smh])$"}),
+]
+Percent = Annotated[Decimal, *exact(digits=3, places=9, above=Decimal(0))]
+
+
+class MeterRounding(CatalogModel):
+    """The meter's own rounding of the quantity of a period, never of one event."""
+
+    mode: Literal["round", "ceil", "floor"] = Field(description="half away from zero, up, or down")
+    places: Places = Field(default=0, description="decimals that are kept; -3 keeps thousands")
+
+
+class MeterBuckets(CatalogModel):
+    """The inner step of an aggregation in two steps: the value of each bucket of time."""
+
+    length: BucketLength = Field(
+        description="hour, day, week or month in the plan's time zone, or a fixed length such as 5m"
+    )
+    value: Literal["count", "sum", "max", "min", "last", "unique_count"] = Field(
+        default="sum", description="how the events of a bucket become its value"
+    )
+    empty: Literal["zero", "skipped"] | None = Field(
+        default=None, description="what a bucket without an event is: zero, or nothing; a percentile takes zero"
+    )
 
 
 class Meter(CatalogModel):
@@ -232,12 +298,50 @@ class Meter(CatalogModel):
     unique_attribute: AttributeName | None = Field(
         default=None, description="unique_count only: the attribute whose distinct values are counted"
     )
+    operation_attribute: AttributeName | None = Field(
+        default=None, description="unique_count only: the attribute that says remove where an event takes a value out"
+    )
+    events: Literal["delta", "level"] | None = Field(
+        default=None, description="time_weighted_sum only: an event changes the level (delta), or sets it (level)"
+    )
+    per: Literal["hour", "day", "second"] | None = Field(
+        default=None, description="time_weighted_sum only: unit-hours and the like instead of the mean of the period"
+    )
+    percentile: Percent | None = Field(default=None, description="percentile only: which one, such as 95")
+    per_bucket: MeterBuckets | None = Field(
+        default=None, description="aggregate buckets of time first, then their values"
+    )
+    carry: Literal["period_only", "recurring"] = Field(
+        default="period_only", description="whether a period begins with what history left"
+    )
+    prorate: Literal["day"] | None = Field(
+        default=None, description="recurring sum and unique_count only: count each by the share of its days"
+    )
+    rounding: MeterRounding | None = Field(
+        default=None, alias="round", description="round the quantity of a period before it is priced"
+    )
     negative_allowed: Boolean = Field(default=False, description="whether an event may take quantity away")
     description: Text | None = Field(default=None, description="a sentence for the reader")
 
+    @property
+    def measure(self) -> Measure:
+        """Return how the events become a quantity, as metering.usage asks for it."""
+        inner, rule = self.per_bucket, self.rounding
+        empty = "zero" if self.aggregation == PERCENTILE else "skipped"
+        return Measure(
+            operation_attribute=self.operation_attribute,
+            events=self.events or "delta",
+            per=self.per,
+            percentile=self.percentile,
+            per_bucket=None if inner is None else PerBucket(inner.length, inner.value, inner.empty or empty),
+            carry=self.carry,
+            prorate=self.prorate,
+            rounding=None if rule is None else Rounding(rule.mode, rule.places),
+        )
+
     @model_validator(mode="after")
     def _check_unique_attribute(self) -> Self:
-        counts_values = self.aggregation == UNIQUE_COUNT
+        counts_values = UNIQUE_COUNT in (self.aggregation, self.per_bucket and self.per_bucket.value)
         if not counts_values and self.unique_attribute is not None:
             refuse_at(
                 "unique_attribute",
@@ -251,10 +355,57 @@ class Meter(CatalogModel):
                     "(it may be left out when exactly one attribute is declared)"
                 )
             self.__dict__["unique_attribute"] = self.attributes[0]
-        if self.unique_attribute and self.attributes and self.unique_attribute not in self.attributes:
-            refuse_at(
-                "unique_attribute",
-                message=f"{self.unique_attribute!r} is not one of the declared attributes "
-                f"({', '.join(self.attributes)}); declare it there or correct the name",
-            )
+        for key, name in (
+            ("unique_attribute", self.unique_attribute),
+            ("operation_attribute", self.operation_attribute),
+        ):
+            if name and self.attributes and name not in self.attributes:
+                refuse_at(
+                    key,
+                    message=f"{name!r} is not one of the declared attributes "
+                    f"({', '.join(self.attributes)}); declare it there or correct the name",
+                )
         return self
+
+    @model_validator(mode="after")
+    def _check_measure(self) -> Self:
+        """Refuse keys that the aggregation does not look at: silence would be an amount that nobody meant."""
+        mistakes: list[tuple[Place, str]] = [
+            ((key,), message) for key, refused, message in _measure_rules(self) if refused
+        ]
+        if mistakes:
+            refuse(mistakes)
+        return self
+
+
+def _measure_rules(meter: Meter) -> list[tuple[str, bool, str]]:
+    """Return (key, whether it is refused, what to do) of every rule between the keys of a meter."""
+    kind, inner = meter.aggregation, meter.per_bucket
+    recurring = meter.carry == "recurring"
+    other = f"and the aggregation is {kind}; remove the key"
+    return [
+        ("operation_attribute", bool(meter.operation_attribute) and kind != UNIQUE_COUNT,
+         f"only unique_count adds and removes values, {other} or write aggregation: unique_count"),
+        ("operation_attribute", bool(meter.operation_attribute) and meter.operation_attribute == meter.unique_attribute,
+         "one attribute cannot be both the value that is counted and what is done with it; name two"),
+        ("events", bool(meter.events) and kind != OVER_TIME,
+         f"only time_weighted_sum knows levels, {other} or write aggregation: time_weighted_sum"),
+        ("per", bool(meter.per) and kind != OVER_TIME,
+         f"only time_weighted_sum adds up over time, {other} or write aggregation: time_weighted_sum"),
+        ("percentile", kind == PERCENTILE and meter.percentile is None,
+         "a percentile must say which; write percentile: 95"),
+        ("percentile", kind != PERCENTILE and meter.percentile is not None,
+         f"only percentile has one, {other} or write aggregation: percentile"),
+        ("percentile", meter.percentile is not None and meter.percentile > 100,
+         "there is nothing above the 100th percentile; write a number up to 100"),
+        ("per_bucket", kind == PERCENTILE and inner is None,
+         "a percentile is taken over buckets of time; write per_bucket: {length: 5m, value: sum}"),
+        ("per_bucket", inner is not None and kind not in BUCKETED,
+         f"the values of buckets become one by {', '.join(BUCKETED)}, not by {kind}; write one of these as the aggregation"),
+        ("carry", recurring and kind not in RECURRING,
+         f"{kind} leaves nothing to carry into the next period; only {', '.join(RECURRING)} can be recurring"),
+        ("carry", recurring and inner is not None,
+         "buckets of time hold no history; remove carry, or remove per_bucket"),
+        ("prorate", bool(meter.prorate) and not (recurring and kind in ("sum", UNIQUE_COUNT)),
+         "only a recurring sum or unique_count is prorated by days; write carry: recurring, or remove the key"),
+    ]  # fmt: skip

@@ -5,21 +5,28 @@ Enters: `Span`s (whose use, from when to when) and `Selector`s (what to add up).
     selector         one row per selector, in the order given (`position`)
     selector_filter  one row per (selector, attribute, value); value null: any value
     selector_part    one row per (selector, part of time whose states it reads); '' is the whole span
+    part_length      one row per fixed length of bucket that is asked for, in microseconds
     time_bucket      one row per (part, timezone, bucket start) of the calendar buckets that are asked for
+    span_day         one row per span, if a selector prorates by days: the first and last date, the dates of the full period
+    meter_state      one row per meter that needs the order of its events, or their level over time
 Refuses: questions without an answer, as BadSelector.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache
 from typing import TYPE_CHECKING
 
-from metering.buckets import CALENDAR_BUCKETS, bucket_starts
+from metering.buckets import CALENDAR_BUCKETS, bucket_length_us, bucket_starts
+from metering.engine import read_sql
 from metering.errors import BadSelector
+from metering.measures import PER_US, PLAIN, RECURRING, Measure, way_of
+from metering.periods import zone
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
+    from collections.abc import Iterable, Sequence
 
     import duckdb
     import pyarrow as pa
@@ -48,6 +55,7 @@ class Selector:
 
     `where` holds (attribute, values) pairs, all of which must match; values None: any value, the attribute is present.
     `cell_by` splits each group into cells by attributes, `bucket` (hour, day, week, month) by time; not both.
+    Selectors of one set, meter and `sibling` split the events between them. Above `groups_max` groups: TooManyGroups.
     """
 
     selector_set: str
@@ -59,21 +67,56 @@ class Selector:
     by: tuple[str, ...] = ()
     cell_by: tuple[str, ...] = ()
     bucket: str | None = None
+    sibling: str | None = None
+    groups_max: int | None = None
+    measure: Measure = PLAIN
 
     def __post_init__(self) -> None:
-        if self.bucket is not None and self.bucket not in CALENDAR_BUCKETS:
-            raise BadSelector(
-                f"{self.selector_id} asks for buckets of {self.bucket!r}; ask for one of {', '.join(CALENDAR_BUCKETS)}"
-            )
-        if self.bucket is not None and self.cell_by:
-            raise BadSelector(
-                f"{self.selector_id} splits by {', '.join(self.cell_by)} and by {self.bucket}; a cell is one of both"
-            )
+        refusal = _refusal_of(self)
+        if refusal:
+            raise BadSelector(f"{self.selector_id}: {refusal}", selector_id=self.selector_id)
+
+    @property
+    def way(self) -> str | None:
+        """Return which statement answers; see metering.measures."""
+        return way_of(self.aggregation, self.measure)
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Return the parts of time whose states are merged; '' is the whole span."""
-        return ("" if self.bucket is None else self.bucket,)
+        """Return the parts of time whose states are merged; '' is the whole span, `carried` all that was before it."""
+        if self.way == "level":
+            return ("", "carried") if self.measure.is_recurring else ("",)
+        if self.bucket is not None:
+            return (self.bucket,)
+        if self.measure.per_bucket is not None:
+            return (self.measure.per_bucket.length,)
+        if self.measure.prorate:
+            return "day", "carried"
+        return ("", "carried") if self.measure.is_recurring else ("",)
+
+
+def _refusal_of(selector: Selector) -> str | None:
+    """Return why a selector has no answer, and what to ask instead; None where it has one."""
+    measure = selector.measure
+    if selector.way is None:
+        inner = "" if measure.per_bucket is None else " in two steps"
+        return f"nobody knows the aggregation {selector.aggregation!r}{inner}; correct the meter"
+    if selector.aggregation == "percentile" and measure.percentile is None:
+        return "a percentile must say which; give the measure its percentile"
+    if measure.is_recurring and selector.aggregation not in RECURRING:
+        return f"{selector.aggregation} carries nothing into the next period; ask for one of {', '.join(RECURRING)}"
+    if selector.bucket is None:
+        return None
+    if selector.bucket not in CALENDAR_BUCKETS:
+        return f"there are no buckets of {selector.bucket!r}; ask for one of {', '.join(CALENDAR_BUCKETS)}"
+    if selector.cell_by:
+        return f"a line is split by {', '.join(selector.cell_by)} or by {selector.bucket}; ask for one of both"
+    if measure.is_recurring or measure.per_bucket is not None or selector.aggregation == "time_weighted_sum":
+        return (
+            f"{selector.aggregation} of this meter looks at the whole period (it is recurring, over time or in two steps); "
+            f"do not split it by {selector.bucket}"
+        )
+    return None
 
 
 def register(engine: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
@@ -89,6 +132,8 @@ def register_questions(engine: duckdb.DuckDBPyConnection, spans: Sequence[Span],
     _register_selectors(engine, selectors)
     _register_filters(engine, selectors)
     _register_parts(engine, spans, selectors)
+    _register_days(engine, spans if any(selector.measure.prorate for selector in selectors) else ())
+    _register_states(engine, selectors)
 
 
 def _register_spans(engine: duckdb.DuckDBPyConnection, spans: Sequence[Span]) -> None:
@@ -122,8 +167,26 @@ def _register_selectors(engine: duckdb.DuckDBPyConnection, selectors: Sequence[S
         "group_attributes": pa.array([list(selector.by) for selector in selectors], names),
         "cell_attributes": pa.array([list(selector.cell_by) for selector in selectors], names),
         "bucket": pa.array([selector.bucket for selector in selectors], pa.string()),
+        "sibling": pa.array([selector.sibling for selector in selectors], pa.string()),
+        "groups_max": pa.array([selector.groups_max for selector in selectors], pa.int64()),
+        "way": pa.array([selector.way for selector in selectors], pa.string()),
     }
-    register(engine, "selector", pa.table(columns))
+    measures = [selector.measure for selector in selectors]
+    inner = [measure.per_bucket for measure in measures]
+    roundings = [measure.rounding for measure in measures]
+    steps = [None if rounding is None else rounding.step_billionths for rounding in roundings]
+    columns |= {
+        "operation_attribute": pa.array([measure.operation_attribute for measure in measures], pa.string()),
+        "per_us": pa.array([PER_US[measure.per] if measure.per else None for measure in measures], pa.int64()),
+        "percentile_billionths": pa.array([measure.percentile_billionths for measure in measures], pa.int64()),
+        "bucket_value": pa.array([step and step.value for step in inner], pa.string()),
+        "empty_is_zero": pa.array([step is not None and step.empty == "zero" for step in inner], pa.bool_()),
+        "rounding": pa.array([rounding and rounding.mode for rounding in roundings], pa.string()),
+        "rounding_step_text": pa.array([step and str(step) for step in steps], pa.string()),
+    }
+    register(engine, "selector_row", pa.table(columns))
+    # Arrow has no whole numbers of 128 bits.
+    engine.execute(read_sql("metering", "selector"))
 
 
 def _register_filters(engine: duckdb.DuckDBPyConnection, selectors: Sequence[Selector]) -> None:
@@ -142,16 +205,22 @@ def _register_parts(engine: duckdb.DuckDBPyConnection, spans: Sequence[Span], se
     rows = [(selector.selector_set, selector.selector_id, part) for selector in selectors for part in selector.parts]
     _register_text(engine, "selector_part", ("selector_set", "selector_id", "part"), rows)
     buckets = [
-        (part, timezone, bucket_start)
+        (part, timezone, bucket_start, number)
         for (part, timezone), (start, end) in sorted(_covered(spans, selectors).items())
-        for bucket_start in bucket_starts(part, timezone, start, end)
+        for number, bucket_start in enumerate(bucket_starts(part, timezone, start, end))
     ]
     columns = {
         "part": pa.array([row[0] for row in buckets], pa.string()),
         "timezone": pa.array([row[1] for row in buckets], pa.string()),
         "bucket_start": pa.array([row[2] for row in buckets], pa.timestamp("us", tz="UTC")),
+        "number": pa.array([row[3] for row in buckets], pa.int64()),
+        "day": pa.array([_day_of(row[2], row[1]) for row in buckets], pa.int64()),
     }
     register(engine, "time_bucket", pa.table(columns))
+    lengths = {part: bucket_length_us(part) for _, _, part in rows if part not in ("", "carried")}
+    fixed = {part: length for part, length in lengths.items() if length is not None}
+    columns = {"part": pa.array(fixed, pa.string()), "length_us": pa.array(fixed.values(), pa.int64())}
+    register(engine, "part_length", pa.table(columns))
 
 
 def _covered(spans: Sequence[Span], selectors: Sequence[Selector]) -> dict[tuple[str, str], tuple[datetime, datetime]]:
@@ -166,6 +235,49 @@ def _covered(spans: Sequence[Span], selectors: Sequence[Selector]) -> dict[tuple
             start, end = covered.get(key, (span.service_start, span.service_end))
             covered[key] = min(start, span.service_start), max(end, span.service_end)
     return covered
+
+
+def _register_days(engine: duckdb.DuckDBPyConnection, spans: Iterable[Span]) -> None:
+    import pyarrow as pa
+
+    # Most spans are the same month in the same zone.
+    day_of = cache(_day_of)
+    just_before = timedelta(microseconds=1)
+    rows = []
+    for span in spans:
+        period_start, period_end = span.period_start or span.service_start, span.period_end or span.service_end
+        first, last = day_of(span.service_start, span.timezone), day_of(span.service_end - just_before, span.timezone)
+        full = day_of(period_end - just_before, span.timezone) - day_of(period_start, span.timezone) + 1
+        rows.append((span.span_id, first, last, full))
+    names = ("span_id", "first_day", "last_day", "full_days")
+    register(
+        engine,
+        "span_day",
+        pa.table({name: pa.array([row[at] for row in rows], pa.int64()) for at, name in enumerate(names)}),
+    )
+
+
+def _day_of(instant: datetime, timezone: str) -> int:
+    """Return the local date of an instant as a number of days."""
+    return instant.astimezone(zone(timezone)).toordinal()
+
+
+def _register_states(engine: duckdb.DuckDBPyConnection, selectors: Sequence[Selector]) -> None:
+    import pyarrow as pa
+
+    by_order = {
+        selector.meter
+        for selector in selectors
+        if selector.aggregation in ("first", "last") or selector.measure.operation_attribute
+    }
+    by_time = {selector.meter for selector in selectors if selector.aggregation == "time_weighted_sum"}
+    meters = sorted(by_order | by_time)
+    columns = {
+        "meter": pa.array(meters, pa.string()),
+        "by_order": pa.array([meter in by_order for meter in meters], pa.bool_()),
+        "by_time": pa.array([meter in by_time for meter in meters], pa.bool_()),
+    }
+    register(engine, "meter_state", pa.table(columns))
 
 
 def _register_text(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from metering.buckets import CALENDAR_BUCKETS
 from metering.engine import open_engine, read_sql
+from metering.errors import TooManyGroups
 from metering.questions import Selector, Span, register, register_questions
 
 __all__ = [
@@ -30,9 +31,27 @@ if TYPE_CHECKING:
     from metering.rollups import Rollups
 
 EVIDENCE_STEPS = ("stored_event", "keyed_event", "duplicate", "stored_once", "corrected", "usage_event", "state_event")
-USAGE_STEPS = ("usage_state", "part_state", "part_state_calendar", "attribute_value", "selection", "usage")
-# What only some questions need is done only for them.
-STEP_PARTS = {"part_state_calendar": frozenset(CALENDAR_BUCKETS)}
+USAGE_STEPS = (
+    "divide_half_away", "from_billionths", "round_quantity",
+    "usage_state", "part_state", "part_state_calendar", "part_state_fixed", "part_state_carried",
+    "attribute_value", "selection", "selected",
+    "answer", "answer_distinct", "answer_operations", "answer_level", "answer_sum_by_day", "answer_unique_by_day",
+    "span_bucket", "answer_bucketed",
+)  # fmt: skip
+# What only some questions need is done only for them: by the parts of time that they read, and by their way.
+STEP_PARTS = {
+    "part_state_calendar": frozenset(CALENDAR_BUCKETS),
+    "part_state_carried": frozenset({"carried"}),
+}
+STEP_WAYS = {
+    "answer_distinct": "distinct",
+    "answer_operations": "operations",
+    "answer_level": "level",
+    "answer_sum_by_day": "sum_by_day",
+    "answer_unique_by_day": "unique_by_day",
+    "span_bucket": "bucketed",
+    "answer_bucketed": "bucketed",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +132,39 @@ def aggregate(
     """Make the table `usage` in the engine. Idempotent; replaces the one of an earlier call.
 
     With `rollups` states that were worked out before are used, where they fit; the usage is the same.
-    Raises duckdb.OutOfRangeException where a sum leaves decimal(38, 9); rating turns it into AmountOverflow.
+    Raises TooManyGroups where a selector finds more than it declares; duckdb.OutOfRangeException where a sum leaves
+    decimal(38, 9), which rating turns into AmountOverflow.
     """
     asked = list(selectors)
     register_questions(engine, list(spans), asked)
-    parts = {part for selector in asked for part in selector.parts}
     for step in USAGE_STEPS:
         if step == "usage_state" and rollups is not None:
             rollups.load_states(engine)
-        elif step not in STEP_PARTS or parts & STEP_PARTS[step]:
+        elif _is_needed(step, asked):
             engine.execute(read_sql("metering", step))
+    _check_groups(engine, asked)
+    engine.execute(read_sql("metering", "usage"))
+
+
+def _is_needed(step: str, selectors: Sequence[Selector]) -> bool:
+    if step in STEP_WAYS:
+        return any(selector.way == STEP_WAYS[step] for selector in selectors)
+    if step == "part_state_fixed":
+        known = {"", "carried", *CALENDAR_BUCKETS}
+        return any(part not in known for selector in selectors for part in selector.parts)
+    if step in STEP_PARTS:
+        return any(part in STEP_PARTS[step] for selector in selectors for part in selector.parts)
+    return True
+
+
+def _check_groups(engine: duckdb.DuckDBPyConnection, selectors: Sequence[Selector]) -> None:
+    if all(selector.groups_max is None for selector in selectors):
+        return
+    row = engine.execute(read_sql("metering", "too_many_groups")).fetchone()
+    if row is not None:
+        tenant_id, selector_id, groups_max, groups = row
+        raise TooManyGroups(
+            f"{selector_id} finds {groups} groups in the use of tenant {tenant_id}, more than its groups_max of {groups_max}; "
+            "nothing was left out: raise groups_max, or group by an attribute with fewer values",
+            tenant_id=tenant_id, selector_id=selector_id, groups=groups, groups_max=groups_max,
+        )  # fmt: skip

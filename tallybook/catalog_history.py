@@ -162,7 +162,7 @@ def _removal_refusal(change: Change) -> str:
 
 
 def _meter_refusal(old: Meter, new: Meter, held: Mapping[Key, CatalogModel]) -> str | None:
-    if (old.aggregation, old.unique_attribute) == (new.aggregation, new.unique_attribute):
+    if (old.aggregation, old.unique_attribute, old.measure) == (new.aggregation, new.unique_attribute, new.measure):
         return None
     for plan in held.values():
         if isinstance(plan, Plan) and old.name in _meters_of(plan):

@@ -20,6 +20,7 @@ from sqlalchemy import select
 
 from metering.clock import Clock, SystemClock, from_us
 from metering.layout import Layout
+from metering.measures import PLAIN
 from metering.meters import load_rules, publish_rules
 from metering.periods import parse_period
 from metering.usage import Selector, Snapshot, Span, aggregate, open_evidence
@@ -482,8 +483,9 @@ def _usage_selectors(terms: Terms, meters: Sequence[str], by: Sequence[str]) -> 
         meter = terms.meters.get(name)
         aggregation = meter.aggregation if meter else "sum"
         unique_attribute = meter.unique_attribute if meter else None
+        measure = meter.measure if meter else PLAIN
         selectors.append(
-            Selector("usage", name, name, aggregation, unique_attribute=unique_attribute, by=tuple(sorted(set(by))))
+            Selector("usage", name, name, aggregation, unique_attribute, by=tuple(sorted(set(by))), measure=measure)
         )
     return selectors
 

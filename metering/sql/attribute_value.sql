@@ -12,5 +12,7 @@ JOIN (
     SELECT unnest(group_attributes || cell_attributes) FROM selector
     UNION
     SELECT unique_attribute FROM selector WHERE unique_attribute IS NOT NULL
+    UNION
+    SELECT operation_attribute FROM selector WHERE operation_attribute IS NOT NULL
 ) AS wanted ON wanted.attribute = pair.key
 WHERE json_extract_string(pair.value, '$') IS NOT NULL

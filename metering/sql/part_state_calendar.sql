@@ -9,7 +9,22 @@ WITH asked AS (
     WHERE selector_part.part IN (SELECT part FROM time_bucket)
 ),
 placed AS (
-    SELECT asked.span_id, asked.part, asked.timezone, event.*
+    SELECT
+        asked.part,
+        asked.timezone,
+        asked.span_id,
+        event.meter,
+        event.attributes,
+        event.event_time,
+        event.quantity,
+        {
+            event_time: event.event_time,
+            recorded_at: event.recorded_at,
+            producer_id: event.producer_id,
+            segment: event.segment,
+            row: event.row,
+            quantity: event.quantity
+        } AS ordered
     FROM usage_event AS event
     JOIN span
         ON span.tenant_id = event.tenant_id
@@ -27,14 +42,9 @@ SELECT
     sum(placed.quantity) AS quantity_sum,
     max(placed.quantity) AS quantity_max,
     min(placed.quantity) AS quantity_min,
-    max({
-        event_time: placed.event_time,
-        recorded_at: placed.recorded_at,
-        producer_id: placed.producer_id,
-        segment: placed.segment,
-        row: placed.row,
-        quantity: placed.quantity
-    }) AS last_event
+    min(placed.ordered) AS first_event,
+    max(placed.ordered) AS last_event,
+    NULL::HUGEINT AS level_time
 FROM placed
 ASOF JOIN time_bucket
     ON time_bucket.part = placed.part

@@ -34,6 +34,11 @@ class Mutant(NamedTuple):
     replace: str
 
 
+# The end of the state of the last event; that of the first one before it reads the same.
+_REST_OF_THE_LAST = (
+    "                    {},\n                    segment: event.segment,\n                    row: event.row,\n"
+    "                    quantity: event.quantity\n                }}\n        END\n    ) AS last_event"
+)
 MUTANTS = {
     "a volume edge belongs to the next tier": Mutant(
         "rating", "charge_volume", "usage.quantity <= tier.upper_bound", "usage.quantity < tier.upper_bound"
@@ -123,18 +128,16 @@ MUTANTS = {
     "a key is one over all tenants": Mutant(
         "metering", "duplicate", "PARTITION BY tenant_id, meter, idempotency_key", "PARTITION BY meter, idempotency_key"
     ),
-    "the first event is the last": Mutant(
-        "metering", "usage", "max(last_event).quantity", "min(last_event).quantity"
-    ),
+    "the first event is the last": Mutant("metering", "answer", "max(last_event).quantity", "min(last_event).quantity"),
     "last follows the producer, not the time it was recorded": Mutant(
         "metering",
         "usage_state",
-        "        recorded_at: event.recorded_at,\n        producer_id: event.producer_id,",
-        "        producer_id: event.producer_id,\n        recorded_at: event.recorded_at,",
+        "recorded_at: event.recorded_at,\n" + _REST_OF_THE_LAST.format("producer_id: event.producer_id"),
+        "producer_id: event.producer_id,\n" + _REST_OF_THE_LAST.format("recorded_at: event.recorded_at"),
     ),
-    "maximum and minimum are one": Mutant("metering", "usage", "max(quantity_max)", "min(quantity_min)"),
+    "maximum and minimum are one": Mutant("metering", "answer", "max(quantity_max)", "min(quantity_min)"),
     "unique values are counted as often as they come": Mutant(
-        "metering", "usage", "count(DISTINCT present.value)", "count(present.value)"
+        "metering", "answer_distinct", "count(DISTINCT present.value)", "count(present.value)"
     ),
     "a group without events has a row": Mutant(
         "metering", "usage", "(len(selector.group_attributes) = 0 AND", "(true OR"
