@@ -137,6 +137,21 @@ def lint(
     raise typer.Exit(FINDING if any(one.finding.severity in failing for one in found) else DONE)
 
 
+@questions.command()
+def preview(tenant: str, as_json: JsonOption = False) -> None:
+    """What a tenant is using in its current billing periods, and the invoice its account would get. Books nothing."""
+    from tallybook import show_questions
+    from tallybook.preview import preview as preview_of
+
+    with open_workspace() as workspace:
+        found = preview_of(workspace, tenant)
+    if as_json:
+        print_json(found.to_json())
+        return
+    out.print(show_questions.preview(found))
+    err.print("What is recorded and not shipped yet is not in it; `tallybook ship` moves it.", highlight=False)
+
+
 def _replacements(words: list[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for word in words:

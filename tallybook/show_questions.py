@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 
 from billing_adapters.file_adapter.formats import neutralise
+from metering.clock import iso_utc
 from metering.numbers import plain
 from rating.iso4217 import minor_units
 from rating.lint import SEVERITIES, Finding
 from rating.rounding import round_amount
 from rating.whatif import WhatIf, percent_of, rows_as_json
-from tallybook.show import money, table
+from tallybook.show import grouped, invoice_lines, money, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from tallybook.preview import Preview
     from tallybook.questions import PlacedFinding
 
 LARGEST = 10
@@ -65,6 +67,32 @@ def _subject(finding: Finding) -> str:
     if finding.plan is None:
         return f"meter {finding.meter}"
     return f"{finding.plan} version {finding.version}" + (f", {finding.price_id}" if finding.price_id else "")
+
+
+def preview(found: Preview) -> RenderableType:
+    """Return a tenant's usage so far and the draft of its account."""
+    rows = [
+        (
+            one.subscription_id,
+            f"{one.period_start:%Y-%m-%d} to {one.period_end:%Y-%m-%d}",
+            one.description + (f" {one.group_key}" if one.group_key else ""),
+            grouped(one.quantity),
+            one.unit or "",
+            f"{one.event_count:,}",
+            money(one.amount),
+            one.currency,
+        )
+        for one in found.usage
+    ]
+    columns = [("subscription", "left"), ("period (end open)", "left"), ("what", "left"), ("quantity", "right")]
+    columns += [("unit", "left"), ("events", "right"), ("worth so far", "right"), ("", "left")]
+    parts = [table(f"{found.tenant_id} at {iso_utc(found.as_of)}", columns, rows)]
+    for one in found.invoices:
+        parts.append(invoice_lines(one))
+        mine = found.tenant_total(one)
+        if mine != one.total:
+            parts.append(f"{money(mine)} of the {money(one.total)} {one.currency} are for tenant {found.tenant_id}")
+    return Group(*parts)
 
 
 def csv_text(rows: pa.Table) -> str:

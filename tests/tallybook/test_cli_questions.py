@@ -127,3 +127,13 @@ def test_lint_reads_the_files_and_prices_what_it_finds(shop: Path) -> None:
     text = ask(shop, "lint", *RANGE)
     assert "0 errors, 1 warning, 0 infos" in text
     assert CliRunner().invoke(app, ["-w", str(shop), "lint", *RANGE, "--strict"]).exit_code == 1
+
+
+def test_a_preview_shows_usage_and_the_draft(shop: Path) -> None:
+    # The shop's books are asked today, when its October is long over; every month has its fee.
+    text = ask(shop, "preview", "acme")
+    assert "fee" in text
+    found = json.loads(ask(shop, "preview", "acme", "--json"))
+    assert found["account_id"] == "acme-inc"
+    assert {row["price_id"] for row in found["usage"]} == {"fee", "tokens_out", "calls"}
+    assert "no subscription" in refused(shop, "preview", "ghost")
