@@ -158,7 +158,13 @@ def billing_spans(terms: Terms, current: WallPeriod | None, earlier: Sequence[Wa
 
 def usage_questions(terms: Terms, spans: Iterable[BillingSpan]) -> tuple[list[Span], list[Selector]]:
     """Return what to ask usage for: every billing span, and every metered price of every plan as a selector."""
-    asked = [Span(span.span_id, span.tenant_id, span.plan_key, span.service.start, span.service.end) for span in spans]
+    asked = [
+        Span(
+            span.span_id, span.tenant_id, span.plan_key, span.service.start, span.service.end,
+            terms.plans[span.plan_key].billing_period.timezone, span.period.start, span.period.end,
+        )
+        for span in spans
+    ]  # fmt: skip
     used_plans = {span.selector_set for span in asked}
     selectors = [
         selector_of(key, price, terms.meters[price.meter])
@@ -180,6 +186,7 @@ def selector_of(key: str, price: Any, meter: Meter) -> Selector:
         unique_attribute=meter.unique_attribute,
         where=tuple(sorted(price.where.items())),
         by=tuple(sorted(price.by)),
+        measure=meter.measure,
     )
 
 
