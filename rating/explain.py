@@ -55,7 +55,9 @@ def explain_line(connection: Connection, line_id: str, close: Close, terms: Term
         span_id = _span_of(engine, line)
         tiers = _components(engine, line, span_id)
         steps = _steps(engine, terms, line, span_id, tiers)
-        event_count, new_event_count, events = _events_of(connection, engine, close, line, span_id)
+        event_count, new_event_count, events = _events_of(
+            connection, engine, close, line, span_id, _aggregation(terms, line)
+        )
     finally:
         engine.close()
     return Explanation(
@@ -168,6 +170,11 @@ def _aggregate_text(line: InvoiceLine, meter: Meter | None, price: Any) -> str:
     return f"{words}, group {line.group_key}" if line.group_key else words
 
 
+def _aggregation(terms: Terms, line: InvoiceLine) -> str:
+    meter = terms.meters.get(line.meter or "")
+    return meter.aggregation if meter is not None else ""
+
+
 def _price_of(terms: Terms, line: InvoiceLine) -> Any:
     """Return the price of a line; None for a line that no price of the plan stands behind, such as a true-up."""
     plan = terms.plans.get(plan_key(line.plan, line.plan_version))
@@ -187,6 +194,9 @@ def _taken_off(charge: Charge) -> Step:
 
 def _component(charge: Charge, price: Any, unit: str | None) -> Step:
     text = PARTS.get(charge.part, charge.part)
+    size = getattr(price, "package_size", None)
+    if size is not None and charge.part == "unit":
+        text, unit = f"started packages of {_grouped(size)} {unit}", "package"
     if (edges := _tier_text(charge, price)) and charge.part in {"unit", "flat"}:
         text = f"tier {charge.tier}, {edges}" + (f", {text}" if charge.part != "unit" else "")
     if charge.cell_key:
@@ -225,7 +235,12 @@ def _sum(charges: Sequence[Charge]) -> Decimal:
 
 
 def _events_of(
-    connection: Connection, engine: duckdb.DuckDBPyConnection, close: Close, line: InvoiceLine, span_id: int
+    connection: Connection,
+    engine: duckdb.DuckDBPyConnection,
+    close: Close,
+    line: InvoiceLine,
+    span_id: int,
+    aggregation: str,
 ) -> tuple[int, int, tuple[OriginEvent, ...]]:
     import pyarrow as pa
 
@@ -246,6 +261,8 @@ def _events_of(
         "price_id": line.price_id,
         "group_key": line.group_key,
         "sample": SAMPLE_EVENTS,
+        # What the last event said is the quantity; elsewhere the largest events say most.
+        "latest_first": aggregation == "last",
     }
     rows = fetch(engine, read_sql("rating", "explain_event"), question).to_pylist()
     events = tuple(OriginEvent(**{name: row[name] for name in OriginEvent.__slots__}) for row in rows)

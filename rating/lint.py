@@ -123,23 +123,31 @@ def in_order(findings: Iterable[Finding]) -> list[Finding]:
 def find_cliffs(plan: Plan, terms: Terms) -> Iterator[Finding]:
     """Find edges at which the worth falls, or at which a volume price makes all earlier units dearer."""
     asked = [(price, edge) for price in plan.prices for edge in _edges(price)]
-    prices: list[Any] = [price for price, _ in asked for _ in range(2)]
-    quantities = [quantity for _, edge in asked for quantity in (edge, edge + STEP)]
+    prices: list[Any] = [price for price, _ in asked for _ in range(3)]
+    quantities = [more for price, edge in asked for more in (edge, edge + step_of(price, terms), edge + 1)]
     worth = [one.exact_amount for one in rate_quantities(prices, quantities, currency=plan.currency)] if asked else []
     for number, (price, edge) in enumerate(asked):
-        at, above = worth[2 * number], worth[2 * number + 1]
+        at, above, one_more = worth[3 * number : 3 * number + 3]
         unit = _unit(price, terms)
-        where = f"{trimmed(edge)} {unit} are worth {_paper(at, plan)}, and the next part of a unit makes it"
+        more = f"{trimmed(edge + 1)} {unit} {_paper(one_more, plan)}"
+        where = f"{trimmed(edge)} {unit} are worth {_paper(at, plan)}"
+        if step_of(price, terms) < 1:
+            where = f"{where}, any part of a unit more {_paper(above, plan)}"
         if above < at:
             yield _of(plan, price, "tier_cliff", (
-                f"{where} {_paper(above, plan)}: {_paper(at - above, plan)} less for using more. Raise the flat amount or "
-                "unit price of the tier above, or use graduated tiers"
+                f"{where}, {more}: {_paper(at - above, plan)} less for using more. Raise the flat amount or unit price of "
+                "the tier above, or use graduated tiers"
             ), edge=edge)  # fmt: skip
         elif price.type == "volume" and _rises(price, edge):
             yield _of(plan, price, "tier_jump", (
-                f"{where} {_paper(above, plan)}, because the dearer unit price holds for all units. If only the units above "
-                "the edge are meant, use graduated tiers"
+                f"{where}, {more}, because the dearer unit price holds for all units. If only the units above the edge are "
+                "meant, use graduated tiers"
             ), edge=edge)  # fmt: skip
+
+
+def step_of(price: Any, terms: Terms) -> Decimal:
+    """Return the least by which a quantity can grow: 1 where events or values are counted, else a billionth."""
+    return Decimal(1) if terms.meters[price.meter].aggregation in {"count", "unique_count"} else STEP
 
 
 def find_repeated_tiers(plan: Plan, _: Terms) -> Iterator[Finding]:

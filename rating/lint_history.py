@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from metering.engine import fetch, read_sql
 from metering.numbers import plain, trimmed
 from rating.iso4217 import minor_units
-from rating.lint import STEP, Finding, in_order, lint_catalog
+from rating.lint import Finding, in_order, lint_catalog, step_of
 from rating.rate import rate, rate_quantities
 from rating.rounding import exact_sum, round_amount
 from rating.tables import load_table
@@ -52,19 +52,22 @@ def lint(engine: duckdb.DuckDBPyConnection, terms: Terms, wall: WallPeriod) -> l
     findings = _price_cliffs(engine, terms, findings)
     findings = _price_overlaps(engine, terms, findings)
     findings = [_price_idle(terms, finding, lines) for finding in findings]
+    findings = _count_unpriced(engine, findings)
     found = [finding for check in HISTORY_CHECKS for finding in check(engine, terms)]
     return in_order([*findings, *found])
 
 
 def find_unpriced_usage(engine: duckdb.DuckDBPyConnection, terms: Terms) -> Iterator[Finding]:
     """Find usage under a plan that none of the plan's prices takes."""
+    priced = {price.meter for plan in terms.plans.values() for price in plan.prices}
     missed: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in _ask(engine, "lint_missed_quantity", sample=SAMPLE):
         missed.setdefault((row["plan_key"], row["meter"]), []).append(row)
     for row in _ask(engine, "lint_unpriced"):
         plan = terms.plans[row["plan_key"]]
         meter = terms.meters.get(row["meter"])
-        if meter is None:
+        # A meter without any price is one finding of its own, not one for each plan.
+        if meter is None or meter.name not in priced:
             continue
         count = f"{row['event_count']:,} usage events, quantity {trimmed(row['quantity'])} {meter.unit}"
         if not row["is_priced"]:
@@ -135,7 +138,7 @@ def _price_cliffs(engine: duckdb.DuckDBPyConnection, terms: Terms, findings: Seq
     """Say who would have paid less by using more, and how much less."""
     cliffs = [one for one in findings if one.code == "tier_cliff" and one.edge is not None]
     prices = [_price_of(terms, one) for one in cliffs]
-    above = [(one.edge or Decimal(0)) + STEP for one in cliffs]
+    above = [(one.edge or Decimal(0)) + step_of(price, terms) for one, price in zip(cliffs, prices, strict=True)]
     worth = [one.exact_amount for one in rate_quantities(prices, above)] if cliffs else []
     edges = [(_key(one), one.price_id, one.edge, amount) for one, amount in zip(cliffs, worth, strict=True)]
     load_table(engine, "lint_edge", _EDGE_COLUMNS, edges)
@@ -159,6 +162,20 @@ def _price_overlaps(engine: duckdb.DuckDBPyConnection, terms: Terms, findings: S
         else one
         for one in findings
     ]
+
+
+def _count_unpriced(engine: duckdb.DuckDBPyConnection, findings: Sequence[Finding]) -> list[Finding]:
+    """Say how much of a meter without any price was used."""
+    rows = {row["meter"]: row for row in _ask(engine, "lint_meter")}
+    counted = []
+    for one in findings:
+        row = rows.get(one.meter or "")
+        if one.code == "meter_unpriced" and row is not None:
+            used = f"{row['event_count']:,} usage events, quantity {trimmed(row['quantity'])}"
+            counted.append(replace(one, tenants=row["tenants"], message=f"{one.message}; there were {used}"))
+        else:
+            counted.append(one)
+    return counted
 
 
 def _price_idle(terms: Terms, finding: Finding, lines: dict[tuple[str, str], dict[str, Any]]) -> Finding:

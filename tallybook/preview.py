@@ -55,10 +55,17 @@ class CurrentUsage:
     group_key: str
     period_start: datetime
     period_end: datetime
+    timezone: str
     event_count: int
     quantity: Decimal
     amount: Decimal
     currency: str
+
+    @property
+    def days(self) -> str:
+        """The period as dates of its own zone: its first day, and the first day after it."""
+        local = [at.astimezone(zone(self.timezone)) for at in (self.period_start, self.period_end)]
+        return f"{local[0]:%Y-%m-%d} to {local[1]:%Y-%m-%d}"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values: numbers as text, times as ISO 8601 UTC."""
@@ -123,7 +130,7 @@ def preview(workspace: Workspace, tenant: str) -> Preview:
     with _engine(files, snapshot) as engine:
         rate(engine, of_account, spans, close.as_of)
         subtract_booked(engine, _of(lines, held), _of(charges, held), close.close_id)
-        usage = _usage(engine, tenant)
+        usage = _usage(engine, of_account, tenant)
         invoices = make_invoices(engine, close, "draft")
     return Preview(tenant, account, now, snapshot.snapshot_id, usage, tuple(invoices))
 
@@ -175,16 +182,17 @@ def _of(booked: pa.Table, subscriptions: set[str]) -> pa.Table:
     return booked.filter(pc.is_in(booked["subscription_id"], pa.array(sorted(subscriptions), pa.string())))
 
 
-def _usage(engine: duckdb.DuckDBPyConnection, tenant: str) -> tuple[CurrentUsage, ...]:
-    names = ", ".join(CurrentUsage.__slots__)
+def _usage(engine: duckdb.DuckDBPyConnection, terms: Terms, tenant: str) -> tuple[CurrentUsage, ...]:
+    names = ", ".join(name for name in (*CurrentUsage.__slots__, "plan_key") if name != "timezone")
     statement = (
         f"SELECT {names} FROM worth WHERE tenant_id = $tenant AND is_current"
         " ORDER BY subscription_id, period_start, price_position, price_id, group_key"
     )
     rows = fetch(engine, statement, {"tenant": tenant}).to_pylist()
-    return tuple(
-        CurrentUsage(**{**row, "amount": round_amount(row["amount"], minor_units(row["currency"]))}) for row in rows
-    )
+    for row in rows:
+        row["timezone"] = terms.plans[row.pop("plan_key")].billing_period.timezone
+        row["amount"] = round_amount(row["amount"], minor_units(row["currency"]))
+    return tuple(CurrentUsage(**row) for row in rows)
 
 
 @contextmanager

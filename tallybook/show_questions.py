@@ -74,7 +74,7 @@ def preview(found: Preview) -> RenderableType:
     rows = [
         (
             one.subscription_id,
-            f"{one.period_start:%Y-%m-%d} to {one.period_end:%Y-%m-%d}",
+            one.days,
             one.description + (f" {one.group_key}" if one.group_key else ""),
             grouped(one.quantity),
             one.unit or "",
@@ -87,6 +87,8 @@ def preview(found: Preview) -> RenderableType:
     columns = [("subscription", "left"), ("period (end open)", "left"), ("what", "left"), ("quantity", "right")]
     columns += [("unit", "left"), ("events", "right"), ("worth so far", "right"), ("", "left")]
     parts = [table(f"{found.tenant_id} at {iso_utc(found.as_of)}", columns, rows)]
+    if not found.invoices:
+        parts.append("Earlier invoices booked all of it: nothing more is due now.")
     for one in found.invoices:
         parts.append(invoice_lines(one))
         mine = found.tenant_total(one)

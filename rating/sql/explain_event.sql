@@ -1,5 +1,6 @@
 -- The usage events behind one line. One row per event, those first that the books had not seen at the close before.
 -- Enters: the evidence and the selection of the rated close; $span_id, $price_id, $group_key; seen (the cut before).
+-- Within those the latest come first if $latest_first, else those of the largest quantity.
 SELECT
     event.event_time,
     event.recorded_at,
@@ -24,5 +25,12 @@ JOIN selection
     AND selection.attributes = coalesce(event.attributes, '{}')
 LEFT JOIN seen ON seen.producer_id = event.producer_id AND event.segment <= seen.last_segment
 WHERE span.span_id = $span_id AND price.price_id = $price_id AND selection.group_key = $group_key
-ORDER BY is_new DESC, abs(event.quantity) DESC, event.event_time, event.producer_id, event.segment, event.row
+ORDER BY
+    is_new DESC,
+    CASE WHEN $latest_first THEN event.event_time END DESC,
+    abs(event.quantity) DESC,
+    event.event_time,
+    event.producer_id,
+    event.segment,
+    event.row
 LIMIT $sample

@@ -94,7 +94,7 @@ def test_a_cliff_says_where_and_how_much() -> None:
     assert [one.edge for one in found] == [100, 1000]
     # 100 x 0.50 + 5 = 55.00, and just above 100 x 0.20 + 10 = 30.00.
     assert (
-        "100 unit are worth 55.00 USD, and the next part of a unit makes it 30.00 USD: 25.00 USD less"
+        "100 unit are worth 55.00 USD, any part of a unit more 30.00 USD, 101 unit 30.20 USD: 25.00 USD less"
         in found[0].message
     )
 
@@ -174,9 +174,24 @@ def test_a_flat_amount_without_usage_says_who_paid_it() -> None:
 
 
 def test_meters_outside_the_plan_and_prices_without_usage() -> None:
-    found = on_history(catalog(calls("unit", unit_price="1")), ("acme", "fixes", "3", {}))
-    assert found["meter_not_in_plan"].meter == "fixes"
+    terms = catalog(calls("unit", unit_price="1"))
+    found = on_history(terms, ("acme", "fixes", "3", {}))
     assert found["price_without_usage"].price_id == "calls"
+    # No plan has a price on it: said once, and how much of it was used.
+    assert "meter_not_in_plan" not in found
+    assert found["meter_unpriced"].tenants == 1
+    assert found["meter_unpriced"].message.endswith("there were 1 usage events, quantity 3")
+    fixes = {"id": "fixes", "type": "unit", "meter": "fixes", "unit_price": "1"}
+    terms["plans"].append({"name": "other", "version": 1, "currency": "USD", "prices": [fixes]})
+    assert on_history(terms, ("acme", "fixes", "3", {}))["meter_not_in_plan"].meter == "fixes"
+
+
+def test_a_meter_that_counts_is_asked_for_whole_units_only() -> None:
+    terms = catalog(calls("volume", tiers=tiers(("10", "12", "0"), (None, "10", "15"))))
+    # 10 are worth 120, 10.000000001 are worth 115.00, 11 are worth 125.
+    assert "tier_cliff" in codes(lint_catalog(terms_of(terms)))
+    terms["meters"][0]["aggregation"] = "count"
+    assert "tier_cliff" not in codes(lint_catalog(terms_of(terms)))
 
 
 def test_usage_below_zero_is_said() -> None:
