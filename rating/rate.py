@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+    from metering.rollups import Rollups
     from rating.prices import UsagePrice
     from rating.terms import BillingSpan, Terms
 
@@ -53,15 +54,23 @@ def overflow_named(engine: duckdb.DuckDBPyConnection) -> Iterator[None]:
         raise AmountOverflow(_overflow_message(engine, error)) from error
 
 
-def rate(engine: duckdb.DuckDBPyConnection, terms: Terms, spans: Sequence[BillingSpan], as_of: datetime) -> None:
+def rate(
+    engine: duckdb.DuckDBPyConnection,
+    terms: Terms,
+    spans: Sequence[BillingSpan],
+    as_of: datetime,
+    *,
+    rollups: Rollups | None = None,
+) -> None:
     """Make `usage`, `charge` and `worth` for the billing spans. Idempotent.
 
     `as_of` decides what is due, never what it is worth: fees in arrears and volume prices wait for the period's end.
+    With `rollups`, states of usage that were worked out before are used, where they fit; nothing else changes.
     Raises AmountOverflow where a sum or a product does not fit; nothing is booked then.
     """
     load_terms(engine, terms, spans)
     with overflow_named(engine):
-        aggregate(engine, *usage_questions(terms, spans))
+        aggregate(engine, *usage_questions(terms, spans), rollups=rollups)
         rate_usage(engine, as_of)
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from metering.rollups import Rollups
 from metering.usage import open_evidence
 from rating.close import Close, read_closes
 from rating.invoice import Invoice, document, make_invoices
@@ -69,9 +70,10 @@ def rated(
     spans = spans_of(connection, close, terms)
     since = min((span.period.start for span in spans), default=close.period_start)
     booked_lines, booked_charges = booked_before(connection, close.position, since)
-    engine = open_evidence(files, close.snapshot)
+    rollups = Rollups.of(files)
+    engine = open_evidence(files, close.snapshot, folder=str(rollups.folder) if rollups else None)
     try:
-        rate(engine, terms, spans, close.as_of)
+        rate(engine, terms, spans, close.as_of, rollups=rollups)
         subtract_booked(engine, booked_lines, booked_charges, close.close_id)
         yield engine
     finally:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from metering.periods import CALENDAR_ANCHOR, BillingCycle, Period, WallPeriod, zone
-from metering.usage import Selector, Span
+from metering.usage import Selector, Span, register
 from rating.errors import NotFound
 from rating.iso4217 import minor_units
 from rating.plans import instant_of
@@ -23,9 +23,11 @@ from rating.price_tables import load_flat_amounts, load_prices
 from rating.tables import load_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from datetime import date
 
     import duckdb
+    import pyarrow as pa
 
     from metering.catalog import Meter
     from rating.plans import Account, Plan, Subscription
@@ -101,7 +103,14 @@ def plan_key(name: str, version: int) -> str:
     return f"{name}/{version}"
 
 
-def service_of(subscription: Subscription, plan: Plan) -> Period:
+class Running(NamedTuple):
+    """When a subscription runs, as the catalog writes it: all that its billing periods depend on besides the plan."""
+
+    starts_at: date | datetime
+    ends_at: date | datetime | None
+
+
+def service_of(subscription: Subscription | Running, plan: Plan) -> Period:
     """Return when a subscription runs, [from, to); plain dates are midnights in the plan's time zone."""
     timezone = plan.billing_period.timezone
     start = instant_of(subscription.starts_at, timezone)
@@ -109,7 +118,7 @@ def service_of(subscription: Subscription, plan: Plan) -> Period:
     return Period(start, end)
 
 
-def cycle_of(subscription: Subscription, plan: Plan) -> BillingCycle:
+def cycle_of(subscription: Subscription | Running, plan: Plan) -> BillingCycle:
     """Return the billing periods of a subscription: by the calendar, or around its own start (or a date the plan names)."""
     terms = plan.billing_period
     if terms.anchor == "calendar":
@@ -129,16 +138,15 @@ def billing_spans(terms: Terms, current: WallPeriod | None, earlier: Sequence[Wa
     to 15 October belongs to October.
     """
     payers = terms.payer_by_tenant()
-    # All subscriptions of a plan by the calendar share one cycle; its periods are worked out once.
+    # All subscriptions of a plan by the calendar share one cycle; its periods are worked out once. Most subscriptions
+    # also begin with many others, and share the very same periods.
     periods_of = cache(lambda cycle: _periods_asked(cycle, current, earlier))
+    stretches_of = cache(lambda key, running: _stretches(terms.plans[key], running, periods_of))
     spans: list[BillingSpan] = []
     for subscription in terms.subscriptions:
         plan = terms.plan_of(subscription)
-        service = service_of(subscription, plan)
-        for period, is_current in periods_of(cycle_of(subscription, plan)).items():
-            start, end = max(period.start, service.start), min(period.end, service.end)
-            if start >= end:
-                continue
+        running = Running(subscription.starts_at, subscription.ends_at)
+        for period, service, is_current in stretches_of(plan_key(plan.name, plan.version), running):
             spans.append(
                 BillingSpan(
                     span_id=len(spans),
@@ -149,11 +157,24 @@ def billing_spans(terms: Terms, current: WallPeriod | None, earlier: Sequence[Wa
                     plan_version=plan.version,
                     currency=plan.currency,
                     period=period,
-                    service=Period(start, end),
+                    service=service,
                     is_current=is_current,
                 )
             )
     return spans
+
+
+def _stretches(
+    plan: Plan, running: Running, periods_of: Callable[[BillingCycle], Mapping[Period, bool]]
+) -> list[tuple[Period, Period, bool]]:
+    """Return the billing periods in which a subscription ran: the period, the part in which it did, and is it current."""
+    service = service_of(running, plan)
+    found = []
+    for period, is_current in periods_of(cycle_of(running, plan)).items():
+        start, end = max(period.start, service.start), min(period.end, service.end)
+        if start < end:
+            found.append((period, Period(start, end), is_current))
+    return found
 
 
 def usage_questions(terms: Terms, spans: Iterable[BillingSpan]) -> tuple[list[Span], list[Selector]]:
@@ -195,7 +216,9 @@ def load_terms(engine: duckdb.DuckDBPyConnection, terms: Terms, spans: Sequence[
     _load_spans(engine, spans)
     used = {span.plan_key: terms.plans[span.plan_key] for span in spans}
     load_prices(engine, terms.meters, used)
-    load_flat_amounts(engine, used, {_lengths(span) for span in spans})
+    # Few objects for many spans, so few lengths are worked out.
+    distinct = {(span.plan, span.plan_version, id(span.service), id(span.period)): span for span in spans}
+    load_flat_amounts(engine, used, {_lengths(span) for span in distinct.values()})
     currencies = sorted({plan.currency for plan in used.values()})
     load_table(engine, "currency", _CURRENCY_COLUMNS, [_currency_row(currency) for currency in currencies])
 
@@ -219,20 +242,40 @@ def _currency_row(currency: str) -> tuple[object, ...]:
 
 
 def _load_spans(engine: duckdb.DuckDBPyConnection, spans: Sequence[BillingSpan]) -> None:
+    import pyarrow as pa
+
+    text, whole = pa.string(), pa.int64()
+    period_start, period_end = _bounds([span.period for span in spans])
+    service_start, service_end = _bounds([span.service for span in spans])
     columns = {
-        "span_id": "int", "subscription_id": "text", "tenant_id": "text", "account_id": "text", "plan": "text",
-        "plan_version": "int", "plan_key": "text", "currency": "text", "period_start": "instant",
-        "period_end": "instant", "service_start": "instant", "service_end": "instant", "is_current": "bool",
-    }  # fmt: skip
-    rows = [
-        (
-            span.span_id, span.subscription_id, span.tenant_id, span.account_id, span.plan, span.plan_version,
-            span.plan_key, span.currency, span.period.start, span.period.end, span.service.start, span.service.end,
-            span.is_current,
-        )
-        for span in spans
-    ]  # fmt: skip
-    load_table(engine, "billing_span", columns, rows)
+        "span_id": pa.array([span.span_id for span in spans], whole),
+        "subscription_id": pa.array([span.subscription_id for span in spans], text),
+        "tenant_id": pa.array([span.tenant_id for span in spans], text),
+        "account_id": pa.array([span.account_id for span in spans], text),
+        "plan": pa.array([span.plan for span in spans], text),
+        "plan_version": pa.array([span.plan_version for span in spans], whole),
+        "plan_key": pa.array([span.plan_key for span in spans], text),
+        "currency": pa.array([span.currency for span in spans], text),
+        "period_start": period_start,
+        "period_end": period_end,
+        "service_start": service_start,
+        "service_end": service_end,
+        "is_current": pa.array([span.is_current for span in spans], pa.bool_()),
+    }
+    register(engine, "billing_span", pa.table(columns))
+
+
+def _bounds(periods: Sequence[Period]) -> tuple[pa.Array, pa.Array]:
+    """Return the starts and the ends of periods, which are few objects for many spans: each is converted once."""
+    import pyarrow as pa
+
+    instant = pa.timestamp("us", tz="UTC")
+    distinct = {id(period): period for period in periods}
+    number = {identity: number for number, identity in enumerate(distinct)}
+    places = pa.array([number[id(period)] for period in periods], pa.int64())
+    starts = pa.array([period.start for period in distinct.values()], instant)
+    ends = pa.array([period.end for period in distinct.values()], instant)
+    return starts.take(places), ends.take(places)
 
 
 def _periods_asked(
