@@ -82,6 +82,16 @@ class Selector:
         return way_of(self.aggregation, self.measure)
 
     @property
+    def needs_order(self) -> bool:
+        """Return whether the first or last event of the span is asked for."""
+        return self.aggregation in ("first", "last") or self.measure.operation_attribute is not None
+
+    @property
+    def needs_time(self) -> bool:
+        """Return whether changes of a level are added up over time; levels that are set are read from the events."""
+        return self.aggregation == "time_weighted_sum" and self.measure.events == "delta"
+
+    @property
     def parts(self) -> tuple[str, ...]:
         """Return the parts of time whose states are merged; '' is the whole span, `carried` all that was before it."""
         if self.way == "level":
@@ -265,12 +275,8 @@ def _day_of(instant: datetime, timezone: str) -> int:
 def _register_states(engine: duckdb.DuckDBPyConnection, selectors: Sequence[Selector]) -> None:
     import pyarrow as pa
 
-    by_order = {
-        selector.meter
-        for selector in selectors
-        if selector.aggregation in ("first", "last") or selector.measure.operation_attribute
-    }
-    by_time = {selector.meter for selector in selectors if selector.aggregation == "time_weighted_sum"}
+    by_order = {selector.meter for selector in selectors if selector.needs_order}
+    by_time = {selector.meter for selector in selectors if selector.needs_time}
     meters = sorted(by_order | by_time)
     columns = {
         "meter": pa.array(meters, pa.string()),

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 EVIDENCE_STEPS = ("stored_event", "keyed_event", "duplicate", "stored_once", "corrected", "usage_event", "state_event")
 USAGE_STEPS = (
     "divide_half_away", "from_billionths", "round_quantity",
-    "usage_state", "part_state", "part_state_calendar", "part_state_fixed", "part_state_carried",
+    "usage_state", "usage_state_asked", "part_state", "part_state_calendar", "part_state_fixed", "part_state_carried",
     "attribute_value", "selection", "selected",
     "answer", "answer_distinct", "answer_operations", "answer_level", "answer_sum_by_day", "answer_unique_by_day",
     "span_bucket", "answer_bucketed",
@@ -147,6 +147,8 @@ def aggregate(
 
 
 def _is_needed(step: str, selectors: Sequence[Selector]) -> bool:
+    if step == "usage_state_asked":
+        return any(selector.needs_order or selector.needs_time for selector in selectors)
     if step in STEP_WAYS:
         return any(selector.way == STEP_WAYS[step] for selector in selectors)
     if step == "part_state_fixed":

@@ -36,8 +36,8 @@ class Mutant(NamedTuple):
 
 # The end of the state of the last event; that of the first one before it reads the same.
 _REST_OF_THE_LAST = (
-    "                    {},\n                    segment: event.segment,\n                    row: event.row,\n"
-    "                    quantity: event.quantity\n                }}\n        END\n    ) AS last_event"
+    "        {},\n        segment: event.segment,\n        row: event.row,\n        quantity: event.quantity\n"
+    "    }}) FILTER (asked.by_order) AS last_event"
 )
 MUTANTS = {
     "a volume edge belongs to the next tier": Mutant(
@@ -131,7 +131,7 @@ MUTANTS = {
     "the first event is the last": Mutant("metering", "answer", "max(last_event).quantity", "min(last_event).quantity"),
     "last follows the producer, not the time it was recorded": Mutant(
         "metering",
-        "usage_state",
+        "usage_state_asked",
         "recorded_at: event.recorded_at,\n" + _REST_OF_THE_LAST.format("producer_id: event.producer_id"),
         "producer_id: event.producer_id,\n" + _REST_OF_THE_LAST.format("recorded_at: event.recorded_at"),
     ),
