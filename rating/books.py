@@ -12,6 +12,8 @@ from sqlalchemy import Boolean, CheckConstraint, Column, ForeignKey, Index, Inte
 from metering.books import metadata
 from metering.columns import ExactDecimal, Instant
 
+# `kind` says what a close books: all that is due (`period`), only what was found late for periods closed before
+# (`corrections`), or only accounts whose open amount reached a threshold (`thresholds`).
 # One row per (period, sequence). Sequence 1 is the first cut of the period; a further one exists only while the
 # period was still open at the one before (`is_complete` false). `sequence` 0 is the current draft of the period.
 closes = Table(
@@ -24,11 +26,13 @@ closes = Table(
     Column("position", Integer, nullable=False),
     Column("as_of", Instant, nullable=False),
     Column("is_complete", Boolean, nullable=False),
+    Column("kind", Text, nullable=False),
     Column("snapshot_id", Text, ForeignKey("snapshots.snapshot_id"), nullable=False),
     Column("catalog_revision", Integer, nullable=False),
     Column("invoices_made", Boolean, nullable=False),
     UniqueConstraint("period_start", "period_end", "sequence"),
     CheckConstraint("sequence >= 0", name="sequence"),
+    CheckConstraint("kind IN ('period', 'corrections', 'thresholds')", name="kind"),
 )
 
 # One row per (close, account, currency). `number` is gapless per series and given only to final invoices.
@@ -40,6 +44,7 @@ invoices = Table(
     Column("close_id", Text, ForeignKey("closes.close_id"), nullable=False),
     Column("account_id", Text, nullable=False),
     Column("currency", Text, nullable=False),
+    Column("document_type", Text, nullable=False),
     Column("status", Text, nullable=False),
     Column("series", Text, nullable=False),
     Column("number", Text),
@@ -49,10 +54,12 @@ invoices = Table(
     Column("snapshot_id", Text, ForeignKey("snapshots.snapshot_id"), nullable=False),
     Column("catalog_revision", Integer, nullable=False),
     Column("total", ExactDecimal, nullable=False),
+    Column("amount_due", ExactDecimal, nullable=False),
     Column("content_hash", Text, nullable=False),
     UniqueConstraint("close_id", "account_id", "currency"),
     UniqueConstraint("series", "number"),
     CheckConstraint("status IN ('draft', 'final', 'void')", name="status"),
+    CheckConstraint("document_type IN ('invoice', 'credit_note', 'supplementary_invoice')", name="document_type"),
 )
 
 # One row per (invoice, subscription, billing period, price, group): what stands on paper. `exact_amount` and `amount`
@@ -104,6 +111,18 @@ charges = Table(
     Column("quantity", ExactDecimal, nullable=False),
     Column("unit_price", ExactDecimal, nullable=False),
     Column("exact_amount", ExactDecimal, nullable=False),
+)
+
+# One row per (invoice, position): what a prepaid balance paid of a line, or, negative, was given back by a credit line.
+balance_burns = Table(
+    "balance_burns",
+    metadata,
+    Column("invoice_id", Text, ForeignKey("invoices.invoice_id"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("line_id", Text, ForeignKey("invoice_lines.line_id"), nullable=False),
+    Column("balance_id", Text, nullable=False),
+    Column("amount", ExactDecimal, nullable=False),
+    Index(None, "balance_id"),
 )
 
 # One row per series: the last number given out. Read and raised in the transaction that inserts the invoices.

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Table
 
 DRAFT_SEQUENCE = 0
+# What a close books: all that is due, only corrections of periods closed before, or accounts over their threshold.
+CloseKind = Literal["period", "corrections", "thresholds"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Close:
     position: int
     as_of: datetime
     is_complete: bool
+    kind: CloseKind
     snapshot: Snapshot
     catalog_revision: int
     invoices_made: bool
@@ -80,6 +83,7 @@ def draft_close(
         position=(last or 0) + 1,
         as_of=as_of,
         is_complete=False,
+        kind="period",
         snapshot=snapshot,
         catalog_revision=catalog_revision,
         invoices_made=False,
@@ -95,6 +99,7 @@ def insert_close(
     is_complete: bool,
     snapshot: Snapshot,
     catalog_revision: int,
+    kind: CloseKind = "period",
 ) -> Close:
     """Insert a close if absent and return the one that is there, ours or another's.
 
@@ -113,6 +118,7 @@ def insert_close(
         position=next_number(connection, "close"),
         as_of=as_of,
         is_complete=is_complete,
+        kind=kind,
         snapshot=snapshot,
         catalog_revision=catalog_revision,
         invoices_made=False,
@@ -157,6 +163,7 @@ def read_closes(connection: Connection, *, close_id: str | None = None, wall: Wa
             position=row["position"],
             as_of=row["as_of"],
             is_complete=row["is_complete"],
+            kind=row["kind"],
             snapshot=Snapshot.from_json(row["cut"]),
             catalog_revision=row["catalog_revision"],
             invoices_made=row["invoices_made"],

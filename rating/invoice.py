@@ -1,7 +1,7 @@
 """Step 8, invoice: from worth minus booked to documents.
 
 Enters: the tables `invoice_line` and `line_charge` of one close. Leaves: invoices, one per billing account and currency,
-each with a canonical document whose sha256 is its content hash.
+with what prepaid balances pay of them, each with a canonical document whose sha256 is its content hash.
 Refuses: to number anything or to write anywhere; that is the ledger's. The same close gives the same bytes, always.
 
 Amounts have the minor digits of their currency; exact amounts and quantities every digit that counts. Times are UTC,
@@ -11,7 +11,7 @@ ends are open.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -19,16 +19,18 @@ import orjson
 from metering.clock import iso_utc
 from metering.engine import fetch
 from metering.numbers import plain, trimmed
+from rating.balances import Burn, amount_due, burn
 from rating.iso4217 import minor_units
 from rating.rounding import exact_sum, round_amount
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
     from decimal import Decimal
 
     import duckdb
 
+    from rating.balances import Balance, Burned
     from rating.close import Close
 
 
@@ -84,12 +86,16 @@ class InvoiceLine:
 
 @dataclass(frozen=True, slots=True)
 class Invoice:
-    """One invoice: lines of one billing account in one currency. `number` is None until it is final."""
+    """One invoice: lines of one billing account in one currency. `number` is None until it is final.
+
+    `amount_due` is the total minus what prepaid balances paid (`prepaid`).
+    """
 
     invoice_id: str
     close_id: str
     account_id: str
     currency: str
+    document_type: str
     status: str
     number: str | None
     period_start: datetime
@@ -98,15 +104,29 @@ class Invoice:
     snapshot_id: str
     catalog_revision: int
     total: Decimal
+    amount_due: Decimal
     lines: tuple[InvoiceLine, ...]
+    prepaid: tuple[Burn, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prepaid:
+    """By account: its prepaid balances, and what earlier invoices burned of them, oldest first."""
+
+    balances: Mapping[str, Sequence[Balance]] = field(default_factory=dict)
+    burned: Mapping[str, Sequence[Burned]] = field(default_factory=dict)
 
 
 LINE_COLUMNS = tuple(name for name in InvoiceLine.__slots__ if name != "charges")
 _TRIMMED = frozenset({"quantity", "exact_amount", "unit_price", "cumulative_quantity", "cumulative_exact_amount"})
-_ROUNDED = frozenset({"amount", "cumulative_amount", "total"})
+_ROUNDED = frozenset({"amount", "cumulative_amount", "total", "amount_due"})
+# What an invoice does not use is not in its document, so that a document stays what it was when a release adds a field.
+_UNUSED: dict[str, object] = {"cell_key": "", "document_type": "invoice"}
 
 
-def make_invoices(engine: duckdb.DuckDBPyConnection, close: Close, status: str) -> list[Invoice]:
+def make_invoices(
+    engine: duckdb.DuckDBPyConnection, close: Close, status: str, prepaid: Prepaid | None = None
+) -> list[Invoice]:
     """Return the invoices of a close in the order of their numbers: by account, then currency."""
     charges: dict[str, list[Charge]] = {}
     for line_id, *charge in _rows(
@@ -126,7 +146,7 @@ def make_invoices(engine: duckdb.DuckDBPyConnection, close: Close, status: str) 
             fields[name] = round_amount(fields[name], digits)
         line = InvoiceLine(**fields, charges=tuple(charges.get(fields["line_id"], ())))
         lines.setdefault((invoice_id, account_id, line.currency), []).append(line)
-    return [_invoice(close, status, key, members) for key, members in lines.items()]
+    return [_invoice(close, status, key, members, prepaid or Prepaid()) for key, members in lines.items()]
 
 
 def document(invoice: Invoice) -> bytes:
@@ -137,6 +157,8 @@ def document(invoice: Invoice) -> bytes:
     body = as_json(invoice)
     for name in ("number", "status"):
         del body[name]
+    if not invoice.prepaid:
+        del body["amount_due"]
     return orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
 
 
@@ -149,6 +171,8 @@ def as_json(invoice: Invoice) -> dict[str, Any]:
     """Return an invoice as plain JSON values: numbers as text, times as ISO 8601 UTC."""
     body = _plain_fields(invoice)
     body["lines"] = [line_as_json(line) for line in invoice.lines]
+    if invoice.prepaid:
+        body["prepaid"] = [_plain_fields(burned) for burned in invoice.prepaid]
     return body
 
 
@@ -160,13 +184,18 @@ def line_as_json(line: InvoiceLine) -> dict[str, Any]:
     return body
 
 
-def _invoice(close: Close, status: str, key: tuple[str, str, str], lines: Sequence[InvoiceLine]) -> Invoice:
+def _invoice(
+    close: Close, status: str, key: tuple[str, str, str], lines: Sequence[InvoiceLine], prepaid: Prepaid
+) -> Invoice:
     invoice_id, account_id, currency = key
+    total = exact_sum([line.amount for line in lines])
+    burns = burn(lines, prepaid.balances.get(account_id, ()), prepaid.burned.get(account_id, ()))
     return Invoice(
         invoice_id=invoice_id,
         close_id=close.close_id,
         account_id=account_id,
         currency=currency,
+        document_type=_document_type(close, total),
         status=status,
         number=None,
         period_start=close.period_start,
@@ -174,12 +203,20 @@ def _invoice(close: Close, status: str, key: tuple[str, str, str], lines: Sequen
         issued_at=close.as_of,
         snapshot_id=close.snapshot.snapshot_id,
         catalog_revision=close.catalog_revision,
-        total=exact_sum([line.amount for line in lines]),
+        total=total,
+        amount_due=amount_due(total, burns),
         lines=tuple(lines),
+        prepaid=tuple(burns),
     )
 
 
-def _plain_fields(row: Invoice | InvoiceLine | Charge) -> dict[str, Any]:
+def _document_type(close: Close, total: Decimal) -> str:
+    if close.kind != "corrections":
+        return "invoice"
+    return "credit_note" if total < 0 else "supplementary_invoice"
+
+
+def _plain_fields(row: Invoice | InvoiceLine | Charge | Burn) -> dict[str, Any]:
     body: dict[str, Any] = {}
     for name in row.__slots__:
         value = getattr(row, name)
@@ -189,7 +226,7 @@ def _plain_fields(row: Invoice | InvoiceLine | Charge) -> dict[str, Any]:
             value = plain(value)
         elif hasattr(value, "astimezone"):
             value = iso_utc(value)
-        if name not in {"lines", "charges"}:
+        if name not in {"lines", "charges", "prepaid"} and _UNUSED.get(name, body) != value:
             body[name] = value
     return body
 

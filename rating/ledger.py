@@ -12,19 +12,21 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, delete, insert, select, update
 
 from metering.periods import WallPeriod
-from rating.books import charges, closes, invoice_lines, invoices
+from rating.balances import Burn, Burned
+from rating.books import balance_burns, charges, closes, invoice_lines, invoices
 from rating.close import DRAFT_SEQUENCE, Close, next_number, read_close, write_close
 from rating.errors import InvariantViolated, NotFound
 from rating.invoice import LINE_COLUMNS, Charge, Invoice, InvoiceLine, content_hash
 from rating.rate import BOOKED_LINE_COLUMNS, LINE_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
     import pyarrow as pa
 
-SERIES = "INV"
+# The gapless series of each kind of document.
+SERIES = {"invoice": "INV", "supplementary_invoice": "INV", "credit_note": "CN"}
 LINE_BOOKING_COLUMNS = (*BOOKED_LINE_COLUMNS, "booking")
 CHARGE_BOOKING_COLUMNS = (*LINE_KEY, "cell_key", "tier", "part", "unit_price", "quantity", "exact_amount")
 _BATCH = 10_000
@@ -41,13 +43,22 @@ def book_invoices(connection: Connection, close: Close, made: Sequence[Invoice])
     if there.invoices_made:
         return read_invoices(connection, close_id=close.close_id)
     _delete_drafts(connection, close)
-    first = next_number(connection, SERIES, len(made)) if made else 0
-    numbered = [
-        replace(invoice, status="final", number=f"{SERIES}-{number:08}") for number, invoice in enumerate(made, first)
-    ]
+    numbered = _numbered(connection, made)
     _insert(connection, numbered)
     connection.execute(update(closes).where(closes.c.close_id == close.close_id).values(invoices_made=True))
     return numbered
+
+
+def _numbered(connection: Connection, made: Sequence[Invoice]) -> list[Invoice]:
+    numbers: dict[str, Iterator[int]] = {}
+    for series in dict.fromkeys(SERIES[invoice.document_type] for invoice in made):
+        count = sum(SERIES[invoice.document_type] == series for invoice in made)
+        first = next_number(connection, series, count)
+        numbers[series] = iter(range(first, first + count))
+    return [
+        replace(invoice, status="final", number=f"{series}-{next(numbers[series]):08}")
+        for invoice, series in ((invoice, SERIES[invoice.document_type]) for invoice in made)
+    ]
 
 
 def keep_drafts(connection: Connection, close: Close, made: Sequence[Invoice]) -> None:
@@ -75,11 +86,12 @@ def read_invoices(
         chosen = chosen.where(invoices.c.period_start == start, invoices.c.period_end == end)
     heads = connection.execute(chosen).mappings().all()
     ids = chosen.with_only_columns(invoices.c.invoice_id)
-    lines = _lines_of(connection, ids)
+    lines, burns = _lines_of(connection, ids), _burns_of(connection, ids)
     found = [
         Invoice(
-            **{name: head[name] for name in Invoice.__slots__ if name != "lines"},
+            **{name: head[name] for name in Invoice.__slots__ if name not in {"lines", "prepaid"}},
             lines=tuple(lines.get(head["invoice_id"], ())),
+            prepaid=tuple(burns.get(head["invoice_id"], ())),
         )
         for head in heads
     ]
@@ -130,8 +142,8 @@ def booked_nothing() -> tuple[pa.Table, pa.Table]:
 def _insert(connection: Connection, made: Sequence[Invoice]) -> None:
     heads = [
         {
-            **{name: getattr(invoice, name) for name in Invoice.__slots__ if name != "lines"},
-            "series": SERIES if invoice.number else "draft",
+            **{name: getattr(invoice, name) for name in Invoice.__slots__ if name not in {"lines", "prepaid"}},
+            "series": SERIES[invoice.document_type] if invoice.number else "draft",
             "content_hash": content_hash(invoice),
         }
         for invoice in made
@@ -151,7 +163,16 @@ def _insert(connection: Connection, made: Sequence[Invoice]) -> None:
         for line in invoice.lines
         for position, charge in enumerate(line.charges, start=1)
     ]
-    for table, rows in ((invoices, heads), (invoice_lines, lines), (charges, parts)):
+    burns = [
+        {
+            **{name: getattr(one, name) for name in Burn.__slots__},
+            "invoice_id": invoice.invoice_id,
+            "position": position,
+        }
+        for invoice in made
+        for position, one in enumerate(invoice.prepaid, start=1)
+    ]
+    for table, rows in ((invoices, heads), (invoice_lines, lines), (charges, parts), (balance_burns, burns)):
         for at in range(0, len(rows), _BATCH):
             connection.execute(insert(table), rows[at : at + _BATCH])
 
@@ -163,6 +184,7 @@ def _delete_drafts(connection: Connection, close: Close) -> None:
         invoices.c.period_end == close.period_end,
     )
     lines = select(invoice_lines.c.line_id).where(invoice_lines.c.invoice_id.in_(drafts))
+    connection.execute(delete(balance_burns).where(balance_burns.c.invoice_id.in_(drafts)))
     connection.execute(delete(charges).where(charges.c.line_id.in_(lines)))
     connection.execute(delete(invoice_lines).where(invoice_lines.c.invoice_id.in_(drafts)))
     connection.execute(delete(invoices).where(invoices.c.invoice_id.in_(drafts)))
@@ -189,6 +211,35 @@ def _lines_of(connection: Connection, ids: Any) -> dict[str, list[InvoiceLine]]:
         line = InvoiceLine(**{name: row[name] for name in LINE_COLUMNS}, charges=tuple(parts.get(row["line_id"], ())))
         lines.setdefault(row["invoice_id"], []).append(line)
     return lines
+
+
+def burned_before(connection: Connection, position: int | None) -> dict[str, list[Burned]]:
+    """Return what final invoices of closes before `position` (None: of all) burned, by account, oldest first."""
+    key = [invoice_lines.c[name] for name in LINE_KEY]
+    query = (
+        select(invoices.c.account_id, *key, balance_burns.c.balance_id, balance_burns.c.amount)
+        .select_from(
+            balance_burns.join(invoice_lines, invoice_lines.c.line_id == balance_burns.c.line_id)
+            .join(invoices, invoices.c.invoice_id == balance_burns.c.invoice_id)
+            .join(closes, closes.c.close_id == invoices.c.close_id)
+        )
+        .where(invoices.c.status == "final")
+        .order_by(closes.c.position, invoices.c.invoice_id, balance_burns.c.position)
+    )
+    if position is not None:
+        query = query.where(closes.c.position < position)
+    found: dict[str, list[Burned]] = {}
+    for account_id, *line_key, balance_id, amount in connection.execute(query):
+        found.setdefault(account_id, []).append(Burned(tuple(line_key), balance_id, amount))
+    return found
+
+
+def _burns_of(connection: Connection, ids: Any) -> dict[str, list[Burn]]:
+    found: dict[str, list[Burn]] = {}
+    query = select(balance_burns).where(balance_burns.c.invoice_id.in_(ids)).order_by(balance_burns.c.position)
+    for row in connection.execute(query).mappings():
+        found.setdefault(row["invoice_id"], []).append(Burn(**{name: row[name] for name in Burn.__slots__}))
+    return found
 
 
 def _table(rows: Iterable[Any], columns: Sequence[str]) -> pa.Table:

@@ -16,6 +16,7 @@ from entitlements.features import Entitlement
 from metering.catalog import CatalogModel, Place, Text, Whole, name_of, refuse, refuse_at, unique
 from rating.catalog_times import CatalogAnchor, CatalogTime, Currency, When, ZoneName, instant_of, when_text
 from rating.prices import Price
+from rating.thresholds import InvoiceThresholds
 
 __all__ = [
     "Account",
@@ -91,6 +92,9 @@ class Account(CatalogModel):
     currency: Currency | None = Field(default=None, description="if given, all its plans must be in this currency")
     tenants: Annotated[tuple[TenantName, ...], AfterValidator(unique)] = Field(
         default=(), description="the tenants it pays for"
+    )
+    invoice_thresholds: InvoiceThresholds | None = Field(
+        default=None, description="amounts at which the open period is invoiced early: {amounts: [50], every: 100}"
     )
 
 

@@ -20,7 +20,7 @@ from rating.errors import AmountOverflow
 from rating.terms import load_terms, usage_questions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
     from decimal import Decimal
 
@@ -31,7 +31,16 @@ if TYPE_CHECKING:
     from rating.prices import UsagePrice
     from rating.terms import BillingSpan, Terms
 
-CHARGE_STEPS = ("charge_flat", "charge_unit", "charge_graduated", "charge_volume", "charge_package")
+# What every price needs; then the statements that only some prices need, each with the prices that do.
+MACROS = ("rounding", "convert_quantity")
+CHARGE_STEPS = (
+    ("charge_included", "included > 0"),
+    ("charge_flat", "price_type = 'flat'"),
+    ("charge_unit", "price_type = 'unit'"),
+    ("charge_graduated", "price_type = 'graduated'"),
+    ("charge_volume", "price_type = 'volume'"),
+    ("charge_package", "price_type = 'package'"),
+)
 BOOKING_STEPS = ("booked_line", "booked_charge", "charge_to_book", "line_to_book")
 # The key of a line: one price of one subscription in one period, from one instant on (a change of plan begins a new one).
 LINE_KEY = ("subscription_id", "period_start", "service_start", "currency", "price_id", "group_key")
@@ -76,24 +85,35 @@ def rate(
 
 def rate_usage(engine: duckdb.DuckDBPyConnection, as_of: datetime) -> None:
     """Make `charge` and `worth` from the tables `usage`, `billing_span` and the terms."""
-    engine.execute(read_sql("rating", "rounding"))
-    engine.execute(read_sql("rating", "rated_usage"), {"as_of": as_of})
-    engine.execute(read_sql("rating", "charge"))
-    for step in CHARGE_STEPS:
-        statement = read_sql("rating", step)
-        engine.execute(statement, {"as_of": as_of} if "$as_of" in statement else None)
+    for macro in MACROS:
+        engine.execute(read_sql("rating", macro))
+    steps = (("rated_usage", "true"), ("rated_usage_pooled", "is_pooled"), ("charge", "true"), *CHARGE_STEPS)
+    for step, needed_by in steps:
+        if needed_by == "true" or engine.execute(f"SELECT 1 FROM price WHERE {needed_by} LIMIT 1").fetchone():
+            statement = read_sql("rating", step)
+            engine.execute(statement, {"as_of": as_of} if "$as_of" in statement else None)
     engine.execute(read_sql("rating", "worth"))
 
 
 def subtract_booked(
-    engine: duckdb.DuckDBPyConnection, booked_lines: pa.Table, booked_charges: pa.Table, close_id: str
+    engine: duckdb.DuckDBPyConnection,
+    booked_lines: pa.Table,
+    booked_charges: pa.Table,
+    close_id: str,
+    *,
+    narrow: Callable[[duckdb.DuckDBPyConnection], None] | None = None,
 ) -> None:
-    """Make `invoice_line` and `line_charge`: worth minus booked, in the order of paper. Pure: same tables, same rows."""
+    """Make `invoice_line` and `line_charge`: worth minus booked, in the order of paper. Pure: same tables, same rows.
+
+    `narrow` may take rows out of `line_to_book` (rating.scope); what it takes out stays to be booked by a later close.
+    """
     register(engine, "booked_line_row", booked_lines)
     register(engine, "booked_charge_row", booked_charges)
     with overflow_named(engine):
         for step in BOOKING_STEPS:
             engine.execute(read_sql("rating", step))
+        if narrow is not None:
+            narrow(engine)
         engine.execute(read_sql("rating", "invoice_line"), {"close_id": close_id})
         engine.execute(read_sql("rating", "line_charge"))
 

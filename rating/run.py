@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from metering.rollups import Rollups
 from metering.usage import open_evidence
 from rating.close import Close, read_closes
-from rating.invoice import Invoice, document, make_invoices
-from rating.ledger import booked_before, read_invoices
+from rating.invoice import Invoice, Prepaid, document, make_invoices
+from rating.ledger import booked_before, burned_before, read_invoices
 from rating.rate import rate, subtract_booked
+from rating.scope import narrow
 from rating.terms import BillingSpan, Terms, billing_spans
 
 if TYPE_CHECKING:
@@ -74,7 +75,9 @@ def rated(
     engine = open_evidence(files, close.snapshot, folder=str(rollups.folder) if rollups else None)
     try:
         rate(engine, terms, spans, close.as_of, rollups=rollups)
-        subtract_booked(engine, booked_lines, booked_charges, close.close_id)
+        subtract_booked(
+            engine, booked_lines, booked_charges, close.close_id, narrow=lambda it: narrow(it, close.kind, terms)
+        )
         yield engine
     finally:
         engine.close()
@@ -82,8 +85,9 @@ def rated(
 
 def invoices_of(connection: Connection, close: Close, terms: Terms, files: Sequence[str]) -> list[Invoice]:
     """Return the invoices of a close, unnumbered, by account and currency. Raises AmountOverflow; changes nothing."""
+    prepaid = Prepaid(terms.balances_by_account(), burned_before(connection, close.position))
     with rated(connection, close, terms, files) as engine:
-        return make_invoices(engine, close, "draft" if close.is_draft else "final")
+        return make_invoices(engine, close, "draft" if close.is_draft else "final", prepaid)
 
 
 def verify_close(connection: Connection, close: Close, terms: Terms, files: Sequence[str]) -> list[Verified]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from metering.catalog import Meter
+    from rating.balances import Balance
     from rating.plans import Account, Plan, Subscription
 
 # An open end, far enough that no usage lies beyond it and near enough for every database.
@@ -68,6 +69,7 @@ class Terms:
     plans: Mapping[str, Plan]
     accounts: Mapping[str, Account]
     subscriptions: Sequence[Subscription]
+    balances: Sequence[Balance] = ()
 
     @classmethod
     def of(
@@ -76,13 +78,22 @@ class Terms:
         plans: Iterable[Plan],
         accounts: Iterable[Account],
         subscriptions: Iterable[Subscription],
+        balances: Iterable[Balance] = (),
     ) -> Terms:
         return cls(
             meters={meter.name: meter for meter in meters},
             plans={plan_key(plan.name, plan.version): plan for plan in plans},
             accounts={account.id: account for account in accounts},
             subscriptions=sorted(subscriptions, key=lambda subscription: subscription.id),
+            balances=sorted(balances, key=lambda balance: balance.id),
         )
+
+    def balances_by_account(self) -> dict[str, list[Balance]]:
+        """Return the prepaid balances of each account that has any."""
+        found: dict[str, list[Balance]] = {}
+        for balance in self.balances:
+            found.setdefault(balance.account, []).append(balance)
+        return found
 
     def payer_by_tenant(self) -> dict[str, str]:
         """Return the billing account of each tenant that an account lists."""
@@ -207,6 +218,9 @@ def selector_of(key: str, price: Any, meter: Meter) -> Selector:
         unique_attribute=meter.unique_attribute,
         where=tuple(sorted(price.where.items())),
         by=tuple(sorted(price.by)),
+        bucket=getattr(price, "price_per", None),
+        sibling=price.sibling,
+        groups_max=price.groups_max,
         measure=meter.measure,
     )
 

@@ -12,6 +12,7 @@ from datetime import datetime
 
 from entitlements.features import Feature
 from metering.catalog import CatalogModel, Meter, Mistake, Place
+from rating.balances import Balance
 from rating.plans import Account, Plan, Subscription, instant_of, when_text
 from rating.prices import Price
 from rating.terms import plan_key
@@ -57,6 +58,8 @@ def check_together(entries: Sequence[Entry], unread: Set[str] = frozenset()) -> 
                 mistakes.extend(known.check_plan(entry, plan))
             case Account() as account:
                 mistakes.extend(known.check_account(entry, account))
+            case Balance() as balance:
+                mistakes.extend(known.check_balance(entry, balance))
             case Subscription() as subscription:
                 mistakes.extend(known.check_subscription(entry, subscription))
             case _:
@@ -124,6 +127,17 @@ class _Known:
             if payer.id != account.id:
                 what = f"tenant {tenant!r} already belongs to account {payer.id!r}; one account pays for a tenant, remove one"
                 yield entry.mistake(what, "tenants", at)
+
+    def check_balance(self, entry: Entry, balance: Balance) -> Iterator[Mistake]:
+        if self._is_missing("account", balance.account, self.accounts):
+            hint = nearest(balance.account, sorted(self.accounts)) if self.accounts else "there is none yet"
+            what = f"account {balance.account!r} is not declared under accounts; declare it there, or {hint}"
+            yield entry.mistake(what, "account")
+        priced = {price.id for plan in self.plans.values() for price in plan.prices}
+        for at, price_id in enumerate(balance.prices):
+            if self._is_missing("plan", price_id, priced):
+                hint = nearest(price_id, sorted(priced)) if priced else "there is none yet"
+                yield entry.mistake(f"no plan has a price {price_id!r}; {hint}", "prices", at)
 
     def check_subscription(self, entry: Entry, subscription: Subscription) -> Iterator[Mistake]:
         plan = self.plans.get(plan_key(subscription.plan, subscription.version))

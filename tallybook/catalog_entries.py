@@ -1,4 +1,4 @@
-"""The catalog as one value: all meters, features, plans, accounts and subscriptions, each with its place in the files.
+"""The catalog as one value: meters, features, plans, accounts, subscriptions, balances, each with its place in the files.
 
 Enters: models of the packages below. Leaves: a frozen `Catalog`, sorted, so that the same files in any order are equal.
 Refuses nothing: what is in a Catalog has passed `load_catalog`, or was read from the books.
@@ -13,6 +13,7 @@ from typing import cast
 
 from entitlements.features import Feature
 from metering.catalog import CatalogModel, Meter
+from rating.balances import Balance
 from rating.plans import Account, Plan, Subscription
 from rating.terms import plan_key
 
@@ -24,6 +25,7 @@ MODELS: Mapping[str, tuple[str, type[CatalogModel]]] = MappingProxyType(
         "plans": ("plan", Plan),
         "accounts": ("account", Account),
         "subscriptions": ("subscription", Subscription),
+        "balances": ("balance", Balance),
     }
 )
 MODEL_BY_KIND: Mapping[str, type[CatalogModel]] = MappingProxyType(dict(MODELS.values()))
@@ -50,6 +52,7 @@ class Catalog:
     plans: tuple[Plan, ...] = ()
     accounts: tuple[Account, ...] = ()
     subscriptions: tuple[Subscription, ...] = ()
+    balances: tuple[Balance, ...] = ()
     sources: Mapping[tuple[str, str], Source] = field(default_factory=dict, compare=False, repr=False)
     revision: int | None = field(default=None, compare=False)
 
@@ -71,6 +74,7 @@ class Catalog:
             ),
             accounts=tuple(sorted((one for one in all_ if isinstance(one, Account)), key=lambda one: one.id)),
             subscriptions=tuple(sorted((one for one in all_ if isinstance(one, Subscription)), key=lambda one: one.id)),
+            balances=tuple(sorted((one for one in all_ if isinstance(one, Balance)), key=lambda one: one.id)),
             sources=MappingProxyType(dict(sources or {})),
             revision=revision,
         )
@@ -79,7 +83,7 @@ class Catalog:
         """Return every entry by (kind, key), in the order of the lists."""
         lists = cast(
             "tuple[tuple[CatalogModel, ...], ...]",
-            (self.meters, self.features, self.plans, self.accounts, self.subscriptions),
+            (self.meters, self.features, self.plans, self.accounts, self.subscriptions, self.balances),
         )
         return {entry_key(model): model for models in lists for model in models}
 
@@ -97,5 +101,7 @@ def entry_key(model: CatalogModel) -> tuple[str, str]:
             return "account", model.id
         case Subscription():
             return "subscription", model.id
+        case Balance():
+            return "balance", model.id
         case _:
             raise TypeError(f"{type(model).__name__} is no entry of a catalog")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from importlib.metadata import version
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from metering.lake_upkeep import Maintained
     from metering.periods import Period, WallPeriod
     from metering.ship import Shipped
+    from rating.close import CloseKind
     from rating.invoice import Invoice
 
 EXAMPLE_CATALOG = "catalog.yaml.example"
@@ -161,7 +162,7 @@ class Workspace:
     def terms(self, revision: int | None = None) -> Terms:
         """Return the terms of sale of a catalog revision."""
         catalog = self.catalog(revision)
-        return Terms.of(catalog.meters, catalog.plans, catalog.accounts, catalog.subscriptions)
+        return Terms.of(catalog.meters, catalog.plans, catalog.accounts, catalog.subscriptions, catalog.balances)
 
     # --- capture ------------------------------------------------------------------------------------------------------
 
@@ -287,6 +288,21 @@ class Workspace:
             return self._draft(wall)
         close = self._close(wall, closed[-1].sequence + 1 if closed else 1)
         return Invoiced(self._book(close), close, close.is_complete, was_there=False)
+
+    def correct(self) -> Invoiced:
+        """Book now what was found late for periods that are closed: credit notes and supplementary invoices. Idempotent.
+
+        Without it the same lines come with the account's next invoice. The close belongs to the calendar month of today
+        (the period of discovery); each line keeps the period it corrects. Nothing found: no close, no document.
+        """
+        return self._book_early("corrections")
+
+    def invoice_thresholds(self) -> Invoiced:
+        """Invoice the open period of the accounts that reached one of their thresholds, and no other account. Idempotent.
+
+        An early cut of the calendar month of today, nothing else: the rest follows at its close, and tiers go on.
+        """
+        return self._book_early("thresholds")
 
     def invoices(self, period: str | None = None) -> list[Invoice]:
         """Return the invoices in the books, drafts included; all, or those of a period."""
@@ -422,7 +438,22 @@ class Workspace:
             keep_drafts(connection, close, drafts)
         return Invoiced(drafts, close, False, was_there=False)
 
-    def _close(self, wall: WallPeriod, sequence: int) -> Close:
+    def _book_early(self, kind: CloseKind) -> Invoiced:
+        """Make a close of the current month that books part of what is due, if there is anything of it."""
+        wall = parse_period(f"{self.now:%Y-%m}")
+        self._complete_closes()
+        revision, snapshot, _ = self._cut(wall)
+        with reading(self.books) as connection:
+            draft = draft_close(connection, wall, as_of=self.now, snapshot=snapshot, catalog_revision=revision)
+            sequences = [close.sequence for close in read_closes(connection, wall=wall) if not close.is_draft]
+        draft = replace(draft, kind=kind)
+        with self._rating(draft) as (connection, terms, files):
+            if not invoices_of(connection, draft, terms, files):
+                return Invoiced([], draft, False, was_there=True)
+        close = self._close(wall, max(sequences, default=0) + 1, kind)
+        return Invoiced(self._book(close), close, False, was_there=False)
+
+    def _close(self, wall: WallPeriod, sequence: int, kind: CloseKind = "period") -> Close:
         """Take the cut now and insert the close if absent; return the one that is there."""
         revision, snapshot, ends = self._cut(wall)
         now = self.now
@@ -432,9 +463,10 @@ class Workspace:
                 wall,
                 sequence,
                 as_of=now,
-                is_complete=ends <= now,
+                is_complete=kind == "period" and ends <= now,
                 snapshot=snapshot,
                 catalog_revision=revision,
+                kind=kind,
             )
 
     def _cut(self, wall: WallPeriod) -> tuple[int, Snapshot, datetime]:
