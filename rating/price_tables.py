@@ -7,7 +7,7 @@ Refuses: to know whose prices they are: subscriptions and periods are `rating.te
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rating.proration import share_of
 from rating.tables import load_table
@@ -21,9 +21,13 @@ if TYPE_CHECKING:
     from rating.plans import Plan
     from rating.prices import Price
 
+# What these say of a period may be less when more of it has passed.
+_FALLING = frozenset({"average", "last", "min", "percentile", "time_weighted_sum"})
 _PRICE_COLUMNS = {
     "plan_key": "text", "price_id": "text", "price_type": "text", "position": "int",
     "meter": "text", "unit": "text", "description": "text", "due": "text",
+    "convert_numerator": "whole", "convert_denominator": "whole", "convert_step": "whole", "convert_rounding": "text",
+    "included": "quantity", "is_pooled": "bool", "included_is_pooled": "bool", "tiers_are_pooled": "bool",
 }  # fmt: skip
 _TIER_COLUMNS = {
     "plan_key": "text", "price_id": "text", "tier": "int", "lower_bound": "quantity", "upper_bound": "quantity",
@@ -69,19 +73,39 @@ def load_flat_amounts(
 def _price_row(meters: Mapping[str, Meter], key: str, position: int, price: Price) -> tuple[object, ...]:
     if price.type == "flat":
         due = "start" if price.when == "in_advance" else "end"
-        return key, price.id, price.type, position, None, None, price.description or price.id, due
-    # A price whose worth can fall as usage grows is booked when the period is over; the others at any cut.
-    due = "end" if price.type == "volume" else "any"
-    return (
-        key,
-        price.id,
-        price.type,
-        position,
-        price.meter,
-        meters[price.meter].unit,
-        price.description or price.id,
-        due,
-    )
+        terms: tuple[object, ...] = (None, None, due)
+    else:
+        terms = price.meter, meters[price.meter].unit, _due(price, meters[price.meter])
+    *used, due_ = terms
+    described = price.description or price.id
+    return (key, price.id, price.type, position, *used, described, due_, *_conversion(price), *_included(price))
+
+
+def _due(price: Any, meter: Meter) -> str:
+    """Return when a price of usage is booked: at any cut, or when the period is over, if its worth may fall before."""
+    if price.cut is not None:
+        return "end" if price.cut == "period_end" else "any"
+    falls = price.type == "volume" or getattr(price, "tiers_over", "group") == "all_groups"
+    return "end" if falls or meter.aggregation in _FALLING or meter.operation_attribute is not None else "any"
+
+
+def _conversion(price: Any) -> tuple[object, ...]:
+    """Return steps per billionth of a unit of the meter, as a reduced fraction, and billionths of a unit per step."""
+    conversion = getattr(price, "convert", None)
+    if conversion is None:
+        return None, None, None, None
+    step = 10 ** (9 - conversion.places_kept)
+    steps = conversion.factor / step
+    rounding = "half_up" if conversion.rounding == "none" else conversion.rounding
+    return Decimal(steps.numerator), Decimal(steps.denominator), Decimal(step), rounding
+
+
+def _included(price: Any) -> tuple[object, ...]:
+    """Return the included units, and what several groups of one price have in common; one group needs no pool."""
+    included = getattr(price, "included", None)
+    shares_included = included is not None and bool(price.by) and price.included_per == "price"
+    shares_tiers = getattr(price, "tiers_over", "group") == "all_groups"
+    return included, shares_included or shares_tiers, shares_included, shares_tiers
 
 
 def _tier_rows(key: str, price: Price) -> list[tuple[object, ...]]:

@@ -1,17 +1,18 @@
-"""The prices of a plan: flat, unit, graduated, volume and package, as the catalog files write them.
+"""The prices of a plan, as the catalog files write them: one model per type of price.
 
 Enters: texts of the catalog files. Leaves: frozen prices with exact Decimals.
-Refuses: tiers that overlap, repeat or leave a quantity without a price; numbers with more decimals than are kept;
-filters on nothing. What a price is worth is worked out elsewhere; no amount is computed here.
-Source: price models sections 2.1 and 2.2. Tier edges are (lower, up_to]; zero usage sits in the first tier.
+Refuses: numbers with more decimals than are kept, filters on nothing, terms that contradict each other. What a price is
+worth is worked out elsewhere (`rating/sql/charge_*.sql`); no amount is computed here.
+Source: price models sections 2 and 3. A quantity is converted first, then the included units are taken off, then priced.
 """
 
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, ClassVar, Literal
+from fractions import Fraction
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
 from metering.catalog import (
     AttributeName,
@@ -20,7 +21,7 @@ from metering.catalog import (
     MeterName,
     Place,
     Text,
-    decimal_text,
+    Whole,
     exact,
     name_of,
     read_attribute_value,
@@ -28,87 +29,66 @@ from metering.catalog import (
     refuse_at,
     unique,
 )
+from rating.tiers import Amount, PackageSize, Tier, Tiers
 
-# Unit prices and amounts: 12 decimals, below 10**12. A product with a decimal(38, 9) quantity stays exact.
-Amount = Annotated[Decimal, *exact(digits=12, places=12)]
-UpTo = Annotated[Decimal, *exact(digits=29, places=9, minimum=Decimal(0))]
-PackageSize = Annotated[Decimal, *exact(digits=29, places=9, above=Decimal(0))]
+__all__ = [
+    "Conversion",
+    "FlatPrice",
+    "GraduatedPrice",
+    "PackagePrice",
+    "Price",
+    "Tier",
+    "UnitPrice",
+    "UsagePrice",
+    "VolumePrice",
+]
+
 PriceId = Annotated[str, *name_of("price")]
+# A factor of conversion. With these limits the conversion stays within whole numbers of 128 bits.
+Divisor = Annotated[Decimal, *exact(digits=15, places=9, above=Decimal(0))]
+Multiplier = Annotated[Decimal, *exact(digits=9, places=9, above=Decimal(0))]
+ANY = "any"
 
 
-class Tier(CatalogModel):
-    """A step of a tiered price: the units above the tier before it and up to and including `up_to` (none: open)."""
-
-    up_to: UpTo | None = Field(
-        default=None, description="the last quantity of the tier; left out in the last tier only"
-    )
-    unit_price: Amount = Field(default=Decimal(0), description="money per unit in this tier")
-    flat_amount: Amount = Field(default=Decimal(0), description="money due once when the tier is entered")
+def _read_places(value: object) -> int:
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(text, str) or len(text) != 1 or text not in "0123456789":
+        raise ValueError(f"{value!r} is not a number of decimals; write 0 to 9")
+    return int(text)
 
 
-def check_tiers(tiers: tuple[Tier, ...]) -> tuple[Tier, ...]:
-    """Return the tiers if every quantity from zero on has exactly one of them; else refuse, naming both neighbours."""
-    if not tiers:
-        refuse_at(message="there is no tier; write at least one, the last without up_to")
-    mistakes: list[tuple[Place, str]] = []
-    for at in range(1, len(tiers)):
-        before, tier = tiers[at - 1].up_to, tiers[at].up_to
-        if before is None or tier is None or tier > before:
-            continue
-        mistakes.append(
-            (
-                (at, "up_to"),
-                f"{decimal_text(tier)} does not rise above {decimal_text(before)} of the tier before, so tiers[{at - 1}] "
-                f"and tiers[{at}] overlap; sort the tiers and give each a greater up_to than the one before",
-            )
-        )
-    for at, tier_ in enumerate(tiers[:-1]):
-        if tier_.up_to is None:
-            mistakes.append(
-                (
-                    (at,),
-                    f"tiers[{at}] has no up_to and so takes all the rest, and tiers[{at + 1}] overlaps it; "
-                    "write its up_to, or remove the tiers after it",
-                )
-            )
-    last = tiers[-1].up_to
-    if last is not None:
-        mistakes.append(
-            (
-                (len(tiers) - 1, "up_to"),
-                f"the last tier ends at {decimal_text(last)}, and a quantity above it would fall into a gap without a "
-                "price; leave out up_to in the last tier, or add a last tier without it",
-            )
-        )
-    if mistakes:
-        refuse(mistakes)
-    return tiers
-
-
-def _read_where(value: object) -> dict[str, tuple[str, ...]]:
+def _read_where(value: object) -> dict[str, tuple[str, ...] | None]:
     if not isinstance(value, dict):
         raise ValueError("where is a mapping of attribute to value; write where: {direction: output}")
-    chosen: dict[str, tuple[str, ...]] = {}
+    chosen: dict[str, tuple[str, ...] | None] = {}
     mistakes: list[tuple[Place, str]] = []
     for name, given in value.items():
+        if given == ANY:
+            # The attribute is present, whatever its value. A value that is the word itself is written in a list: [any].
+            chosen[name] = None
+            continue
         values = list(given) if isinstance(given, list | tuple) else [given]
         try:
             # Filters have no order, so their values get one: the same terms are always written the same.
-            chosen[name] = tuple(sorted({read_attribute_value(item) for item in values}))
+            read = chosen[name] = tuple(sorted({read_attribute_value(item) for item in values}))
         except ValueError as refused:
             mistakes.append(((str(name),), str(refused)))
         else:
-            if len(chosen[name]) != len(values) or not values:
+            if len(read) != len(values) or not values:
                 mistakes.append(((str(name),), "write at least one value, and each value once"))
     if mistakes:
         refuse(mistakes)
     return chosen
 
 
-Tiers = Annotated[tuple[Tier, ...], AfterValidator(check_tiers)]
+def _write_where(where: dict[str, tuple[str, ...] | None]) -> dict[str, tuple[str, ...] | str]:
+    return {name: ANY if values is None else values for name, values in where.items()}
+
+
 Where = Annotated[
-    dict[AttributeName, tuple[str, ...]],
+    dict[AttributeName, tuple[str, ...] | None],
     BeforeValidator(_read_where),
+    PlainSerializer(_write_where, return_type=dict[str, tuple[str, ...] | str]),
     WithJsonSchema(
         {
             "type": "object",
@@ -116,6 +96,9 @@ Where = Annotated[
         }
     ),
 ]
+Included = Annotated[Decimal, *exact(digits=29, places=9, minimum=Decimal(0))]
+Places = Annotated[int, BeforeValidator(_read_places), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": 9})]
+SiblingName = Annotated[str, *name_of("sibling")]
 By = Annotated[tuple[AttributeName, ...], AfterValidator(unique)]
 
 
@@ -124,10 +107,88 @@ class _Price(CatalogModel):
     description: Text | None = Field(default=None, description="the text of the invoice line")
 
 
+class Conversion(CatalogModel):
+    """Price in another unit than the meter's: thousands, or gigabytes. The quantity of the period is rounded, once."""
+
+    divide: Divisor | None = Field(default=None, description="how many of the meter's units make one unit of the price")
+    multiply: Multiplier | None = Field(default=None, description="how many units of the price make one of the meter's")
+    rounding: Literal["none", "ceil", "floor", "half_up"] = Field(
+        default="none",
+        alias="round",
+        description="to whole units: up, down, or half away from zero; none keeps 9 decimals",
+    )
+    places: Places = Field(default=0, description="decimals that the rounding keeps")
+
+    @model_validator(mode="after")
+    def _check_factor(self) -> Self:
+        if (self.divide is None) == (self.multiply is None):
+            refuse_at(
+                "divide", message="a conversion divides or multiplies by one factor; write divide: 1000 (or multiply)"
+            )
+        if self.rounding == "none" and self.places:
+            refuse_at(
+                "places", message="places are for a rounding; write round: ceil, floor or half_up, or remove the key"
+            )
+        return self
+
+    @property
+    def factor(self) -> Fraction:
+        """Return how many units of the price one unit of the meter is."""
+        return 1 / Fraction(self.divide) if self.divide is not None else Fraction(self.multiply or 1)
+
+    @property
+    def places_kept(self) -> int:
+        return 9 if self.rounding == "none" else self.places
+
+
 class _UsagePrice(_Price):
     meter: MeterName = Field(description="the meter whose usage is priced")
     where: Where = Field(default_factory=dict, description="only events whose attributes have one of these values")
     by: By = Field(default=(), description="one quantity, and one set of tiers, per combination of these attributes")
+    sibling: SiblingName | None = Field(
+        default=None,
+        description="prices of one sibling name split the meter's events; each goes to the most particular",
+    )
+    groups_max: Whole | None = Field(
+        default=None, description="more combinations than this of one tenant stop rating with a named error"
+    )
+    cut: Literal["any", "period_end"] | None = Field(
+        default=None, description="booked at any cut, or when the period is over; by default what may fall waits"
+    )
+
+
+class _QuantityPrice(_UsagePrice):
+    """A price of a quantity, which may be converted first, and a part of which may be included."""
+
+    convert: Conversion | None = Field(default=None, description="the unit that is priced, if not the meter's own")
+    included: Included | None = Field(default=None, description="units that cost nothing, in the unit that is priced")
+    included_per: Literal["price", "group"] = Field(
+        default="price", description="whether the included units are one pool over all groups, or each group has them"
+    )
+    price_per: Literal["hour", "day", "week", "month"] | None = Field(
+        default=None, description="price every hour, day ... on its own: tiers, packages and included units start again"
+    )
+
+    @model_validator(mode="after")
+    def _check_included(self) -> Self:
+        if self.included_per == "group" and (self.included is None or not self.by):
+            refuse_at(
+                "included_per", message="there is nothing to give to each group; write included and by, or remove it"
+            )
+        return self
+
+
+class _TieredPrice(_QuantityPrice):
+    tiers_over: Literal["group", "all_groups"] = Field(
+        default="group",
+        description="whether each group begins in the first tier, or all groups climb the tiers together",
+    )
+
+    @model_validator(mode="after")
+    def _check_tiers_over(self) -> Self:
+        if self.tiers_over == "all_groups" and not self.by:
+            refuse_at("tiers_over", message="without by there is one group only; write by, or remove the key")
+        return self
 
 
 class FlatPrice(_Price):
@@ -135,7 +196,7 @@ class FlatPrice(_Price):
 
     # A flat price looks at no usage. The names are here so that all prices can be asked alike.
     meter: ClassVar[None] = None
-    where: ClassVar[dict[str, tuple[str, ...]]] = {}
+    where: ClassVar[dict[str, tuple[str, ...] | None]] = {}
     by: ClassVar[tuple[str, ...]] = ()
 
     type: Literal["flat"]
@@ -146,28 +207,28 @@ class FlatPrice(_Price):
     prorate: Boolean = Field(default=True, description="whether a part of a period costs its share")
 
 
-class UnitPrice(_UsagePrice):
+class UnitPrice(_QuantityPrice):
     """`unit_price` for every unit."""
 
     type: Literal["unit"]
     unit_price: Amount = Field(description="money per unit, such as 0.0000125")
 
 
-class GraduatedPrice(_UsagePrice):
+class GraduatedPrice(_TieredPrice):
     """Each unit at the unit price of its own tier; a tier's flat amount once usage goes beyond the tier before."""
 
     type: Literal["graduated"]
     tiers: Tiers = Field(description="rising tiers, the last without up_to")
 
 
-class VolumePrice(_UsagePrice):
+class VolumePrice(_TieredPrice):
     """All units at the unit price of the tier that the whole quantity reaches, and that tier's flat amount."""
 
     type: Literal["volume"]
     tiers: Tiers = Field(description="rising tiers, the last without up_to")
 
 
-class PackagePrice(_UsagePrice):
+class PackagePrice(_QuantityPrice):
     """`package_price` for every started package of `package_size` units."""
 
     type: Literal["package"]

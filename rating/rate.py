@@ -89,7 +89,7 @@ def rate_usage(engine: duckdb.DuckDBPyConnection, as_of: datetime) -> None:
         engine.execute(read_sql("rating", macro))
     steps = (("rated_usage", "true"), ("rated_usage_pooled", "is_pooled"), ("charge", "true"), *CHARGE_STEPS)
     for step, needed_by in steps:
-        if needed_by == "true" or engine.execute(f"SELECT 1 FROM price WHERE {needed_by} LIMIT 1").fetchone():
+        if needed_by == "true" or engine.execute(f"SELECT 1 FROM price WHERE {needed_by} LIMIT 1").fetchall():
             statement = read_sql("rating", step)
             engine.execute(statement, {"as_of": as_of} if "$as_of" in statement else None)
     engine.execute(read_sql("rating", "worth"))

@@ -31,6 +31,7 @@ def kinds() -> Mapping[str, pa.DataType]:
         "quantity": pa.decimal128(38, 9),
         "price": pa.decimal128(24, 12),
         "factor": pa.decimal128(18, 0),
+        "whole": pa.decimal128(38, 0),
         "exact": pa.decimal128(38, 21),
         "amount": pa.decimal128(38, 12),
     }

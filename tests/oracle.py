@@ -186,15 +186,6 @@ def attribute(event: Row, name: str) -> str | None:
     return text(event["attributes"].get(name))
 
 
-def matches(event: Row, where: Row) -> bool:
-    """Every entry must match; a missing attribute matches nothing."""
-    for name, allowed in where.items():
-        values = allowed if isinstance(allowed, list | tuple) else [allowed]
-        if attribute(event, name) is None or attribute(event, name) not in [text(value) for value in values]:
-            return False
-    return True
-
-
 def group(event: Row, by: list[str]) -> Group:
     return tuple(attribute(event, name) for name in by)
 
@@ -223,50 +214,6 @@ def rated_quantity(events: list[Row], meter: Row) -> Decimal:
     return ZERO if quantity is None or quantity < 0 else quantity
 
 
-def tiers_of(price: Row) -> list[tuple[Decimal, Decimal | None, Decimal, Decimal]]:
-    """Return (lower, upper, unit price, flat amount) of each tier; a tier covers (lower, upper]."""
-    tiers, lower = [], ZERO
-    for tier in price["tiers"]:
-        upper = None if tier.get("up_to") is None else Decimal(str(tier["up_to"]))
-        unit_price, flat = Decimal(str(tier.get("unit_price", "0"))), Decimal(str(tier.get("flat_amount", "0")))
-        tiers.append((lower, upper, unit_price, flat))
-        lower = lower if upper is None else upper
-    return tiers
-
-
-def graduated(price: Row, q: Decimal) -> Decimal:
-    """Each unit at its own tier's price; the first tier's flat amount is always due, a later one's beyond its edge."""
-    amount = ZERO
-    for position, (lower, upper, unit_price, flat) in enumerate(tiers_of(price)):
-        inside = max(ZERO, (q if upper is None else min(q, upper)) - lower)
-        amount = add(amount, times(unit_price, inside))
-        if position == 0 or q > lower:
-            amount = add(amount, flat)
-    return amount
-
-
-def volume(price: Row, q: Decimal) -> Decimal:
-    """All units at the price of the one tier that holds q; an edge belongs to the tier below it."""
-    for _, upper, unit_price, flat in tiers_of(price):
-        if upper is None or q <= upper:
-            return add(times(unit_price, q), flat)
-    raise ValueError("the last tier is not open")
-
-
-def package(price: Row, q: Decimal) -> Decimal:
-    """A started package is whole."""
-    size, amount = Decimal(str(price["package_size"])), Decimal(str(price["package_price"]))
-    whole = EXACT.divide_int(q, size)
-    return times(amount, whole if times(whole, size) == q else add(whole, Decimal(1)))
-
-
-def metered_amount(price: Row, q: Decimal) -> Decimal:
-    """Return the exact amount of a quantity under a unit, graduated, volume or package price."""
-    if price["type"] == "unit":
-        return times(Decimal(str(price["unit_price"])), q)
-    return {"graduated": graduated, "volume": volume, "package": package}[price["type"]](price, q)
-
-
 def share(period: Period) -> Fraction:
     """Return service period / full period, in exact instants."""
     microsecond = timedelta(microseconds=1)
@@ -280,18 +227,28 @@ def flat_amount(price: Row, period: Period) -> Decimal:
     return round_fraction(Fraction(str(price["amount"])) * part, 21)
 
 
-def price_lines(price: Row, meters: dict[str, Row], events: list[Row], period: Period) -> dict[Group, tuple[Any, ...]]:
+def price_lines(
+    price: Row, meters: dict[str, Row], events: list[Row], period: Period, plan: Row | None = None
+) -> dict[Group, tuple[Any, ...]]:
     """Return (quantity, exact amount) per group; `events` are the tenant's, of any meter and any time."""
     if price["type"] == "flat":
         return {(): (Decimal(1), flat_amount(price, period))}
-    by = price.get("by") or []
-    groups: dict[Group, list[Row]] = {} if by else {(): []}
+    from tests import oracle_prices
+
+    rivals = [other for other in (plan or {}).get("prices", [price]) if other.get("meter") == price["meter"]]
+    groups: dict[Group, list[Row]] = {}
     for event in events:
         inside = period.service_start <= event["event_time"] < period.service_end
-        if inside and event["meter"] == price["meter"] and matches(event, price.get("where") or {}):
-            groups.setdefault(group(event, by), []).append(event)
-    quantities = {key: rated_quantity(members, meters[price["meter"]]) for key, members in groups.items()}
-    return {key: (quantity, metered_amount(price, quantity)) for key, quantity in quantities.items()}
+        if inside and event["meter"] == price["meter"] and oracle_prices.takes(price, rivals, event):
+            groups.setdefault(group(event, price.get("by") or []), []).append(event)
+    if not price.get("by") and not oracle_prices.has_cells(price):
+        groups.setdefault((), [])
+    zone = ((plan or {}).get("billing_period") or {}).get("timezone", "UTC")
+    use = {
+        key: oracle_prices.by_cell(price, members, lambda some: rated_quantity(some, meters[price["meter"]]), zone)
+        for key, members in groups.items()
+    }
+    return oracle_prices.lines(price, use)
 
 
 def rated_periods(catalog: Row, month: str, account: str | None = None) -> Iterator[tuple[Row, Row, Period]]:
@@ -323,7 +280,7 @@ def lines(catalog: Row, events: list[Row], month: str, account: str | None = Non
     for subscription, plan, period in rated_periods(catalog, month, account):
         usage = [event for event in counted if event["tenant_id"] == subscription["tenant"]]
         for price in plan["prices"]:
-            for key, (quantity, exact) in price_lines(price, meters, usage, period).items():
+            for key, (quantity, exact) in price_lines(price, meters, usage, period, plan).items():
                 amount = round_half_away(exact, MINOR_DIGITS.get(plan["currency"], 2))
                 found[subscription["id"], period.start, price["id"], key] = Line(quantity, exact, amount)
     return found

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from . import oracle
-from .oracle import Line, add_months, billing_periods, boundary, instant, metered_amount, round_half_away
+from .oracle import Line, add_months, billing_periods, boundary, instant, round_half_away
+from .oracle_prices import metered_amount
 
 TIERS = [
     {"up_to": "100", "unit_price": "0.50", "flat_amount": "5"},

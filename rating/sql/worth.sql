@@ -2,7 +2,7 @@
 -- `exact_amount` is the sum of the line's charges; `amount` is that sum rounded once, here and nowhere else.
 CREATE OR REPLACE TABLE worth AS
 WITH line AS (
-    SELECT span_id, price_id, group_key, sum(quantity) AS quantity, sum(event_count) AS event_count
+    SELECT span_id, price_id, group_key, sum(converted_quantity) AS quantity, sum(event_count) AS event_count
     FROM rated_usage
     GROUP BY ALL
     UNION ALL

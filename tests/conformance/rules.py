@@ -11,7 +11,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from tests import oracle
+from tests import oracle, oracle_prices
 from tests.conformance.ask import accepted_quantity, price, tier
 from tests.conformance.cases import Rule
 
@@ -108,7 +108,7 @@ def first_flat_is_due(asked: Values, expected: Values) -> Values | None:
 def _tiered(asked: Values) -> Values:
     tiers = [tier(row.get("up_to"), row.get("unit"), row.get("flat")) for row in asked["tiers"]]
     terms = price(type=asked["mode"], tiers=tiers)
-    return {"amount": oracle.metered_amount(terms, Decimal(str(asked["quantity"])))}
+    return {"amount": oracle_prices.metered_amount(terms, Decimal(str(asked["quantity"])))}
 
 
 RULES: dict[str, Rule] = {

@@ -61,7 +61,7 @@ def _times(period: oracle.Period) -> list[datetime]:
 
 def _add(sums: dict[Any, list[Decimal]], components: Sequence[Component]) -> dict[Any, list[Decimal]]:
     for part in components:
-        numbers = sums.setdefault((part.tier, part.part, part.unit_price), [Decimal(0), Decimal(0)])
+        numbers = sums.setdefault((part.cell_key, part.tier, part.part, part.unit_price), [Decimal(0), Decimal(0)])
         numbers[0] += part.quantity
         numbers[1] += part.exact_amount
     return sums

@@ -64,12 +64,12 @@ def tiers(chance: Random) -> list[Row]:
 
 def metered_terms(chance: Random) -> Row:
     kind = chance.choice(("unit", "graduated", "volume", "package"))
+    made = {"type": kind, **before_the_price(chance)}
     if kind == "unit":
-        return {"type": kind, "unit_price": chance.choice(UNIT_PRICES)}
+        return {**made, "unit_price": chance.choice(UNIT_PRICES)}
     if kind == "package":
-        size = chance.choice(EDGES[1:])
-        return {"type": kind, "package_size": size, "package_price": chance.choice(FLAT_AMOUNTS)}
-    return {"type": kind, "tiers": tiers(chance)}
+        return {**made, "package_size": chance.choice(EDGES[1:]), "package_price": chance.choice(FLAT_AMOUNTS)}
+    return {**made, "tiers": tiers(chance)}
 
 
 def price(chance: Random, price_id: str) -> Row:
@@ -81,14 +81,46 @@ def price(chance: Random, price_id: str) -> Row:
             "when": chance.choice(("in_advance", "in_arrears")),
             "prorate": chance.choice((True, True, False)),
         }
-    filtered = chance.choice(((), (), ("model",), ATTRIBUTES))
+    by = list(chance.choice(((), (), ("model",), ("region", "model"))))
+    made = metered_terms(chance)
     return {
         "id": price_id,
         "meter": chance.choice(AGGREGATIONS),
-        "where": {name: chance.sample(("a", "1", "A", "null", "true"), chance.randint(1, 3)) for name in filtered},
-        "by": list(chance.choice(((), (), ("model",), ("region", "model")))),
-        **metered_terms(chance),
+        "where": {name: filter_on(chance) for name in chance.choice(((), (), ("model",), ATTRIBUTES))},
+        "by": by,
+        **({"sibling": "family"} if chance.random() < 0.3 else {}),
+        **made,
+        **over_groups(chance, made, by),
     }
+
+
+def filter_on(chance: Random) -> str | list[str]:
+    return "any" if chance.random() < 0.2 else chance.sample(("a", "1", "A", "null", "true"), chance.randint(1, 3))
+
+
+def before_the_price(chance: Random) -> Row:
+    """Return how the quantity becomes what is priced: now and then converted, and with a part included."""
+    made: Row = {}
+    if chance.random() < 0.25:
+        way = chance.choice(("divide", "multiply"))
+        made["convert"] = {way: chance.choice(("3", "7", "1000", "0.000000003", "2.5", "999999999.999999999"))}
+        rounding = chance.choice(("none", "ceil", "floor", "half_up"))
+        made["convert"] |= {"round": rounding, **({} if rounding == "none" else {"places": chance.randint(0, 9)})}
+    if chance.random() < 0.25:
+        made["included"] = chance.choice((*EDGES, "5"))
+    return made
+
+
+def over_groups(chance: Random, made: Row, by: list[str]) -> Row:
+    """Return what groups share, and whether each bucket of time is priced on its own."""
+    found: Row = {}
+    if by and "included" in made:
+        found["included_per"] = chance.choice(("price", "group"))
+    if by and "tiers" in made and chance.random() < 0.4:
+        found["tiers_over"] = "all_groups"
+    if chance.random() < 0.15:
+        found["price_per"] = chance.choice(("hour", "day", "week", "month"))
+    return found
 
 
 def plan(chance: Random, name: str, prices: list[Row]) -> Row:

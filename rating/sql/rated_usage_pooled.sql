@@ -1,0 +1,70 @@
+-- The quantities of prices whose groups share something: one pool of included units, or one set of tiers. Grain as rated_usage.
+-- Groups take from the pool, and climb the tiers, in the order of their keys; each bucket of time begins anew.
+INSERT INTO rated_usage BY NAME
+WITH converted AS (
+    SELECT
+        usage.span_id,
+        price.plan_key,
+        price.price_id,
+        price.price_type,
+        usage.group_key,
+        usage.cell_key,
+        usage.event_count,
+        convert_quantity(
+            greatest(usage.quantity, 0)::DECIMAL(38, 9),
+            price.convert_numerator::HUGEINT,
+            price.convert_denominator::HUGEINT,
+            price.convert_step::HUGEINT,
+            price.convert_rounding
+        ) AS converted_quantity,
+        coalesce(price.included, 0) AS included,
+        price.included_is_pooled,
+        price.tiers_are_pooled
+    FROM usage
+    JOIN billing_span USING (span_id)
+    JOIN price ON price.plan_key = billing_span.plan_key AND price.price_id = usage.selector_id
+    WHERE (price.due = 'any' OR (price.due = 'end' AND billing_span.period_end <= $as_of))
+        AND price.is_pooled
+),
+taken AS (
+    SELECT
+        *,
+        coalesce(sum(converted_quantity) OVER earlier_groups, 0) AS converted_before,
+        CASE WHEN included_is_pooled THEN greatest(included - converted_before, 0) ELSE included END AS included_left,
+        least(converted_quantity, included_left)::DECIMAL(38, 9) AS included_quantity,
+        (converted_quantity - included_quantity)::DECIMAL(38, 9) AS quantity
+    FROM converted
+    WINDOW earlier_groups AS (
+        PARTITION BY span_id, price_id, cell_key
+        ORDER BY group_key
+        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+    )
+),
+climbed AS (
+    SELECT
+        *,
+        coalesce(sum(quantity) OVER earlier_groups, 0) AS quantity_before,
+        sum(quantity) OVER (PARTITION BY span_id, price_id, cell_key) AS quantity_of_all,
+        row_number() OVER (PARTITION BY span_id, price_id, cell_key ORDER BY group_key) AS place
+    FROM taken
+    WINDOW earlier_groups AS (
+        PARTITION BY span_id, price_id, cell_key
+        ORDER BY group_key
+        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+    )
+)
+SELECT
+    span_id,
+    plan_key,
+    price_id,
+    price_type,
+    group_key,
+    cell_key,
+    event_count,
+    converted_quantity,
+    included_quantity,
+    quantity,
+    CASE WHEN tiers_are_pooled THEN quantity_before ELSE 0 END::DECIMAL(38, 9) AS tiers_from,
+    CASE WHEN tiers_are_pooled THEN quantity_of_all ELSE quantity END::DECIMAL(38, 9) AS tiers_reached,
+    NOT tiers_are_pooled OR place = 1 AS is_first_group
+FROM climbed

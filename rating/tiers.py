@@ -1,0 +1,72 @@
+"""The tiers of a price: rising steps, each quantity in exactly one of them.
+
+Enters: texts of the catalog files. Leaves: frozen tiers with exact Decimals.
+Refuses: tiers that overlap, repeat or leave a quantity without a price; numbers with more decimals than are kept.
+Source: price models section 2.1. Tier edges are (lower, up_to]; zero usage sits in the first tier.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from metering.catalog import CatalogModel, Place, decimal_text, exact, refuse, refuse_at
+
+# Unit prices and amounts: 12 decimals, below 10**12. A product with a decimal(38, 9) quantity stays exact.
+Amount = Annotated[Decimal, *exact(digits=12, places=12)]
+UpTo = Annotated[Decimal, *exact(digits=29, places=9, minimum=Decimal(0))]
+PackageSize = Annotated[Decimal, *exact(digits=29, places=9, above=Decimal(0))]
+
+
+class Tier(CatalogModel):
+    """A step of a tiered price: the units above the tier before it and up to and including `up_to` (none: open)."""
+
+    up_to: UpTo | None = Field(
+        default=None, description="the last quantity of the tier; left out in the last tier only"
+    )
+    unit_price: Amount = Field(default=Decimal(0), description="money per unit in this tier")
+    flat_amount: Amount = Field(default=Decimal(0), description="money due once when the tier is entered")
+
+
+def check_tiers(tiers: tuple[Tier, ...]) -> tuple[Tier, ...]:
+    """Return the tiers if every quantity from zero on has exactly one of them; else refuse, naming both neighbours."""
+    if not tiers:
+        refuse_at(message="there is no tier; write at least one, the last without up_to")
+    mistakes: list[tuple[Place, str]] = []
+    for at in range(1, len(tiers)):
+        before, tier = tiers[at - 1].up_to, tiers[at].up_to
+        if before is None or tier is None or tier > before:
+            continue
+        mistakes.append(
+            (
+                (at, "up_to"),
+                f"{decimal_text(tier)} does not rise above {decimal_text(before)} of the tier before, so tiers[{at - 1}] "
+                f"and tiers[{at}] overlap; sort the tiers and give each a greater up_to than the one before",
+            )
+        )
+    for at, tier_ in enumerate(tiers[:-1]):
+        if tier_.up_to is None:
+            mistakes.append(
+                (
+                    (at,),
+                    f"tiers[{at}] has no up_to and so takes all the rest, and tiers[{at + 1}] overlaps it; "
+                    "write its up_to, or remove the tiers after it",
+                )
+            )
+    last = tiers[-1].up_to
+    if last is not None:
+        mistakes.append(
+            (
+                (len(tiers) - 1, "up_to"),
+                f"the last tier ends at {decimal_text(last)}, and a quantity above it would fall into a gap without a "
+                "price; leave out up_to in the last tier, or add a last tier without it",
+            )
+        )
+    if mistakes:
+        refuse(mistakes)
+    return tiers
+
+
+Tiers = Annotated[tuple[Tier, ...], AfterValidator(check_tiers)]

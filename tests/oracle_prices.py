@@ -1,0 +1,176 @@
+"""The prices of the oracle: from the quantities of a line to its amount, straight from the price rules, one type at a time.
+
+What enters: a price as its catalog entry, and the use of one subscription in one period, group by group. What leaves: per
+group (quantity, exact amount). All arithmetic is in `Fraction`, which is never rounded but where a rule says so. It shares
+no code with the packages, and refuses nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from decimal import Context, Decimal
+from fractions import Fraction
+from typing import Any
+
+Row = dict[str, Any]
+Group = tuple[str | None, ...]
+Cell = Any
+# The use of one group: by cell (a bucket of time, a cell of a matrix, '' for the whole) the events and their quantity.
+Use = dict[Cell, tuple[list[Row], Decimal]]
+Lines = dict[Group, tuple[Decimal, Decimal]]
+
+NOTHING = Fraction(0)
+_EXACT = Context(prec=120)
+
+
+def number(text: object) -> Fraction:
+    return Fraction(str(text))
+
+
+def decimal(value: Fraction) -> Decimal:
+    return _EXACT.divide(Decimal(value.numerator), Decimal(value.denominator))
+
+
+def rounded(value: Fraction, mode: str, places: int) -> Fraction:
+    """Round a quantity, which is never below zero."""
+    steps = value * 10**places
+    up = {"ceil": math.ceil, "floor": math.floor}.get(mode, lambda exact: math.floor(exact + Fraction(1, 2)))
+    return Fraction(up(steps), 10**places)
+
+
+def converted(price: Row, q: Fraction) -> Fraction:
+    """Change the unit once, for the whole period. Quantities have nine places."""
+    rule = price.get("convert")
+    if rule is None:
+        return q
+    q = q / number(rule["divide"]) if "divide" in rule else q * number(rule["multiply"])
+    mode = rule.get("round", "none")
+    return rounded(q, "half_up", 9) if mode == "none" else rounded(q, mode, int(rule.get("places", 0)))
+
+
+def tiers_of(price: Row) -> list[tuple[Fraction, Fraction | None, Row]]:
+    """Return (lower, upper, terms) of each tier; a tier covers (lower, upper]."""
+    found, lower = [], NOTHING
+    for tier in price["tiers"]:
+        upper = None if tier.get("up_to") is None else number(tier["up_to"])
+        found.append((lower, upper, tier))
+        lower = lower if upper is None else upper
+    return found
+
+
+def unit_amount(terms: Row, q: Fraction) -> Fraction:
+    """Return what q units of a tier, or of the whole price, cost: per unit."""
+    return number(terms.get("unit_price", "0")) * q
+
+
+def graduated(price: Row, start: Fraction, q: Fraction, is_first: bool) -> Fraction:
+    """Climb the tiers from `start` on by q units. Flat amounts: the first tier's to the first group, others on entering."""
+    amount, end = NOTHING, start + q
+    for position, (lower, upper, tier) in enumerate(tiers_of(price)):
+        inside = (end if upper is None else min(end, upper)) - max(start, lower)
+        if inside > 0:
+            amount += unit_amount(tier, inside)
+        if is_first if position == 0 else start <= lower < end:
+            amount += number(tier.get("flat_amount", "0"))
+    return amount
+
+
+def volume(price: Row, reached: Fraction, q: Fraction, is_first: bool) -> Fraction:
+    """Price q units in the one tier that holds `reached`."""
+    for _, upper, tier in tiers_of(price):
+        if upper is None or reached <= upper:
+            return unit_amount(tier, q) + (number(tier.get("flat_amount", "0")) if is_first else 0)
+    raise ValueError("the last tier is not open")
+
+
+def package(price: Row, q: Fraction) -> Fraction:
+    """A started package is whole."""
+    return number(price["package_price"]) * math.ceil(q / number(price["package_size"]))
+
+
+def amount_of(price: Row, q: Fraction, start: Fraction, reached: Fraction, is_first: bool) -> Fraction:
+    """Return what q units cost. `start` and `reached` are its place in the tiers."""
+    if price["type"] == "graduated":
+        return graduated(price, start, q, is_first)
+    if price["type"] == "volume":
+        return volume(price, reached, q, is_first)
+    return package(price, q) if price["type"] == "package" else unit_amount(price, q)
+
+
+def metered_amount(price: Row, q: Decimal) -> Decimal:
+    """Return the exact amount of a quantity under a price, for a line with one group."""
+    return lines(price, {(): {"": ([], q)}})[()][1]
+
+
+def group_text(price: Row, group: Group) -> bytes:
+    """Return what groups are ordered by: their keys as JSON, names in alphabetical order."""
+    named = dict(sorted(zip(price.get("by") or [], group, strict=True)))
+    return json.dumps(named, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def lines(price: Row, use: dict[Group, Use]) -> Lines:
+    """Return (quantity, exact amount) per group of a metered price."""
+    groups = sorted(use, key=lambda group: group_text(price, group)) if price.get("by") else list(use)
+    found = dict.fromkeys(groups, (NOTHING, NOTHING))
+    for cell in {cell: None for group in groups for cell in use[group]}:
+        here = [group for group in groups if cell in use[group]]
+        for group, (quantity, amount) in in_one_cell(price, {group: use[group][cell] for group in here}).items():
+            found[group] = (found[group][0] + quantity, found[group][1] + amount)
+    return {group: (decimal(quantity), decimal(amount)) for group, (quantity, amount) in found.items()}
+
+
+def in_one_cell(price: Row, use: dict[Group, tuple[list[Row], Decimal]]) -> dict[Group, tuple[Fraction, Fraction]]:
+    """Convert, take off what is included, price: for the groups of one cell, in the order of their keys."""
+    pool = included = number(price.get("included", "0"))
+    left: dict[Group, tuple[Fraction, Fraction]] = {}
+    for group, (_, quantity) in use.items():
+        q = converted(price, Fraction(quantity))
+        free = min(q, included if price.get("included_per") == "group" else pool)
+        pool -= free if price.get("included_per") != "group" else 0
+        left[group] = (q, q - free)
+    of_all = price.get("tiers_over") == "all_groups"
+    total = sum((q for _, q in left.values()), NOTHING)
+    found, before = {}, NOTHING
+    for position, (group, (q, charged)) in enumerate(left.items()):
+        start, reached = (before, total) if of_all else (NOTHING, charged)
+        found[group] = (q, amount_of(price, charged, start, reached, not of_all or position == 0))
+        before += charged
+    return found
+
+
+def takes(price: Row, rivals: list[Row], event: Row) -> bool:
+    """Return whether the price takes the event: its filters match, and no sibling on the same meter is more particular."""
+    from tests.oracle_usage import is_taken
+
+    asked = [
+        {
+            "id": one["id"],
+            "sibling": one.get("sibling"),
+            "meter": {"name": one["meter"]},
+            "where": {
+                name: allowed if allowed == "any" or isinstance(allowed, list) else [allowed]
+                for name, allowed in (one.get("where") or {}).items()
+            },
+        }
+        for one in rivals
+    ]
+    return is_taken(event, next(one for one in asked if one["id"] == price["id"]), asked)
+
+
+def has_cells(price: Row) -> bool:
+    """Return whether a line has a row only for what has an event: a bucket of time."""
+    return price.get("price_per") is not None
+
+
+def by_cell(price: Row, events: list[Row], measure: Callable[[list[Row]], Decimal], zone: str) -> Use:
+    """Return the use of one group: whole, or split by what the price is priced per."""
+    from tests.oracle_usage import bucket_start
+
+    if price.get("price_per") is None:
+        return {"": (events, measure(events))}
+    cells: dict[Cell, list[Row]] = {}
+    for event in events:
+        cells.setdefault(bucket_start(event["event_time"], price["price_per"], zone), []).append(event)
+    return {cell: (members, measure(members)) for cell, members in cells.items()}
