@@ -35,14 +35,7 @@ __all__ = ["Explanation", "OriginEvent", "Step", "close_of_line", "explain_line"
 
 SAMPLE_EVENTS = 10
 # What follows the price takes something off a line; every other part is a component of the price.
-DISCOUNT, MAXIMUM = "discount:", "maximum"
-# Columns of `rated_usage` between the meter's aggregate and the quantity that is priced, in the order of the steps.
-QUANTITY_STEPS = (
-    ("metered_quantity", "rounding", "rounded as the meter says"),
-    ("rounded_quantity", "rounding", "rounded as the meter says"),
-    ("converted_quantity", "conversion", "converted, rounded once over the whole period"),
-    ("included_quantity", "included", "included in the price"),
-)
+DISCOUNT, MAXIMUM, INCLUDED = "discount:", "maximum", "included"
 
 
 def explain_line(connection: Connection, line_id: str, close: Close, terms: Terms, files: Sequence[str]) -> Explanation:
@@ -117,7 +110,7 @@ def _steps(
     engine: duckdb.DuckDBPyConnection, terms: Terms, line: InvoiceLine, span_id: int, tiers: Sequence[Charge]
 ) -> tuple[Step, ...]:
     price = _price_of(terms, line)
-    priced = [charge for charge in tiers if not _is_taken_off(charge)]
+    priced = [charge for charge in tiers if not _is_taken_off(charge) and charge.part != INCLUDED]
     steps = _quantity_steps(engine, terms, line, span_id, price)
     components = tuple(_component(charge, price, line.unit) for charge in priced)
     steps.append(
@@ -149,24 +142,31 @@ def _quantity_steps(
     quantity = sum((row["quantity"] for row in used), start=line.quantity * 0)
     meter = terms.meters.get(line.meter)
     steps = [Step("aggregate", _aggregate_text(line, meter, price), quantity=quantity, unit=line.unit)]
-    for column, step, text in QUANTITY_STEPS:
-        if not rated or column not in rated[0]:
-            continue
-        after = sum((row[column] for row in rated), start=line.quantity * 0)
-        if step == "included":
-            if after:
-                steps.append(Step(step, text, quantity=-after, unit=line.unit))
-        elif after != quantity:
-            steps.append(Step(step, text, quantity=after, unit=line.unit))
-            quantity = after
+    if quantity < 0:
+        quantity = 0 * quantity
+        steps.append(Step("floor", "below zero, and so rated as zero", quantity=quantity, unit=line.unit))
+    convert = getattr(price, "convert", None)
+    if convert is not None:
+        quantity = sum((row["converted_quantity"] for row in rated), start=0 * quantity)
+        steps.append(Step("conversion", _conversion_text(convert), quantity=quantity))
+    included = sum((row["included_quantity"] for row in rated), start=0 * quantity)
+    if included:
+        steps.append(Step("included", "included in the price", quantity=-included, part=INCLUDED))
     return steps
+
+
+def _conversion_text(convert: Any) -> str:
+    divide, multiply = convert.divide, convert.multiply
+    words = f"divided by {_grouped(divide)}" if divide is not None else f"multiplied by {_grouped(multiply)}"
+    rounded = {"ceil": "rounded up", "floor": "rounded down", "half_up": "rounded half up"}.get(convert.rounding)
+    return f"{words}, {rounded} once over the whole period" if rounded else words
 
 
 def _aggregate_text(line: InvoiceLine, meter: Meter | None, price: Any) -> str:
     words = f"{meter.aggregation} of {line.meter}" if meter is not None else str(line.meter)
     where = getattr(price, "where", None) or {}
     for attribute, values in sorted(where.items()):
-        words += f", {attribute} {' or '.join(map(str, values))}"
+        words += f", {attribute} {' or '.join(map(str, values or ['any']))}"
     return f"{words}, group {line.group_key}" if line.group_key else words
 
 

@@ -53,6 +53,10 @@ CODES: dict[str, tuple[Severity, str]] = {
 }
 # The smallest step of a quantity; what lies just above a tier's edge.
 STEP = Decimal("0.000000001")
+_ALONE: dict[str, Any] = {
+    "where": {}, "by": (), "sibling": None, "groups_max": None, "convert": None, "price_per": None,
+    "included_per": "price", "tiers_over": "group",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,7 @@ def in_order(findings: Iterable[Finding]) -> list[Finding]:
 def find_cliffs(plan: Plan, terms: Terms) -> Iterator[Finding]:
     """Find edges at which the worth falls, or at which a volume price makes all earlier units dearer."""
     asked = [(price, edge) for price in plan.prices for edge in _edges(price)]
-    prices: list[Any] = [price for price, _ in asked for _ in range(3)]
+    prices = [alone(price) for price, _ in asked for _ in range(3)]
     quantities = [more for price, edge in asked for more in (edge, edge + step_of(price, terms), edge + 1)]
     worth = [one.exact_amount for one in rate_quantities(prices, quantities, currency=plan.currency)] if asked else []
     for number, (price, edge) in enumerate(asked):
@@ -146,8 +150,18 @@ def find_cliffs(plan: Plan, terms: Terms) -> Iterator[Finding]:
 
 
 def step_of(price: Any, terms: Terms) -> Decimal:
-    """Return the least by which a quantity can grow: 1 where events or values are counted, else a billionth."""
+    """Return the least by which a quantity can grow: 1 where events or values are counted, else a billionth.
+
+    Where the quantity is converted, it is the step that the conversion rounds to.
+    """
+    if price.convert is not None:
+        return Decimal(1).scaleb(-price.convert.places_kept)
     return Decimal(1) if terms.meters[price.meter].aggregation in {"count", "unique_count"} else STEP
+
+
+def alone(price: Any) -> Any:
+    """Return the price as it rates one quantity in its own unit: without filters, groups, buckets and conversion."""
+    return price.model_copy(update={name: value for name, value in _ALONE.items() if name in type(price).model_fields})
 
 
 def find_repeated_tiers(plan: Plan, _: Terms) -> Iterator[Finding]:
@@ -302,7 +316,8 @@ def _of(
 
 
 def _unit(price: Any, terms: Terms) -> str:
-    return terms.meters[price.meter].unit
+    unit = terms.meters[price.meter].unit
+    return unit if price.convert is None else f"converted {unit}"
 
 
 def _paper(amount: Decimal, plan: Plan) -> str:
@@ -310,9 +325,7 @@ def _paper(amount: Decimal, plan: Plan) -> str:
 
 
 def _edges(price: Any) -> list[Decimal]:
-    """Return the quantities at which a tier ends, in units of the meter; none where they are converted before tiers."""
-    if price.meter is None or getattr(price, "conversion", None) is not None:
-        return []
+    """Return the quantities at which a tier ends, included units counted too, in the unit that is priced."""
     tiers: Sequence[Any] = getattr(price, "tiers", ())
     return [_included(price) + tier.up_to for tier in tiers if getattr(tier, "up_to", None) is not None]
 
@@ -365,7 +378,7 @@ def _may_both_match(price: Any, other: Any) -> bool:
 def _values(price: Any, name: str) -> frozenset[str] | None:
     """Return the values that a filter lists; None where it only asks that the attribute is there."""
     listed = price.where[name]
-    return None if isinstance(listed, str) else frozenset(listed)
+    return None if listed is None else frozenset(listed)
 
 
 def _filters(price: Any, other: Any) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from metering.engine import fetch, read_sql
 from metering.numbers import plain, trimmed
 from rating.iso4217 import minor_units
-from rating.lint import Finding, in_order, lint_catalog, step_of
+from rating.lint import Finding, alone, in_order, lint_catalog, step_of
 from rating.rate import rate, rate_quantities
 from rating.rounding import exact_sum, round_amount
 from rating.tables import load_table
@@ -136,19 +136,22 @@ HISTORY_CHECKS: tuple[Callable[[duckdb.DuckDBPyConnection, Terms], Iterator[Find
 
 def _price_cliffs(engine: duckdb.DuckDBPyConnection, terms: Terms, findings: Sequence[Finding]) -> list[Finding]:
     """Say who would have paid less by using more, and how much less."""
-    cliffs = [one for one in findings if one.code == "tier_cliff" and one.edge is not None]
+    cliffs = [one for one in findings if one.code == "tier_cliff" and _is_one_quantity(_price_of(terms, one))]
     prices = [_price_of(terms, one) for one in cliffs]
     above = [(one.edge or Decimal(0)) + step_of(price, terms) for one, price in zip(cliffs, prices, strict=True)]
-    worth = [one.exact_amount for one in rate_quantities(prices, above)] if cliffs else []
+    worth = [one.exact_amount for one in rate_quantities([alone(price) for price in prices], above)] if cliffs else []
     edges = [(_key(one), one.price_id, one.edge, amount) for one, amount in zip(cliffs, worth, strict=True)]
     load_table(engine, "lint_edge", _EDGE_COLUMNS, edges)
     rows = {(row["plan_key"], row["price_id"], row["edge"]): row for row in _ask(engine, "lint_cliff")}
     return [
-        _priced(one, terms, rows.get((_key(one), one.price_id, one.edge)), "exact_amount")
-        if one.code == "tier_cliff"
-        else one
+        _priced(one, terms, rows.get((_key(one), one.price_id, one.edge)), "exact_amount") if one in cliffs else one
         for one in findings
     ]
+
+
+def _is_one_quantity(price: Any) -> bool:
+    """Return whether a line's quantity climbs the tiers by itself: not bucket by bucket, nor with other groups."""
+    return getattr(price, "price_per", None) is None and getattr(price, "tiers_over", "group") == "group"
 
 
 def _price_overlaps(engine: duckdb.DuckDBPyConnection, terms: Terms, findings: Sequence[Finding]) -> list[Finding]:
@@ -200,7 +203,8 @@ def _worth_of(
     if price is None or aggregation not in {"sum", "count"}:
         return (price.id if price else None), None
     quantities = [row["quantity"] if aggregation == "sum" else Decimal(row["event_count"]) for row in missed]
-    worth = rate_quantities([price] * len(quantities), quantities, currency=plan.currency) if quantities else []
+    whole = alone(price).model_copy(update={"convert": getattr(price, "convert", None)})
+    worth = rate_quantities([whole] * len(quantities), quantities, currency=plan.currency) if quantities else []
     return price.id, exact_sum([one.amount for one in worth])
 
 

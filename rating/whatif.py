@@ -16,9 +16,10 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from metering.clock import EPOCH, iso_utc
 from metering.engine import fetch, read_sql
 from metering.numbers import plain, trimmed
-from metering.usage import open_evidence
+from metering.usage import open_evidence, register
 from rating.errors import NotFound
 from rating.iso4217 import minor_units
 from rating.rate import overflow_named, rate
@@ -130,27 +131,54 @@ def what_if(engine: duckdb.DuckDBPyConnection, change: Change, wall: WallPeriod)
 
     `engine` holds the evidence (`metering.usage.open_evidence`). Raises AmountOverflow.
     """
-    whatif(engine, change.old, change.new, wall)
-    return WhatIf(
-        replacements=change.replacements,
-        lines=fetch(engine, "SELECT * FROM whatif ORDER BY ALL"),
-        tenants=fetch(engine, read_sql("rating", "whatif_tenant")),
-        plans=fetch(engine, read_sql("rating", "whatif_plan")),
-        prices=fetch(engine, read_sql("rating", "whatif_price")),
-    )
-
-
-def whatif(engine: duckdb.DuckDBPyConnection, old: Terms, new: Terms, wall: WallPeriod) -> None:
-    """Make the table `whatif` for the same subscriptions under old and under new terms. See `Change`."""
-    old_spans, new_spans = billing_spans(old, wall), billing_spans(new, wall)
-    both, spans = _side_by_side(old, new, old_spans, new_spans)
-    pairs = dict(_pairs(old.subscriptions, new.subscriptions))
-    sides = [(span.span_id, at >= len(old_spans), *pairs[span.subscription_id]) for at, span in enumerate(spans)]
-    load_table(engine, "whatif_side", _SIDE_COLUMNS, sides)
-    as_of = max((span.period.end for span in spans), default=wall.in_zone("UTC").end)
-    rate(engine, both, spans, as_of)
+    lines = whatif(engine, change.old, change.new, wall)
+    register(engine, "whatif", lines)
     with overflow_named(engine):
-        engine.execute(read_sql("rating", "whatif"))
+        return WhatIf(
+            replacements=change.replacements,
+            lines=lines,
+            tenants=fetch(engine, read_sql("rating", "whatif_tenant")),
+            plans=fetch(engine, read_sql("rating", "whatif_plan")),
+            prices=fetch(engine, read_sql("rating", "whatif_price")),
+        )
+
+
+def whatif(engine: duckdb.DuckDBPyConnection, old: Terms, new: Terms, wall: WallPeriod) -> pa.Table:
+    """Return WHATIF for the same subscriptions under old and under new terms. See `Change`."""
+    import pyarrow as pa
+
+    old_spans, new_spans = billing_spans(old, wall), billing_spans(new, wall)
+    both, moved = _side_by_side(old, new, new_spans)
+    pairs = _pairs(old.subscriptions, new.subscriptions)
+    parts = [
+        _whatif_of(engine, both, pairs, members)
+        # One part of the year at a time: each reads only its own events, and memory does not grow with the range.
+        for members in _by_month([(False, span) for span in old_spans] + [(True, span) for span in moved])
+    ]
+    return pa.concat_tables(parts or [_whatif_of(engine, both, pairs, [])])
+
+
+def _whatif_of(
+    engine: duckdb.DuckDBPyConnection,
+    both: Terms,
+    pairs: Mapping[str, tuple[str, int, str, int]],
+    members: Sequence[tuple[bool, BillingSpan]],
+) -> pa.Table:
+    spans = [replace(span, span_id=number) for number, (_, span) in enumerate(members)]
+    sides = [(number, is_new, *pairs[span.subscription_id]) for number, (is_new, span) in enumerate(members)]
+    load_table(engine, "whatif_side", _SIDE_COLUMNS, sides)
+    # Every period counts as if it were over.
+    rate(engine, both, spans, max((span.period.end for span in spans), default=EPOCH))
+    with overflow_named(engine):
+        return fetch(engine, read_sql("rating", "whatif"))
+
+
+def _by_month(members: Sequence[tuple[bool, BillingSpan]]) -> list[list[tuple[bool, BillingSpan]]]:
+    """Return the spans of both sides by the month in which their periods end: a period's two sides stay together."""
+    months: dict[tuple[int, int], list[tuple[bool, BillingSpan]]] = {}
+    for is_new, span in members:
+        months.setdefault((span.period.end.year, span.period.end.month), []).append((is_new, span))
+    return [months[month] for month in sorted(months)]
 
 
 def whatif_over(
@@ -175,8 +203,6 @@ def rows_as_json(table: pa.Table) -> list[dict[str, Any]]:
 
 
 def _as_json(name: str, value: Any, currency: str) -> Any:
-    from metering.clock import iso_utc
-
     if name in {"old_amount", "new_amount", "difference"}:
         return plain(round_amount(value, minor_units(currency)))
     if name in {"old_quantity", "new_quantity"}:
@@ -184,25 +210,20 @@ def _as_json(name: str, value: Any, currency: str) -> Any:
     return iso_utc(value) if hasattr(value, "astimezone") else value
 
 
-def _side_by_side(
-    old: Terms, new: Terms, old_spans: Sequence[BillingSpan], new_spans: Sequence[BillingSpan]
-) -> tuple[Terms, list[BillingSpan]]:
-    """Return terms that hold both sides, and all spans: the new ones after the old ones, on plans set apart by name."""
+def _side_by_side(old: Terms, new: Terms, new_spans: Sequence[BillingSpan]) -> tuple[Terms, list[BillingSpan]]:
+    """Return terms that hold both sides, and the new spans on plans that are set apart by name."""
     apart = {
         plan_key(_NEW + plan.name, plan.version): plan.model_copy(update={"name": _NEW + plan.name})
         for plan in new.plans.values()
     }
-    moved = [replace(span, span_id=len(old_spans) + at, plan=_NEW + span.plan) for at, span in enumerate(new_spans)]
-    subscriptions = [
-        *old.subscriptions,
-        *(_put_on(one, _NEW + one.plan, one.version) for one in new.subscriptions),
-    ]
-    return replace(old, plans={**old.plans, **apart}, subscriptions=subscriptions), [*old_spans, *moved]
+    subscriptions = [*old.subscriptions, *(_put_on(one, _NEW + one.plan, one.version) for one in new.subscriptions)]
+    both = replace(old, plans={**old.plans, **apart}, subscriptions=subscriptions)
+    return both, [replace(span, plan=_NEW + span.plan) for span in new_spans]
 
 
-def _pairs(old: Sequence[Subscription], new: Sequence[Subscription]) -> list[tuple[str, tuple[str, int, str, int]]]:
+def _pairs(old: Sequence[Subscription], new: Sequence[Subscription]) -> dict[str, tuple[str, int, str, int]]:
     then = {one.id: one for one in new}
-    return [(one.id, (one.plan, one.version, then[one.id].plan, then[one.id].version)) for one in old]
+    return {one.id: (one.plan, one.version, then[one.id].plan, then[one.id].version) for one in old}
 
 
 def _put_on(subscription: Subscription, plan: str, version: int) -> Subscription:

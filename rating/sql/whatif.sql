@@ -1,7 +1,6 @@
 -- WHATIF: what history is worth under the terms as they are and under others, side by side, each line rounded once.
 -- One row per (tenant, plan, new plan, price, billing period, currency); groups and subscriptions are added up. A price
 -- that only one side has is worth 0 on the other. Currencies are never mixed: a plan in another one has rows of its own.
-CREATE OR REPLACE TABLE whatif AS
 SELECT
     worth.tenant_id,
     worth.account_id,
@@ -21,3 +20,4 @@ SELECT
 FROM worth
 JOIN whatif_side AS side USING (span_id)
 GROUP BY ALL
+ORDER BY ALL
