@@ -33,7 +33,6 @@ import struct
 import threading
 import time
 import zlib
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from metering.journal_format import (
@@ -60,6 +59,7 @@ from metering.journal_format import (
     Trailer,
     count_rows,
     encode_json,
+    fields_of,
     get_closed_slots,
     new_page,
     put_closed_slots,
@@ -196,7 +196,7 @@ class Segment:
 
     def inherit(self, chain: Chain) -> None:
         """Note what came before, so that this segment can be sealed after the one before was shipped and deleted."""
-        put_part(self.pages, CHAIN_AT, encode_json(asdict(chain)))
+        put_part(self.pages, CHAIN_AT, encode_json(fields_of(chain)))
 
     def sync(self) -> None:
         """Put every row stored so far on the disk. Raises OSError; the segment is then suspect for ever."""
@@ -246,7 +246,7 @@ class Segment:
 
     def seal(self, chain: Chain, kinds: bytes, *, sealed_at: int, dropped: int) -> Trailer:
         """Write the trailer and make it durable. The caller renames the file, which is what makes it sealed."""
-        body = bytearray(self.pages[PAGE : PAGE + len(kinds) * SLOT])
+        body = self.pages[PAGE : PAGE + len(kinds) * SLOT]
         trailer = sealing_trailer(self.header, chain, body, kinds, self._holes, sealed_at=sealed_at, dropped=dropped)
         put_part(self.pages, TRAILER_AT, trailer.encode())
         end = PAGE + len(kinds) * SLOT

@@ -13,12 +13,12 @@ import hashlib
 import json
 import struct
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import mmap
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 FORMAT = 1
 MAGIC = b"TALLYJNL"
@@ -92,10 +92,15 @@ class Trailer:
     format: int = FORMAT
 
     def encode(self) -> bytes:
-        return encode_json(asdict(self))
+        return encode_json(fields_of(self))
 
     def next_chain(self) -> Chain:
         return Chain(self.rows_before + self.rows, hashlib.sha256(self.encode()).hexdigest())
+
+
+def fields_of(part: Header | Chain | Trailer) -> dict[str, Any]:
+    """Return the fields of a part by name, as they are: a tenth of the price of `asdict`, which copies each of them."""
+    return {name: getattr(part, name) for name in part.__slots__}
 
 
 def count_rows(kinds: bytes) -> int:
@@ -106,15 +111,18 @@ def count_rows(kinds: bytes) -> int:
 def sealing_trailer(
     header: Header,
     chain: Chain,
-    body: bytearray,
+    body: bytes | bytearray,
     kinds: bytes,
-    holes: Iterable[int],
+    holes: Collection[int],
     *,
     sealed_at: int,
     dropped: int = 0,
 ) -> Trailer:
     """Return the trailer of a journal segment. A hole may be stored into at any later time, so it is hashed as zeros."""
-    zero_holes(body, holes)
+    if holes:
+        # A copy only where it is needed: this runs beside callers that want the processor.
+        body = bytearray(body)
+        zero_holes(body, holes)
     return Trailer(
         producer_id=header.producer_id,
         segment=header.segment,
@@ -140,7 +148,7 @@ def new_page(header: Header) -> bytearray:
     """Return a header page that holds nothing but what is known at creation."""
     page = bytearray(PAGE)
     page[: len(MAGIC)] = MAGIC
-    put_part(page, HEADER_AT, encode_json(asdict(header)))
+    put_part(page, HEADER_AT, encode_json(fields_of(header)))
     return page
 
 
