@@ -162,9 +162,8 @@ def _is_needed(step: str, selectors: Sequence[Selector]) -> bool:
 def _check_groups(engine: duckdb.DuckDBPyConnection, selectors: Sequence[Selector]) -> None:
     if all(selector.groups_max is None for selector in selectors):
         return
-    row = engine.execute(read_sql("metering", "too_many_groups")).fetchone()
-    if row is not None:
-        tenant_id, selector_id, groups_max, groups = row
+    found = engine.execute(read_sql("metering", "too_many_groups")).fetchall()
+    for tenant_id, selector_id, groups_max, groups in found:
         raise TooManyGroups(
             f"{selector_id} finds {groups} groups in the use of tenant {tenant_id}, more than its groups_max of {groups_max}; "
             "nothing was left out: raise groups_max, or group by an attribute with fewer values",

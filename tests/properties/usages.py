@@ -104,7 +104,7 @@ def event(seed: int, number: int, meters: list[Row], spans: list[Row], instants:
     tenant = chance.choice(spans)["tenant"]
     attributes = {name: chance.choice(VALUES) for name in ATTRIBUTES if chance.random() < 0.7}
     if chance.random() < 0.8:
-        attributes |= {"user": chance.choice(("u", "v", "w", "", None))}
+        attributes |= {"user": chance.choice(("u", "u", "u", "v", "", None))}
     if chance.random() < 0.7:
         attributes |= {"op": chance.choice(("add", "remove", "remove", "other"))}
     return {
