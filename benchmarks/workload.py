@@ -88,6 +88,20 @@ def tenant_names(tenants: int) -> list[str]:
     return [f"tenant-{number:07}" for number in range(tenants)]
 
 
+def some_prices(prices: int, tiers: int) -> tuple[dict[str, Any], ...]:
+    """Return the first so many prices, more than ten by asking the same again; their tiers cut into so many steps."""
+    steps: list[dict[str, str]] = [
+        {"up_to": str(1000 * (number + 1)), "unit_price": "0.002"} for number in range(tiers - 1)
+    ]
+    cut = TIERS if tiers == len(TIERS) else (*steps, {"unit_price": "0.0012"})
+    asked = []
+    for number in range(prices):
+        price = dict(PRICES[number % len(PRICES)])
+        price["id"] += "" if number < len(PRICES) else f"_{number // len(PRICES)}"
+        asked.append({**price, "tiers": cut} if "tiers" in price else price)
+    return tuple(asked)
+
+
 def company(tenants: int, prices: tuple[dict[str, Any], ...] = PRICES) -> Terms:
     """Return the terms of one plan for many tenants, by the calendar in UTC."""
     names = tenant_names(tenants)
@@ -118,7 +132,9 @@ def month(size: Size) -> Iterator[SegmentBatch]:
 
 def one_hour(size: Size) -> SegmentBatch:
     """Return the segment of one more hour at the end of the month: a 720th of its events."""
-    return segment(pa.array(tenant_names(size.tenants)), DAYS + 1, size.events // HOURS, START + timedelta(hours=743), 3600)
+    return segment(
+        pa.array(tenant_names(size.tenants)), DAYS + 1, size.events // HOURS, START + timedelta(hours=743), 3600
+    )
 
 
 def segment(names: pa.Array, number: int, count: int, begun: datetime, seconds: int) -> SegmentBatch:

@@ -1,0 +1,150 @@
+"""One measured step of rating, in a process of its own: so that its peak memory is its own, and nothing is warm.
+
+    python -m benchmarks.rating_steps STEP LAKE TENANTS [PRICES] [TIERS]
+
+Leaves: one JSON object: seconds (wall), cpu_s (user and system), peak_bytes, and the answer that alternatives must share.
+The steps of others say in their docstring what they do not do.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import workload
+from metering.lake import Lake
+from metering.periods import parse_period
+from metering.rollups import Rollups
+from metering.usage import Snapshot, aggregate, open_evidence
+
+Answer = Any
+
+
+def _ours(lake: Lake, terms: Any, only: str | None, *, is_rated: bool) -> Answer:
+    from rating.ledger import booked_nothing
+    from rating.rate import rate, subtract_booked
+    from rating.terms import billing_spans, usage_questions
+
+    spans = billing_spans(terms, parse_period(workload.MONTH))
+    if only is not None:
+        spans = [span for span in spans if span.tenant_id == only]
+    files = [file.path for file in lake.data_files()]
+    kept = Rollups.of(files, scan_bytes_max=0)
+    engine = open_evidence(files, Snapshot.of(lake.cut()), folder=str(kept.folder) if kept else None)
+    try:
+        if not is_rated:
+            aggregate(engine, *usage_questions(terms, spans), rollups=kept)
+            return _text(engine.execute("SELECT sum(event_count), sum(quantity_sum) FROM usage_state").fetchone())
+        rate(engine, terms, spans, workload.AFTER, rollups=kept)
+        subtract_booked(engine, *booked_nothing(), "close")
+        return _text(engine.execute("SELECT count(*), sum(amount) FROM invoice_line").fetchone())
+    finally:
+        engine.close()
+
+
+def states(lake: Lake, tenants: int) -> Callable[[], Answer]:
+    """Ours: usage per billing period and price; with cut, duplicates, voids, filters; keeps the states for the next time."""
+    terms = workload.company(tenants)
+    return lambda: _ours(lake, terms, None, is_rated=False)
+
+
+def lines(lake: Lake, tenants: int, prices: int = 10, tiers: int = 4) -> Callable[[], Answer]:
+    """Ours: data files to invoice lines, the terms of sale included."""
+    terms = workload.company(tenants, workload.some_prices(prices, tiers))
+    return lambda: _ours(lake, terms, None, is_rated=True)
+
+
+def preview(lake: Lake, tenants: int) -> Callable[[], Answer]:
+    """Ours: the invoice lines of one tenant."""
+    name = workload.tenant_names(tenants)[tenants // 2]
+    whole = workload.company(tenants)
+    terms = type(whole)(
+        whole.meters, whole.plans, whole.accounts, [one for one in whole.subscriptions if one.tenant == name]
+    )
+    return lambda: _ours(lake, terms, name, is_rated=True)
+
+
+def terms_only(_lake: Lake, tenants: int) -> Callable[[], Answer]:
+    """Ours: subscriptions priced without any event: billing periods, usage of zero, charges, worth."""
+    from metering.engine import open_engine
+    from metering.events import usage_event_schema
+    from metering.usage import load_events
+    from rating.rate import rate
+    from rating.terms import billing_spans
+
+    terms = workload.company(tenants)
+
+    def run() -> Answer:
+        engine = open_engine()
+        try:
+            load_events(engine, usage_event_schema().empty_table())
+            rate(engine, terms, billing_spans(terms, parse_period(workload.MONTH)), workload.AFTER)
+            return _text(engine.execute("SELECT count(*), sum(amount) FROM worth").fetchone())
+        finally:
+            engine.close()
+
+    return run
+
+
+def clickhouse(lake: Lake, _tenants: int) -> Callable[[], Answer]:
+    """ClickHouse in this process (chdb): group by; no cut, no duplicates, no voids, no periods, no filters."""
+    from chdb import session
+
+    there = session.Session()
+    source = f"file('{lake.root}/usage_events/event_date=*/*.parquet', Parquet)"
+    query = (
+        "SELECT sum(n), sum(q), max(m) FROM (SELECT tenant_id, meter, attributes, count() AS n, sum(quantity) AS q,"
+        f" max(quantity) AS m FROM {source} GROUP BY tenant_id, meter, attributes)"
+    )
+    return lambda: _text(str(there.query(query, "CSV")).strip().split(",")[:2])
+
+
+def polars(lake: Lake, _tenants: int) -> Callable[[], Answer]:
+    """polars: group by; no cut, no duplicates, no voids, no periods, no filters."""
+    import polars as pl
+
+    files = [file.path for file in lake.data_files()]
+    column = pl.col("quantity")
+
+    def run() -> Answer:
+        found = (
+            pl.scan_parquet(files)
+            .group_by("tenant_id", "meter", "attributes")
+            .agg(pl.len().alias("n"), column.sum(), column.max().alias("m"))
+            .collect()
+        )
+        return _text((found["n"].sum(), found["quantity"].sum()))
+
+    return run
+
+
+STEPS = {step.__name__: step for step in (states, lines, preview, terms_only, clickhouse, polars)}
+
+
+def _text(values: Any) -> list[str]:
+    return [str(value).removesuffix(".000000000") for value in values]
+
+
+def main() -> int:
+    name, folder, *numbers = sys.argv[1:]
+    run = STEPS[name](Lake(Path(folder)), *(int(number) for number in numbers))
+    begun, used = time.perf_counter(), _cpu_s()
+    answer = run()
+    result = {"seconds": time.perf_counter() - begun, "cpu_s": _cpu_s() - used, "answer": answer}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    print(json.dumps({**result, "peak_bytes": peak}))
+    return 0
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+if __name__ == "__main__":
+    sys.exit(main())
