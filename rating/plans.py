@@ -15,6 +15,7 @@ from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, model_vali
 from entitlements.features import Entitlement
 from metering.catalog import CatalogModel, Place, Text, Whole, name_of, refuse, refuse_at, unique
 from rating.catalog_times import CatalogAnchor, CatalogTime, Currency, When, ZoneName, instant_of, when_text
+from rating.dialect import DialectName, Switches, refusals
 from rating.prices import Price
 from rating.thresholds import InvoiceThresholds
 
@@ -61,7 +62,20 @@ class Plan(CatalogModel):
     )
     prices: tuple[Price, ...] = Field(default=(), description="what is charged; none: the plan is free")
     entitlements: tuple[Entitlement, ...] = Field(default=(), description="what the tenant may use")
+    dialect: DialectName = Field(default="strict", description="whose answers to take where billing systems disagree")
+    switches: dict[str, str] = Field(default_factory=dict, description="single answers that differ from the dialect's")
     description: Text | None = Field(default=None, description="a sentence for the reader")
+
+    @property
+    def reading(self) -> Switches:
+        """Return how the terms are read where billing systems disagree."""
+        return Switches.of(self.dialect, self.switches)
+
+    @model_validator(mode="after")
+    def _check_dialect(self) -> Self:
+        if mistakes := refusals(self.dialect, self.switches):
+            refuse(mistakes)
+        return self
 
     @model_validator(mode="after")
     def _check_repeats(self) -> Self:

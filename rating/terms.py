@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from metering.periods import CALENDAR_ANCHOR, BillingCycle, Period, WallPeriod, zone
 from metering.usage import Selector, Span, register
+from rating.dialect import STRICT, Switches, measure_under
 from rating.errors import NotFound
 from rating.iso4217 import minor_units
 from rating.plans import instant_of
@@ -199,7 +200,7 @@ def usage_questions(terms: Terms, spans: Iterable[BillingSpan]) -> tuple[list[Sp
     ]  # fmt: skip
     used_plans = {span.selector_set for span in asked}
     selectors = [
-        selector_of(key, price, terms.meters[price.meter])
+        selector_of(key, price, terms.meters[price.meter], plan.reading)
         for key, plan in sorted(terms.plans.items())
         if key in used_plans
         for price in plan.prices
@@ -208,8 +209,8 @@ def usage_questions(terms: Terms, spans: Iterable[BillingSpan]) -> tuple[list[Sp
     return asked, selectors
 
 
-def selector_of(key: str, price: Any, meter: Meter) -> Selector:
-    """Return the question that a metered price asks of usage."""
+def selector_of(key: str, price: Any, meter: Meter, switches: Switches = STRICT) -> Selector:
+    """Return the question that a metered price asks of usage, read as the plan's dialect reads it."""
     return Selector(
         selector_set=key,
         selector_id=price.id,
@@ -221,7 +222,7 @@ def selector_of(key: str, price: Any, meter: Meter) -> Selector:
         bucket=getattr(price, "price_per", None),
         sibling=price.sibling,
         groups_max=price.groups_max,
-        measure=meter.measure,
+        measure=measure_under(meter, switches),
     )
 
 
