@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from metering.engine import fetch, read_sql
 from metering.numbers import trimmed
-from metering.usage import open_evidence, register
+from metering.usage import register
 from rating.close import Close, read_closes
 from rating.errors import NotFound
 from rating.explanation import PARTS, Explanation, OriginEvent, Step
 from rating.invoice import Charge, InvoiceLine
 from rating.ledger import invoice_of_line
-from rating.rate import rate
 from rating.rounding import exact_sum
-from rating.run import spans_of
+from rating.run import rated_spans, spans_of
 from rating.terms import Terms, plan_key
 
 if TYPE_CHECKING:
@@ -42,17 +41,12 @@ def explain_line(connection: Connection, line_id: str, close: Close, terms: Term
     """Return why a line says what it says. `close` is the one its invoice names, `terms` those of its revision."""
     invoice, line = invoice_of_line(connection, line_id)
     spans = [span for span in spans_of(connection, close, terms) if span.account_id == invoice.account_id]
-    engine = open_evidence(files, close.snapshot)
-    try:
-        rate(engine, terms, spans, close.as_of)
+    with rated_spans(files, close.snapshot, terms, spans, close.as_of) as engine:
         span_id = _span_of(engine, line)
         tiers = _components(engine, line, span_id)
         steps = _steps(engine, terms, line, span_id, tiers)
-        event_count, new_event_count, events = _events_of(
-            connection, engine, close, line, span_id, _aggregation(terms, line)
-        )
-    finally:
-        engine.close()
+        latest_first = _aggregation(terms, line) == "last"
+        event_count, new_event_count, events = _events_of(connection, engine, close, line, span_id, latest_first)
     return Explanation(
         invoice=invoice,
         line=line,
@@ -240,7 +234,7 @@ def _events_of(
     close: Close,
     line: InvoiceLine,
     span_id: int,
-    aggregation: str,
+    latest_first: bool,
 ) -> tuple[int, int, tuple[OriginEvent, ...]]:
     import pyarrow as pa
 
@@ -262,7 +256,7 @@ def _events_of(
         "group_key": line.group_key,
         "sample": SAMPLE_EVENTS,
         # What the last event said is the quantity; elsewhere the largest events say most.
-        "latest_first": aggregation == "last",
+        "latest_first": latest_first,
     }
     rows = fetch(engine, read_sql("rating", "explain_event"), question).to_pylist()
     events = tuple(OriginEvent(**{name: row[name] for name in OriginEvent.__slots__}) for row in rows)

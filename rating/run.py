@@ -21,12 +21,15 @@ from rating.scope import narrow
 from rating.terms import BillingSpan, Terms, billing_spans
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
+    from datetime import datetime
 
     import duckdb
+    import pyarrow as pa
     from sqlalchemy import Connection
 
     from metering.periods import WallPeriod
+    from metering.usage import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,23 +67,50 @@ def spans_of(connection: Connection, close: Close, terms: Terms) -> list[Billing
 
 
 @contextmanager
-def rated(
-    connection: Connection, close: Close, terms: Terms, files: Sequence[str]
+def rated_spans(
+    files: Sequence[str], snapshot: Snapshot, terms: Terms, spans: Sequence[BillingSpan], as_of: datetime
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open an engine in which a close is rated: usage, charge, worth, invoice_line, line_charge. Closed at the end."""
-    spans = spans_of(connection, close, terms)
-    since = min((span.period.start for span in spans), default=close.period_start)
-    booked_lines, booked_charges = booked_before(connection, close.position, since)
+    """Open an engine in which billing spans are rated: usage, charge, worth. What was booked is not looked at."""
     rollups = Rollups.of(files)
-    engine = open_evidence(files, close.snapshot, folder=str(rollups.folder) if rollups else None)
+    engine = open_evidence(files, snapshot, folder=str(rollups.folder) if rollups else None)
     try:
-        rate(engine, terms, spans, close.as_of, rollups=rollups)
+        rate(engine, terms, spans, as_of, rollups=rollups)
+        yield engine
+    finally:
+        engine.close()
+
+
+@contextmanager
+def rated(
+    connection: Connection,
+    close: Close,
+    terms: Terms,
+    files: Sequence[str],
+    *,
+    spans: Sequence[BillingSpan] | None = None,
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open an engine in which a close is rated: usage, charge, worth, invoice_line, line_charge. Closed at the end.
+
+    With `spans` those alone, and what was booked for their subscriptions; for the preview of one account.
+    """
+    rating = spans_of(connection, close, terms) if spans is None else spans
+    since = min((span.period.start for span in rating), default=close.period_start)
+    booked_lines, booked_charges = booked_before(connection, close.position, since)
+    if spans is not None:
+        held = {span.subscription_id for span in spans}
+        booked_lines, booked_charges = (_booked_for(held, table) for table in (booked_lines, booked_charges))
+    with rated_spans(files, close.snapshot, terms, rating, close.as_of) as engine:
         subtract_booked(
             engine, booked_lines, booked_charges, close.close_id, narrow=lambda it: narrow(it, close.kind, terms)
         )
         yield engine
-    finally:
-        engine.close()
+
+
+def _booked_for(subscriptions: Collection[str], booked: pa.Table) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return booked.filter(pc.is_in(booked["subscription_id"], pa.array(sorted(subscriptions), pa.string())))
 
 
 def invoices_of(connection: Connection, close: Close, terms: Terms, files: Sequence[str]) -> list[Invoice]:

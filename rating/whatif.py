@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from metering.clock import EPOCH, iso_utc
 from metering.engine import fetch, read_sql
 from metering.numbers import plain, trimmed
+from metering.rollups import Rollups
 from metering.usage import open_evidence, register
 from rating.errors import NotFound
 from rating.iso4217 import minor_units
@@ -126,12 +127,14 @@ def change_of(terms: Terms, plans: Sequence[Plan], replaced: Mapping[str, str] |
     )
 
 
-def what_if(engine: duckdb.DuckDBPyConnection, change: Change, wall: WallPeriod) -> WhatIf:
+def what_if(
+    engine: duckdb.DuckDBPyConnection, change: Change, wall: WallPeriod, *, rollups: Rollups | None = None
+) -> WhatIf:
     """Rate all billing periods that end in a range under both terms and compare. Books nothing; reads no clock.
 
     `engine` holds the evidence (`metering.usage.open_evidence`). Raises AmountOverflow.
     """
-    lines = whatif(engine, change.old, change.new, wall)
+    lines = whatif(engine, change.old, change.new, wall, rollups=rollups)
     register(engine, "whatif", lines)
     with overflow_named(engine):
         return WhatIf(
@@ -143,7 +146,9 @@ def what_if(engine: duckdb.DuckDBPyConnection, change: Change, wall: WallPeriod)
         )
 
 
-def whatif(engine: duckdb.DuckDBPyConnection, old: Terms, new: Terms, wall: WallPeriod) -> pa.Table:
+def whatif(
+    engine: duckdb.DuckDBPyConnection, old: Terms, new: Terms, wall: WallPeriod, *, rollups: Rollups | None = None
+) -> pa.Table:
     """Return WHATIF for the same subscriptions under old and under new terms. See `Change`."""
     import pyarrow as pa
 
@@ -151,11 +156,11 @@ def whatif(engine: duckdb.DuckDBPyConnection, old: Terms, new: Terms, wall: Wall
     both, moved = _side_by_side(old, new, new_spans)
     pairs = _pairs(old.subscriptions, new.subscriptions)
     parts = [
-        _whatif_of(engine, both, pairs, members)
+        _whatif_of(engine, both, pairs, members, rollups)
         # One part of the year at a time: each reads only its own events, and memory does not grow with the range.
         for members in _by_month([(False, span) for span in old_spans] + [(True, span) for span in moved])
     ]
-    return pa.concat_tables(parts or [_whatif_of(engine, both, pairs, [])])
+    return pa.concat_tables(parts or [_whatif_of(engine, both, pairs, [], rollups)])
 
 
 def _whatif_of(
@@ -163,12 +168,13 @@ def _whatif_of(
     both: Terms,
     pairs: Mapping[str, tuple[str, int, str, int]],
     members: Sequence[tuple[bool, BillingSpan]],
+    rollups: Rollups | None,
 ) -> pa.Table:
     spans = [replace(span, span_id=number) for number, (_, span) in enumerate(members)]
     sides = [(number, is_new, *pairs[span.subscription_id]) for number, (is_new, span) in enumerate(members)]
     load_table(engine, "whatif_side", _SIDE_COLUMNS, sides)
     # Every period counts as if it were over.
-    rate(engine, both, spans, max((span.period.end for span in spans), default=EPOCH))
+    rate(engine, both, spans, max((span.period.end for span in spans), default=EPOCH), rollups=rollups)
     with overflow_named(engine):
         return fetch(engine, read_sql("rating", "whatif"))
 
@@ -185,9 +191,11 @@ def whatif_over(
     files: Sequence[str], snapshot: Snapshot, change: Change, wall: WallPeriod, **settings: object
 ) -> WhatIf:
     """Do `what_if` over the data files of a lake at a snapshot, in an engine of its own. `settings`: those of open_engine."""
-    engine = open_evidence(files, snapshot, **settings)
+    rollups = Rollups.of(files)
+    folder = {"folder": str(rollups.folder)} if rollups else {}
+    engine = open_evidence(files, snapshot, **folder, **settings)
     try:
-        return what_if(engine, change, wall)
+        return what_if(engine, change, wall, rollups=rollups)
     finally:
         engine.close()
 

@@ -9,7 +9,6 @@ far, what was booked before subtracted, corrections of closed periods included.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,25 +16,22 @@ from metering.clock import iso_utc
 from metering.engine import fetch
 from metering.numbers import plain, trimmed
 from metering.periods import Period, WallPeriod, zone
-from metering.usage import open_evidence
 from rating.close import draft_close
 from rating.errors import NotFound
-from rating.invoice import Invoice, as_json, make_invoices
+from rating.invoice import Invoice, Prepaid, as_json, make_invoices
 from rating.iso4217 import minor_units
-from rating.ledger import booked_before
-from rating.rate import rate, subtract_booked
+from rating.ledger import burned_before
 from rating.rounding import exact_sum, round_amount
-from rating.run import earlier_periods
+from rating.run import earlier_periods, rated
 from rating.terms import BillingSpan, Terms, billing_spans, cycle_of, service_of
 from tallybook.books import reading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
     from decimal import Decimal
 
     import duckdb
-    import pyarrow as pa
 
     from rating.plans import Subscription
     from tallybook.workspace import Workspace
@@ -123,15 +119,11 @@ def preview(workspace: Workspace, tenant: str) -> Preview:
     with reading(workspace.books) as connection:
         close = draft_close(connection, wall, as_of=now, snapshot=snapshot, catalog_revision=catalog.revision or 0)
         spans = _spans(of_account, now, earlier_periods(connection, close))
-        since = min(span.period.start for span in spans)
-        lines, charges = booked_before(connection, close.position, since)
-    held = {one.id for one in of_account.subscriptions}
-    close = replace(close, as_of=max(span.period.end for span in spans))
-    with _engine(files, snapshot) as engine:
-        rate(engine, of_account, spans, close.as_of)
-        subtract_booked(engine, _of(lines, held), _of(charges, held), close.close_id)
-        usage = _usage(engine, of_account, tenant)
-        invoices = make_invoices(engine, close, "draft")
+        close = replace(close, as_of=max(span.period.end for span in spans))
+        prepaid = Prepaid(of_account.balances_by_account(), burned_before(connection, close.position))
+        with rated(connection, close, of_account, files, spans=spans) as engine:
+            usage = _usage(engine, of_account, tenant)
+            invoices = make_invoices(engine, close, "draft", prepaid)
     return Preview(tenant, account, now, snapshot.snapshot_id, usage, tuple(invoices))
 
 
@@ -175,13 +167,6 @@ def _spans(terms: Terms, now: datetime, closed: Sequence[WallPeriod]) -> list[Bi
     return [replace(span, span_id=number) for number, span in enumerate([*current, *earlier])]
 
 
-def _of(booked: pa.Table, subscriptions: set[str]) -> pa.Table:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    return booked.filter(pc.is_in(booked["subscription_id"], pa.array(sorted(subscriptions), pa.string())))
-
-
 def _usage(engine: duckdb.DuckDBPyConnection, terms: Terms, tenant: str) -> tuple[CurrentUsage, ...]:
     names = ", ".join(name for name in (*CurrentUsage.__slots__, "plan_key") if name != "timezone")
     statement = (
@@ -193,12 +178,3 @@ def _usage(engine: duckdb.DuckDBPyConnection, terms: Terms, tenant: str) -> tupl
         row["timezone"] = terms.plans[row.pop("plan_key")].billing_period.timezone
         row["amount"] = round_amount(row["amount"], minor_units(row["currency"]))
     return tuple(CurrentUsage(**row) for row in rows)
-
-
-@contextmanager
-def _engine(files: Sequence[str], snapshot: Any) -> Iterator[duckdb.DuckDBPyConnection]:
-    engine = open_evidence(files, snapshot)
-    try:
-        yield engine
-    finally:
-        engine.close()
