@@ -7,10 +7,13 @@ Refuses: to know whose prices they are: subscriptions and periods are `rating.te
 from __future__ import annotations
 
 from decimal import Decimal
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from rating.errors import InvariantViolated
 from rating.proration import share_of
 from rating.tables import load_table
+from rating.tiers import PercentTier, StairTier, Step, Tier
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -31,9 +34,15 @@ _PRICE_COLUMNS = {
 }  # fmt: skip
 _TIER_COLUMNS = {
     "plan_key": "text", "price_id": "text", "tier": "int", "lower_bound": "quantity", "upper_bound": "quantity",
-    "unit_price": "price", "flat_amount": "price",
+    "unit_price": "price", "flat_amount": "price", "package_size": "quantity", "minimum": "price", "maximum": "price",
 }  # fmt: skip
-_PACKAGE_COLUMNS = {"plan_key": "text", "price_id": "text", "package_size": "quantity", "package_price": "price"}
+_PACKAGE_COLUMNS = {
+    "plan_key": "text",
+    "price_id": "text",
+    "package_size": "quantity",
+    "package_price": "price",
+    "part": "text",
+}
 _FLAT_COLUMNS = {
     "plan_key": "text", "price_id": "text", "service_us": "int", "period_us": "int", "amount": "price",
     "exact_amount": "exact",
@@ -48,7 +57,9 @@ def load_prices(engine: duckdb.DuckDBPyConnection, meters: Mapping[str, Meter], 
         engine, "price_tier", _TIER_COLUMNS, [tier for key, _, price in prices for tier in _tier_rows(key, price)]
     )
     packages = [
-        (key, price.id, price.package_size, price.package_price) for key, _, price in prices if price.type == "package"
+        (key, price.id, price.package_size, price.package_price, price.part)
+        for key, _, price in prices
+        if price.type == "package"
     ]
     load_table(engine, "price_package", _PACKAGE_COLUMNS, packages)
 
@@ -85,8 +96,14 @@ def _due(price: Any, meter: Meter) -> str:
     """Return when a price of usage is booked: at any cut, or when the period is over, if its worth may fall before."""
     if price.cut is not None:
         return "end" if price.cut == "period_end" else "any"
-    falls = price.type == "volume" or getattr(price, "tiers_over", "group") == "all_groups"
+    falls = price.type == "volume" or getattr(price, "tiers_over", "group") == "all_groups" or _steps_down(price)
     return "end" if falls or meter.aggregation in _FALLING or meter.operation_attribute is not None else "any"
+
+
+def _steps_down(price: Any) -> bool:
+    if price.type != "stairstep":
+        return False
+    return any(later.flat_amount < tier.flat_amount for tier, later in pairwise(price.tiers))
 
 
 def _conversion(price: Any) -> tuple[object, ...]:
@@ -110,12 +127,26 @@ def _included(price: Any) -> tuple[object, ...]:
 
 def _tier_rows(key: str, price: Price) -> list[tuple[object, ...]]:
     if price.type == "unit":
-        return [(key, price.id, 1, Decimal(0), None, price.unit_price, Decimal(0))]
-    if price.type not in {"graduated", "volume"}:
-        return []
+        return [(key, price.id, 1, Decimal(0), None, price.unit_price, Decimal(0), None, None, None)]
     lower = Decimal(0)
     rows: list[tuple[object, ...]] = []
-    for number, tier in enumerate(price.tiers, start=1):
-        rows.append((key, price.id, number, lower, tier.up_to, tier.unit_price, tier.flat_amount))
+    for number, tier in enumerate(getattr(price, "tiers", ()), start=1):
+        rows.append((key, price.id, number, lower, tier.up_to, *_tier_terms(tier)))
         lower = tier.up_to if tier.up_to is not None else lower
     return rows
+
+
+def _tier_terms(tier: Step) -> tuple[Decimal | None, ...]:
+    """Return unit price, flat amount, package size, minimum and maximum of a tier."""
+    if isinstance(tier, PercentTier):
+        return unit_price_of(tier.percent), tier.flat_amount, None, None, None
+    if isinstance(tier, StairTier):
+        return Decimal(0), tier.flat_amount, None, None, None
+    if isinstance(tier, Tier):
+        return tier.unit_price, tier.flat_amount, tier.package_size, tier.minimum, tier.maximum
+    raise InvariantViolated(f"nobody knows what a {type(tier).__name__} costs; teach rating.price_tables")
+
+
+def unit_price_of(percent: Decimal) -> Decimal:
+    """Return a percentage as money per unit of money: 2.5 % is 0.025. Exact."""
+    return percent.scaleb(-2)

@@ -29,14 +29,16 @@ from metering.catalog import (
     refuse_at,
     unique,
 )
-from rating.tiers import Amount, PackageSize, Tier, Tiers
+from rating.tiers import Amount, PackageSize, PercentTiers, StairTiers, Tier, Tiers
 
 __all__ = [
     "Conversion",
     "FlatPrice",
+    "GraduatedPercentagePrice",
     "GraduatedPrice",
     "PackagePrice",
     "Price",
+    "StairstepPrice",
     "Tier",
     "UnitPrice",
     "UsagePrice",
@@ -229,12 +231,29 @@ class VolumePrice(_TieredPrice):
 
 
 class PackagePrice(_QuantityPrice):
-    """`package_price` for every started package of `package_size` units."""
+    """`package_price` for every package of `package_size` units, a started one too."""
 
     type: Literal["package"]
     package_size: PackageSize = Field(description="units in a package, greater than 0")
-    package_price: Amount = Field(description="money per started package")
+    package_price: Amount = Field(description="money per package")
+    part: Literal["up", "down"] = Field(
+        default="up", description="whether a started package is a whole one, or only full packages count"
+    )
 
 
-UsagePrice = UnitPrice | GraduatedPrice | VolumePrice | PackagePrice
-Price = Annotated[FlatPrice | UnitPrice | GraduatedPrice | VolumePrice | PackagePrice, Field(discriminator="type")]
+class StairstepPrice(_TieredPrice):
+    """The flat amount of the tier that the whole quantity reaches, and nothing per unit."""
+
+    type: Literal["stairstep"]
+    tiers: StairTiers = Field(description="rising tiers, the last without up_to")
+
+
+class GraduatedPercentagePrice(_TieredPrice):
+    """A percentage of the sum of values, each part of it at the percentage of its own tier."""
+
+    type: Literal["graduated_percentage"]
+    tiers: PercentTiers = Field(description="rising tiers, the last without up_to")
+
+
+UsagePrice = UnitPrice | GraduatedPrice | VolumePrice | PackagePrice | StairstepPrice | GraduatedPercentagePrice
+Price = Annotated[FlatPrice | UsagePrice, Field(discriminator="type")]

@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from rating.terms import BillingSpan, Terms
 
 # What every price needs; then the statements that only some prices need, each with the prices that do.
-MACROS = ("rounding", "convert_quantity")
+MACROS = ("rounding", "convert_quantity", "packages_of", "tier_limited")
 CHARGE_STEPS = (
     ("charge_included", "included > 0"),
     ("charge_flat", "price_type = 'flat'"),
     ("charge_unit", "price_type = 'unit'"),
-    ("charge_graduated", "price_type = 'graduated'"),
-    ("charge_volume", "price_type = 'volume'"),
+    ("charge_graduated", "price_type IN ('graduated', 'graduated_percentage')"),
+    ("charge_volume", "price_type IN ('volume', 'stairstep')"),
     ("charge_package", "price_type = 'package'"),
 )
 BOOKING_STEPS = ("booked_line", "booked_charge", "charge_to_book", "line_to_book")

@@ -8,9 +8,9 @@ Source: price models section 2.1. Tier edges are (lower, up_to]; zero usage sits
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Self, TypeVar
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from metering.catalog import CatalogModel, Place, decimal_text, exact, refuse, refuse_at
 
@@ -19,18 +19,56 @@ Amount = Annotated[Decimal, *exact(digits=12, places=12)]
 UpTo = Annotated[Decimal, *exact(digits=29, places=9, minimum=Decimal(0))]
 PackageSize = Annotated[Decimal, *exact(digits=29, places=9, above=Decimal(0))]
 
+# A percentage becomes a unit price with two more decimals.
+Percent = Annotated[Decimal, *exact(digits=9, places=10)]
 
-class Tier(CatalogModel):
-    """A step of a tiered price: the units above the tier before it and up to and including `up_to` (none: open)."""
+
+class Step(CatalogModel):
+    """What all tiers have: the units above the tier before and up to and including `up_to` (none: open)."""
 
     up_to: UpTo | None = Field(
         default=None, description="the last quantity of the tier; left out in the last tier only"
     )
+
+
+class Tier(Step):
+    """A step of a graduated or volume price: money per unit or per package, with limits, and a flat amount."""
+
     unit_price: Amount = Field(default=Decimal(0), description="money per unit in this tier")
+    flat_amount: Amount = Field(default=Decimal(0), description="money due once when the tier is entered")
+    package_size: PackageSize | None = Field(
+        default=None, description="unit_price is for every started package of so many units of the tier"
+    )
+    minimum: Amount | None = Field(default=None, description="the units of the tier cost at least this, once entered")
+    maximum: Amount | None = Field(default=None, description="the units of the tier cost at most this")
+
+    @model_validator(mode="after")
+    def _check_limits(self) -> Self:
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            refuse_at(
+                "maximum",
+                message=f"the maximum is below the minimum of {decimal_text(self.minimum)}; swap or correct them",
+            )
+        return self
+
+
+class StairTier(Step):
+    """A step of a stairstep price: one amount for every quantity in it."""
+
+    flat_amount: Amount = Field(description="the amount of every quantity in this tier")
+
+
+class PercentTier(Step):
+    """A step of a graduated percentage: a percentage of the money in it, and a flat amount."""
+
+    percent: Percent = Field(default=Decimal(0), description="percent of the part in this tier, such as 2.5")
     flat_amount: Amount = Field(default=Decimal(0), description="money due once when the tier is entered")
 
 
-def check_tiers(tiers: tuple[Tier, ...]) -> tuple[Tier, ...]:
+_Steps = TypeVar("_Steps", bound=tuple[Step, ...])
+
+
+def check_tiers(tiers: _Steps) -> _Steps:
     """Return the tiers if every quantity from zero on has exactly one of them; else refuse, naming both neighbours."""
     if not tiers:
         refuse_at(message="there is no tier; write at least one, the last without up_to")
@@ -70,3 +108,5 @@ def check_tiers(tiers: tuple[Tier, ...]) -> tuple[Tier, ...]:
 
 
 Tiers = Annotated[tuple[Tier, ...], AfterValidator(check_tiers)]
+StairTiers = Annotated[tuple[StairTier, ...], AfterValidator(check_tiers)]
+PercentTiers = Annotated[tuple[PercentTier, ...], AfterValidator(check_tiers)]

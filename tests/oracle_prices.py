@@ -61,8 +61,18 @@ def tiers_of(price: Row) -> list[tuple[Fraction, Fraction | None, Row]]:
 
 
 def unit_amount(terms: Row, q: Fraction) -> Fraction:
-    """Return what q units of a tier, or of the whole price, cost: per unit."""
-    return number(terms.get("unit_price", "0")) * q
+    """Return what q units of a tier, or of the whole price, cost: per unit or per started package, within limits."""
+    if q == 0:
+        return NOTHING
+    unit_price = number(terms["percent"]) / 100 if "percent" in terms else number(terms.get("unit_price", "0"))
+    amount = unit_price * (math.ceil(q / number(terms["package_size"])) if "package_size" in terms else q)
+    return limited(amount, terms.get("minimum"), terms.get("maximum"))
+
+
+def limited(amount: Fraction, minimum: object, maximum: object) -> Fraction:
+    if minimum is not None and amount < number(minimum):
+        return number(minimum)
+    return number(maximum) if maximum is not None and amount > number(maximum) else amount
 
 
 def graduated(price: Row, start: Fraction, q: Fraction, is_first: bool) -> Fraction:
@@ -86,15 +96,16 @@ def volume(price: Row, reached: Fraction, q: Fraction, is_first: bool) -> Fracti
 
 
 def package(price: Row, q: Fraction) -> Fraction:
-    """A started package is whole."""
-    return number(price["package_price"]) * math.ceil(q / number(price["package_size"]))
+    """A started package is whole, or, by `part: down`, nothing."""
+    packages = q / number(price["package_size"])
+    return number(price["package_price"]) * (math.floor if price.get("part") == "down" else math.ceil)(packages)
 
 
 def amount_of(price: Row, q: Fraction, start: Fraction, reached: Fraction, is_first: bool) -> Fraction:
     """Return what q units cost. `start` and `reached` are its place in the tiers."""
-    if price["type"] == "graduated":
+    if price["type"] in ("graduated", "graduated_percentage"):
         return graduated(price, start, q, is_first)
-    if price["type"] == "volume":
+    if price["type"] in ("volume", "stairstep"):
         return volume(price, reached, q, is_first)
     return package(price, q) if price["type"] == "package" else unit_amount(price, q)
 

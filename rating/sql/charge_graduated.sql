@@ -1,7 +1,9 @@
 -- graduated: each unit at the price of its own tier. A tier covers (lower_bound, upper_bound]: a quantity exactly on
 -- up_to is still in that tier. Tier 1 also holds quantity 0, so its flat amount is always due; the flat amount of a
 -- later tier is due when the quantity goes beyond its lower bound, not when it reaches it.
+-- graduated_percentage is the same with a percentage as unit price: 2.5 % are 0.025 per unit of money.
 -- Where groups climb the tiers together a group covers (tiers_from, tiers_to] of them; alone it begins at 0.
+-- A tier may count packages of its own units, and limit what they cost; what the limit changes is the part `limit`.
 INSERT INTO charge
 WITH climbed AS (
     SELECT
@@ -16,11 +18,17 @@ WITH climbed AS (
         tier.lower_bound,
         least(tiers_to, coalesce(tier.upper_bound, tiers_to)) - greatest(tier.lower_bound, usage.tiers_from)
             AS quantity_in_tier,
+        CASE
+            WHEN tier.package_size IS NULL THEN quantity_in_tier
+            ELSE packages_of(quantity_in_tier, tier.package_size, 'up')
+        END AS charged_quantity,
         tier.unit_price,
-        tier.flat_amount
+        tier.flat_amount,
+        tier.minimum,
+        tier.maximum
     FROM rated_usage AS usage
     JOIN price_tier AS tier USING (plan_key, price_id)
-    WHERE usage.price_type = 'graduated'
+    WHERE usage.price_type IN ('graduated', 'graduated_percentage')
 )
 SELECT
     span_id,
@@ -29,11 +37,24 @@ SELECT
     cell_key,
     tier,
     'unit' AS part,
-    quantity_in_tier,
+    charged_quantity,
     unit_price,
-    quantity_in_tier * unit_price AS exact_amount
+    charged_quantity * unit_price AS exact_amount
 FROM climbed
 WHERE quantity_in_tier > 0
+UNION ALL
+SELECT
+    span_id,
+    price_id,
+    group_key,
+    cell_key,
+    tier,
+    'limit' AS part,
+    1 AS quantity,
+    0 AS unit_price,
+    tier_limited(charged_quantity * unit_price, minimum, maximum) - charged_quantity * unit_price AS limit_amount
+FROM climbed
+WHERE quantity_in_tier > 0 AND limit_amount <> 0
 UNION ALL
 SELECT
     span_id,
@@ -47,4 +68,4 @@ SELECT
     flat_amount AS exact_amount
 FROM climbed
 WHERE flat_amount <> 0
-    AND ((tier = 1 AND is_first_group) OR (tiers_to > lower_bound AND tiers_from <= lower_bound AND tier > 1))
+    AND ((tier = 1 AND is_first_group) OR (tier > 1 AND tiers_to > lower_bound AND tiers_from <= lower_bound))

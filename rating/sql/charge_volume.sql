@@ -1,6 +1,8 @@
 -- volume: all units at the price of the one tier that holds the quantity, plus that tier's flat amount.
 -- Tiers are (lower_bound, upper_bound], tier 1 also holds quantity 0. The worth may fall as the quantity grows.
+-- stairstep is the same without a price per unit: the units cost nothing, the tier's flat amount everything.
 -- Where groups climb the tiers together the sum of all of them decides, and the first group has the flat amount.
+-- A tier may count packages, and limit what they cost; what the limit changes is the part `limit`.
 INSERT INTO charge
 WITH reached AS (
     SELECT
@@ -11,11 +13,17 @@ WITH reached AS (
         usage.quantity,
         usage.is_first_group,
         tier.tier,
+        CASE
+            WHEN tier.package_size IS NULL THEN usage.quantity
+            ELSE packages_of(usage.quantity, tier.package_size, 'up')
+        END AS charged_quantity,
         tier.unit_price,
-        tier.flat_amount
+        tier.flat_amount,
+        tier.minimum,
+        tier.maximum
     FROM rated_usage AS usage
     JOIN price_tier AS tier USING (plan_key, price_id)
-    WHERE usage.price_type = 'volume'
+    WHERE usage.price_type IN ('volume', 'stairstep')
         AND (usage.tiers_reached > tier.lower_bound OR tier.tier = 1)
         AND (usage.tiers_reached <= tier.upper_bound OR tier.upper_bound IS NULL)
 )
@@ -26,11 +34,24 @@ SELECT
     cell_key,
     tier,
     'unit' AS part,
-    quantity,
+    charged_quantity,
     unit_price,
-    quantity * unit_price AS exact_amount
+    charged_quantity * unit_price AS exact_amount
 FROM reached
 WHERE quantity > 0
+UNION ALL
+SELECT
+    span_id,
+    price_id,
+    group_key,
+    cell_key,
+    tier,
+    'limit' AS part,
+    1 AS quantity,
+    0 AS unit_price,
+    tier_limited(charged_quantity * unit_price, minimum, maximum) - charged_quantity * unit_price AS limit_amount
+FROM reached
+WHERE quantity > 0 AND limit_amount <> 0
 UNION ALL
 SELECT
     span_id,

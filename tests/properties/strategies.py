@@ -50,26 +50,46 @@ class World(NamedTuple):
     month: str
 
 
-def tiers(chance: Random) -> list[Row]:
+METERED = ("unit", "graduated", "volume", "package", "stairstep", "graduated_percentage")
+PERCENTS = ("2.5", "0.0000000001", "30", "0", "-1", "3.3333333333", "100")
+
+
+def tiers(chance: Random, kind: str) -> list[Row]:
     edges = sorted(chance.sample(EDGES, chance.randint(0, 4)), key=Decimal)
     return [
         {
             **({} if up_to is None else {"up_to": up_to}),
-            "unit_price": chance.choice(UNIT_PRICES),
             "flat_amount": chance.choice(FLAT_AMOUNTS),
+            **tier(chance, kind),
         }
         for up_to in (*edges, None)
     ]
 
 
+def tier(chance: Random, kind: str) -> Row:
+    if kind == "stairstep":
+        return {}
+    if kind == "graduated_percentage":
+        return {"percent": chance.choice(PERCENTS)}
+    made: Row = {"unit_price": chance.choice(UNIT_PRICES)}
+    if chance.random() < 0.2:
+        made["package_size"] = chance.choice(EDGES[1:])
+    if chance.random() < 0.2:
+        made["minimum"] = chance.choice(("0", "-1", "1.005"))
+    if chance.random() < 0.2:
+        made["maximum"] = chance.choice(("30", "1.005", "2"))
+    return made
+
+
 def metered_terms(chance: Random) -> Row:
-    kind = chance.choice(("unit", "graduated", "volume", "package"))
+    kind = chance.choice(METERED)
     made = {"type": kind, **before_the_price(chance)}
     if kind == "unit":
         return {**made, "unit_price": chance.choice(UNIT_PRICES)}
     if kind == "package":
-        return {**made, "package_size": chance.choice(EDGES[1:]), "package_price": chance.choice(FLAT_AMOUNTS)}
-    return {**made, "tiers": tiers(chance)}
+        size, amount = chance.choice(EDGES[1:]), chance.choice(FLAT_AMOUNTS)
+        return {**made, "package_size": size, "package_price": amount, "part": chance.choice(("up", "up", "down"))}
+    return {**made, "tiers": tiers(chance, kind)}
 
 
 def price(chance: Random, price_id: str) -> Row:

@@ -1,0 +1,154 @@
+"""Every type of price with the worked numbers of the price rules: quantities to amounts, as the SQL of invoices rates them."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from rating.prices import Price
+from rating.rate import RatedQuantity, rate_quantity
+from tests import oracle_prices
+
+PRICE: TypeAdapter[Any] = TypeAdapter(Price)
+
+
+def rated(terms: dict[str, Any], quantity: str) -> RatedQuantity:
+    return rate_quantity(PRICE.validate_python({"id": "p", "meter": "m", **terms}), Decimal(quantity))
+
+
+def refusal(**terms: Any) -> str:
+    with pytest.raises(ValidationError) as refused:
+        PRICE.validate_python({"id": "p", "meter": "m", **terms})
+    return str(refused.value)
+
+
+def tiers(*steps: tuple[Any, ...], name: str = "unit_price") -> list[dict[str, str]]:
+    """Return tiers from (up_to, unit price, flat amount); the last up_to is None."""
+    keys = ("up_to", name, "flat_amount")
+    return [{key: str(value) for key, value in zip(keys, step, strict=False) if value is not None} for step in steps]
+
+
+THOUSANDS_UP = {"divide": "1000", "round": "ceil"}
+PLAIN = tiers((100, 10), (None, 5))
+WORKED: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
+    "convert, then included": (
+        {"type": "unit", "unit_price": "1", "convert": THOUSANDS_UP, "included": "0.5"},
+        {"2300": "2.5", "0": "0", "1": "0.5"},
+    ),
+    "included, then volume tiers": ({"type": "volume", "included": "20", "tiers": PLAIN}, {"110": "900"}),
+    "included, then graduated tiers": (
+        {"type": "graduated", "included": "50", "tiers": tiers((100, 1), (None, "0.5"))},
+        {"120": "70", "0": "0"},
+    ),
+    "a minimum of units is included": (
+        {"type": "unit", "unit_price": "0.08", "included": "150"},
+        {"400": "20", "150": "0", "150.000000001": "0.00000000008"},
+    ),
+    "a package after what is included": (
+        {"type": "package", "package_size": "100", "package_price": "8", "included": "150"},
+        {"260": "16", "150": "0"},
+    ),
+    "only full packages": (
+        {"type": "package", "package_size": "10", "package_price": "2", "part": "down"},
+        {"15": "2", "9.999999999": "0", "20": "4"},
+    ),
+    "stairstep": (
+        {"type": "stairstep", "tiers": tiers((100, None, 20), (500, None, 60), (None, None, 150))},
+        {"0": "20", "100": "20", "101": "60", "500": "60", "501": "150"},
+    ),
+    "threshold amounts are a stairstep": (
+        {"type": "stairstep", "tiers": tiers((100, None, 0), (500, None, 40), (None, None, 90))},
+        {"100": "0", "101": "40", "600": "90"},
+    ),
+    "graduated percentage": (
+        {"type": "graduated_percentage", "tiers": tiers((1000, 2, 1), (None, 1), name="percent")},
+        {"2500": "36", "0": "1"},
+    ),
+    "tiers of packages": (
+        {"type": "graduated", "convert": {"divide": "10", "round": "ceil"}, "tiers": tiers((5, 4), (None, 3))},
+        {"67": "26", "50": "20"},
+    ),
+    "packages inside a tier": (
+        {"type": "graduated", "tiers": [
+            {"up_to": "100", "unit_price": "5", "package_size": "30"}, {"unit_price": "6", "package_size": "50"},
+        ]},
+        {"130": "26", "100": "20", "0": "0"},
+    ),
+    "a quantity of volume in packages": (
+        {"type": "volume", "tiers": [
+            {"up_to": "50", "unit_price": "2", "package_size": "10"}, {"unit_price": "3", "package_size": "20"},
+        ]},
+        {"75": "12"},
+    ),
+    "a cap on a tier": ({"type": "graduated", "tiers": [{"unit_price": "1", "maximum": "30"}]}, {"50": "30", "20": "20"}),
+    "a minimum on each tier": (
+        {"type": "graduated", "tiers": [
+            {"up_to": "100", "unit_price": "0.10", "minimum": "15"}, {"unit_price": "0.05", "minimum": "20"},
+        ]},
+        {"150": "35", "0": "0", "100": "15"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("terms", "worked"), WORKED.values(), ids=WORKED)
+def test_worked_numbers(terms: dict[str, Any], worked: dict[str, str]) -> None:
+    for quantity, amount in worked.items():
+        found = rated(terms, quantity)
+        assert (quantity, found.exact_amount) == (quantity, Decimal(amount))
+        assert sum((charge.exact_amount for charge in found.charges), Decimal(0)) == found.exact_amount
+        assert oracle_prices.metered_amount(terms, Decimal(quantity)) == Decimal(amount)
+
+
+def test_the_line_shows_the_converted_quantity_and_what_of_it_is_included() -> None:
+    found = rated({"type": "unit", "unit_price": "1", "convert": THOUSANDS_UP, "included": "0.5"}, "2300")
+    assert found.quantity == 3
+    assert [(charge.part, charge.quantity) for charge in found.charges] == [
+        ("included", Decimal("0.5")),
+        ("unit", Decimal("2.5")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("convert", "quantity", "converted"),
+    [
+        ({"divide": "3"}, "1", "0.333333333"),
+        ({"divide": "3"}, "2", "0.666666667"),
+        ({"divide": "1000", "round": "ceil"}, "2000.000000001", "3"),
+        ({"divide": "1000", "round": "floor", "places": "2"}, "2359", "2.35"),
+        ({"divide": "1000", "round": "half_up", "places": "1"}, "2350", "2.4"),
+        ({"multiply": "1024"}, "0.5", "512"),
+        ({"multiply": "0.000000001", "round": "ceil"}, "0.000000001", "1"),
+        ({"divide": "0.000000001"}, "7.000000001", "7000000001"),
+        ({"divide": "1099511627776"}, "99999999999999999999", "90949470.177292824"),
+    ],
+)
+def test_conversion_is_exact(convert: dict[str, str], quantity: str, converted: str) -> None:
+    assert rated({"type": "unit", "unit_price": "1", "convert": convert}, quantity).quantity == Decimal(converted)
+
+
+@pytest.mark.parametrize(
+    ("terms", "why"),
+    [
+        ({"convert": {}}, "a conversion divides or multiplies by one factor"),
+        ({"convert": {"divide": "10", "multiply": "10"}}, "a conversion divides or multiplies by one factor"),
+        ({"convert": {"divide": "0"}}, "0 is not above 0"),
+        ({"convert": {"divide": "10", "places": "2"}}, "places are for a rounding"),
+        ({"convert": {"divide": "10", "round": "ceil", "places": "10"}}, "is not a number of decimals"),
+        ({"included_per": "group"}, "there is nothing to give to each group"),
+        ({"included": "-1"}, "-1 is below 0"),
+    ],
+)
+def test_terms_before_the_price_make_sense(terms: dict[str, Any], why: str) -> None:
+    assert why in refusal(type="unit", unit_price="1", **terms)
+
+
+def test_terms_of_tiers_make_sense() -> None:
+    one = [{"unit_price": "1"}]
+    assert "without by there is one group only" in refusal(type="volume", tiers=one, tiers_over="all_groups")
+    swapped = [{"unit_price": "1", "minimum": "2", "maximum": "1"}]
+    assert "the maximum is below the minimum of 2" in refusal(type="graduated", tiers=swapped)
+    assert "would fall into a gap" in refusal(type="stairstep", tiers=[{"up_to": "10", "flat_amount": "1"}])
+    assert "unit_price" in refusal(type="stairstep", tiers=[{"unit_price": "1", "flat_amount": "1"}])
