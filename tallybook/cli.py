@@ -17,6 +17,7 @@ import typer
 from metering.clock import iso_utc
 from metering.numbers import trimmed
 from tallybook import show
+from tallybook.cli_documents import documents
 from tallybook.cli_questions import questions
 from tallybook.cli_shell import (
     DONE,
@@ -109,6 +110,7 @@ def ship(
         print_json({name: getattr(shipped, name) for name in shipped.__slots__})
     else:
         out.print(show.shipped(shipped))
+    raise typer.Exit(FINDING if shipped.quarantined or shipped.refused else DONE)
 
 
 @app.command()
@@ -241,6 +243,7 @@ def reconcile(period: PeriodOption, as_json: JsonOption = False) -> None:
     raise typer.Exit(DONE if statement.is_conserved else FINDING)
 
 
+app.add_typer(documents)
 app.add_typer(questions)
 
 

@@ -16,6 +16,7 @@ from rating.explanation import PARTS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rating.balances import BalanceState
     from rating.explanation import Explanation
     from rating.invoice import Charge, Invoice
     from rating.run import Verified
@@ -76,7 +77,10 @@ def imported(files: Sequence[Any]) -> RenderableType:
 
 def shipped(done: Any) -> RenderableType:
     """Return what `ship` moved."""
-    return f"Shipped {done.rows:,} rows in {done.segments:,} segments; {done.dead_letters:,} of them are dead letters."
+    moved = f"Shipped {done.rows:,} rows in {done.segments:,} segments; {done.dead_letters:,} of them are dead letters."
+    aside = [f"quarantined, damaged: {path}" for path in done.quarantined]
+    held = [f"refused by this machine, tried again by the next run: {path}" for path in done.refused]
+    return "\n".join([moved, *aside, *held])
 
 
 def usage(rows: Sequence[Any], by: Sequence[str]) -> RenderableType:
@@ -102,6 +106,7 @@ def invoices(found: Sequence[Invoice], *, of: int | None = None) -> RenderableTy
     """Return invoices, one row each, and a total per currency. `of`: these are only the first of so many."""
     if not found:
         return "No invoices."
+    is_prepaid = any(one.prepaid for one in found)
     rows = [
         (
             one.number or "draft",
@@ -109,14 +114,16 @@ def invoices(found: Sequence[Invoice], *, of: int | None = None) -> RenderableTy
             f"{one.period_start:%Y-%m-%d} to {one.period_end:%Y-%m-%d}",
             len(one.lines),
             money(one.total),
+            *([money(one.amount_due)] if is_prepaid else []),
             one.currency,
-            one.status,
+            one.status if one.document_type == "invoice" else f"{one.status} {one.document_type.replace('_', ' ')}",
             one.invoice_id,
         )
         for one in found
     ]
     columns = [("number", "left"), ("account", "left"), ("period (end open)", "left"), ("lines", "right")]
-    columns += [("total", "right"), ("", "left"), ("status", "left"), ("invoice", "left")]
+    columns += [("total", "right"), *([("amount due", "right")] if is_prepaid else [])]
+    columns += [("", "left"), ("status", "left"), ("invoice", "left")]
     totals: dict[str, Any] = {}
     for one in found:
         totals[one.currency] = totals.get(one.currency, 0) + one.total
@@ -124,6 +131,18 @@ def invoices(found: Sequence[Invoice], *, of: int | None = None) -> RenderableTy
     if of is not None:
         return Group(table("", columns, rows), f"... the {len(found)} greatest of {of:,} invoices")
     return Group(table("", columns, rows), f"{len(found):,} invoices, {sums}")
+
+
+def balances(found: Sequence[BalanceState]) -> RenderableType:
+    """Return prepaid balances, one row each."""
+    if not found:
+        return "No prepaid balances."
+    names = ("granted", "burned", "expired", "left", "recognized")
+    rows = [
+        (one.balance_id, one.account_id, *(money(getattr(one, name)) for name in names), one.currency) for one in found
+    ]
+    columns = [("balance", "left"), ("account", "left"), *((name, "right") for name in names), ("", "left")]
+    return table("", columns, rows)
 
 
 def invoice_lines(one: Invoice) -> RenderableType:

@@ -24,11 +24,12 @@ from metering.measures import PLAIN
 from metering.meters import load_rules, publish_rules
 from metering.periods import parse_period
 from metering.usage import Selector, Snapshot, Span, aggregate, open_evidence
+from rating.balances import BalanceState, balance_states
 from rating.books import invoices as invoices_table
 from rating.close import Close, draft_close, insert_close, read_closes
 from rating.errors import NotFound
 from rating.explain import Explanation, close_of_line, explain_line
-from rating.ledger import book_invoices, booked_before, check_document, keep_drafts, read_invoices
+from rating.ledger import book_invoices, booked_before, burned_before, check_document, keep_drafts, read_invoices
 from rating.run import Verified, invoices_of, rated, verify_close
 from rating.terms import Terms, billing_spans, service_of
 from tallybook.books import lock_for_writing, migrate, open_books, reading
@@ -303,6 +304,12 @@ class Workspace:
         An early cut of the calendar month of today, nothing else: the rest follows at its close, and tiers go on.
         """
         return self._book_early("thresholds")
+
+    def balances(self) -> list[BalanceState]:
+        """Return what became of every prepaid balance until now: granted = burned + expired + left."""
+        with reading(self.books) as connection:
+            burned = burned_before(connection, None)
+        return balance_states(self.terms_or_empty().balances, burned, self.now)
 
     def invoices(self, period: str | None = None) -> list[Invoice]:
         """Return the invoices in the books, drafts included; all, or those of a period."""

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from metering.clock import FixedClock
-from rating.balances import balance_states
 from rating.invoice import Invoice
-from rating.ledger import burned_before
 from tallybook import Workspace
 from tests.tallybook.shop import CATALOG, DECEMBER, LATE, NOVEMBER, USAGE, import_text, open_shop
+from tests.tallybook.test_cli import ask, run
 
 BALANCES = """
 balances:
@@ -56,8 +55,7 @@ def test_balances_pay_in_their_order_once_and_verify_recomputes_it(tmp_path: Pat
         assert paid(november) == [("fee", "starter", "2.25")]
         assert str(november.amount_due) == "46.75"
         assert all(one.matches for one in workspace.verify())
-        with workspace.books.connect() as connection:
-            states = balance_states(workspace.terms().balances, burned_before(connection, None), DECEMBER)
+        states = workspace.balances()
         assert {one.balance_id: (str(one.burned), str(one.left), str(one.recognized)) for one in states} == {
             "starter": ("50.00", "0.00", "50.00"), "gift": ("8.00", "0.00", "0.00"),
         }  # fmt: skip
@@ -128,3 +126,21 @@ def test_an_account_over_its_threshold_is_invoiced_and_no_other(tmp_path: Path, 
         assert sum((line.amount for line in of_account(closed, "globex").lines), Decimal(0)) == Decimal("25.29")
         assert all(one.matches for one in workspace.verify())
         assert workspace.reconcile("2026-10").is_conserved
+
+
+def test_the_commands_say_what_was_booked_and_what_is_left(tmp_path: Path) -> None:
+    with open_shop(tmp_path, now=datetime(2026, 10, 20, tzinfo=UTC)) as workspace:
+        add_to_catalog(workspace, BALANCES)
+        import_text(workspace, "usage.csv", USAGE)
+        workspace.clock = FixedClock(NOVEMBER)
+        workspace.invoice("2026-10", final=True)
+    for command, said in (("correct", "Nothing was found late"), ("thresholds", "No account reached a threshold")):
+        answer = run(tmp_path, command)
+        assert (answer.returncode, answer.stdout) == (0, "")
+        assert said in answer.stderr
+    shown = run(tmp_path, "balances", "--account", "acme-inc").stdout
+    assert [line.split() for line in shown.splitlines() if line.strip().startswith("gift")] == [
+        ["gift", "acme-inc", "8.00", "8.00", "0.00", "0.00", "0.00", "USD"]
+    ]
+    assert [one["burned"] for one in ask(tmp_path, "balances")["balances"]] == ["8.00", "47.75"]
+    assert "amount due" in run(tmp_path, "invoices").stdout

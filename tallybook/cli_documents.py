@@ -1,0 +1,69 @@
+"""The command line's documents beside the invoice of a period: what was found late, thresholds, prepaid balances.
+
+Enters: words of an operator. Leaves: the documents that were booked, or the state of the balances.
+Refuses: to book anything twice. Every command can be run at any time, by a scheduler, as often as one likes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from metering.numbers import plain
+from tallybook import show
+from tallybook.cli_shell import JsonOption, err, open_workspace, out, print_json, progress
+
+if TYPE_CHECKING:
+    from tallybook.workspace import Invoiced
+
+documents = typer.Typer()
+
+
+@documents.command()
+def correct(as_json: JsonOption = False) -> None:
+    """Book what was found late for closed periods now, as credit notes and supplementary invoices.
+
+    Without this command the same lines come with each account's next invoice.
+    """
+    with open_workspace() as workspace, progress("rating") as _:
+        invoiced = workspace.correct()
+    _print(invoiced, "Nothing was found late: the books agree with the lake.", as_json=as_json)
+
+
+@documents.command()
+def thresholds(as_json: JsonOption = False) -> None:
+    """Invoice the open period of the accounts that reached one of their invoice_thresholds, and no other."""
+    with open_workspace() as workspace, progress("rating") as _:
+        invoiced = workspace.invoice_thresholds()
+    _print(invoiced, "No account reached a threshold.", as_json=as_json)
+
+
+@documents.command()
+def balances(
+    account: Annotated[str | None, typer.Option("--account", help="Only the balances of this account.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Prepaid balances: granted, burned, expired, left, and the revenue that what was burned has earned."""
+    with open_workspace() as workspace:
+        found = [one for one in workspace.balances() if account in (None, one.account_id)]
+    if as_json:
+        amounts = ("granted", "burned", "expired", "left", "recognized")
+        rows = [
+            {name: plain(getattr(one, name)) if name in amounts else getattr(one, name) for name in one.__slots__}
+            for one in found
+        ]
+        print_json({"balances": rows})
+    else:
+        out.print(show.balances(found))
+
+
+def _print(invoiced: Invoiced, nothing: str, *, as_json: bool) -> None:
+    if as_json:
+        from rating.invoice import as_json as invoice_json
+
+        print_json({"invoices": [invoice_json(one) for one in invoiced.invoices]})
+    elif invoiced.invoices:
+        out.print(show.invoices(invoiced.invoices))
+    else:
+        err.print(nothing, highlight=False)
