@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from metering.periods import WallPeriod
+    from metering.rollups import Rollups
     from rating.plans import Plan
     from rating.terms import Terms
 
@@ -37,7 +38,9 @@ _EDGE_COLUMNS = {"plan_key": "text", "price_id": "text", "edge": "quantity", "ex
 _PAIR_COLUMNS = {"plan_key": "text", "price_id": "text", "other_price_id": "text"}
 
 
-def lint(engine: duckdb.DuckDBPyConnection, terms: Terms, wall: WallPeriod) -> list[Finding]:
+def lint(
+    engine: duckdb.DuckDBPyConnection, terms: Terms, wall: WallPeriod, *, rollups: Rollups | None = None
+) -> list[Finding]:
     """Return all findings, the worst first, priced on the billing periods that end in a span. Pure.
 
     `engine` holds the evidence (`metering.usage.open_evidence`). Raises AmountOverflow.
@@ -46,7 +49,7 @@ def lint(engine: duckdb.DuckDBPyConnection, terms: Terms, wall: WallPeriod) -> l
     findings = lint_catalog(terms)
     if not spans:
         return findings
-    rate(engine, terms, spans, max(span.period.end for span in spans))
+    rate(engine, terms, spans, max(span.period.end for span in spans), rollups=rollups)
     engine.execute(read_sql("rating", "lint_used"))
     lines = {(row["plan_key"], row["price_id"]): row for row in _ask(engine, "lint_line")}
     findings = _price_cliffs(engine, terms, findings)

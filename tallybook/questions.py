@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from metering.errors import BadPeriod
 from metering.periods import WallPeriod, add_months, parse_period
+from metering.rollups import Rollups
 from metering.usage import open_evidence
 from rating.lint import Finding
 from rating.lint_history import lint
@@ -75,9 +76,10 @@ def ask_lint(workspace: Workspace, wall: WallPeriod | None = None) -> list[Place
     catalog = load_catalog(workspace.layout.catalog)
     terms = Terms.of(catalog.meters, catalog.plans, catalog.accounts, catalog.subscriptions)
     files, snapshot = workspace.evidence()
-    engine = open_evidence(files, snapshot)
+    rollups = Rollups.of(files)
+    engine = open_evidence(files, snapshot, folder=str(rollups.folder) if rollups else None)
     try:
-        found = lint(engine, terms, wall or wall_before(workspace.now))
+        found = lint(engine, terms, wall or wall_before(workspace.now), rollups=rollups)
     finally:
         engine.close()
     return [PlacedFinding(one, _place_of(catalog, one)) for one in found]

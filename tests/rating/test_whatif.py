@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -11,12 +12,14 @@ import pytest
 from metering.engine import open_engine
 from metering.events import usage_event_schema
 from metering.periods import parse_period
-from metering.usage import load_events
+from metering.rollups import Rollups
+from metering.usage import load_events, open_evidence
 from rating.errors import NotFound
 from rating.plans import Plan
-from rating.whatif import Change, WhatIf, change_of, percent_of, what_if
+from rating.whatif import Change, WhatIf, change_of, percent_of, what_if, whatif_over
 from tests.rated import terms_of
 from tests.rating.sales import at
+from tests.tallybook.shop import USAGE, import_text, open_shop
 
 OLD = {"name": "pro", "version": 1, "currency": "USD", "prices": [
     {"id": "fee", "type": "flat", "amount": "10.00"},
@@ -163,3 +166,21 @@ def test_what_cannot_be_answered_is_refused(plans: list[dict[str, Any]], replace
 def test_percent_is_exact_and_has_none_of_nothing() -> None:
     assert percent_of(Decimal("3"), Decimal("1")) == Decimal("33.3")
     assert percent_of(Decimal("0"), Decimal("1")) is None
+
+
+def test_the_kept_states_of_usage_give_the_same_answer(tmp_path: Path) -> None:
+    with open_shop(tmp_path) as workspace:
+        for month in ("09", "10"):
+            import_text(workspace, f"usage-{month}.csv", USAGE.replace("2026-10", f"2026-{month}"))
+        files, snapshot = workspace.evidence()
+        same = change_of(workspace.terms(), [], {"pro": "pro"})
+        rollups = Rollups.of(files, scan_bytes_max=0)
+        assert rollups is not None
+        plain = whatif_over(files, snapshot, same, parse_period("2026"))
+        engine = open_evidence(files, snapshot, folder=str(rollups.folder))
+        try:
+            kept = what_if(engine, same, parse_period("2026"), rollups=rollups)
+        finally:
+            engine.close()
+    assert kept.lines == plain.lines
+    assert sum(row["old_quantity"] for row in plain.lines.to_pylist() if row["price_id"] == "tokens_out") > 0
