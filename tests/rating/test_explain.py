@@ -7,10 +7,11 @@ from decimal import Decimal
 
 import pytest
 
+from metering.clock import FixedClock
 from rating.explain import Explanation
 from rating.explanation import Step, explanation_schema, origin_event_schema
 from tallybook import Workspace
-from tests.tallybook.shop import DECEMBER, LATE, NOVEMBER, USAGE, import_text, open_shop
+from tests.tallybook.shop import CATALOG, DECEMBER, LATE, NOVEMBER, USAGE, import_text, open_shop
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     with open_shop(root, now=NOVEMBER) as workspace:
         import_text(workspace, "usage.csv", USAGE)
         workspace.invoice("2026-10", final=True)
-    with Workspace(root, clock=type(workspace.clock)(DECEMBER)) as workspace:  # type: ignore[call-arg]
+    with Workspace(root, clock=FixedClock(DECEMBER)) as workspace:
         import_text(workspace, "late.csv", LATE)
         workspace.invoice("2026-11", final=True)
         yield workspace
@@ -107,3 +108,28 @@ def test_json_keeps_every_digit_as_text(shop: Workspace) -> None:
         }
     ]
     assert steps[-1] == {"step": "amount", "text": "this line", "amount": "25.29"}
+
+
+def test_conversion_and_included_units_are_steps_of_their_own(tmp_path: Path) -> None:
+    plan = """
+      - {id: tokens_out, meter: tokens, where: {direction: output}, type: unit, unit_price: "2",
+         convert: {divide: "1000", round: ceil}, included: "0.5"}
+"""
+    catalog = CATALOG.replace(
+        CATALOG[CATALOG.index("      - {id: tokens_out") : CATALOG.index("      - {id: calls")], plan
+    )
+    with Workspace.init(tmp_path, clock=FixedClock(NOVEMBER)) as workspace:
+        (workspace.layout.catalog / "shop.yaml").write_text(catalog, encoding="utf-8")
+        workspace.apply()
+        import_text(workspace, "usage.csv", USAGE)
+        workspace.invoice("2026-10", final=True)
+        found = explained(workspace, "2026-10", "acme", "tokens_out", "usage")
+    # 1,500 tokens are 2 started thousands, half of one is included, and the rest is 1.5 x 2.00.
+    assert [(one.step, one.quantity) for one in found.steps[:3]] == [
+        ("aggregate", 1500),
+        ("conversion", 2),
+        ("included", Decimal("-0.5")),
+    ]
+    assert found.steps[1].text == "divided by 1,000, rounded up once over the whole period"
+    assert [(one.part, one.quantity) for one in step(found, "price").children] == [("unit", Decimal("1.5"))]
+    assert step(found, "amount").amount == Decimal("3.00")

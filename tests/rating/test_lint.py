@@ -214,3 +214,32 @@ def test_every_code_is_documented() -> None:
     page = (ROOT / "docs" / "lint.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(\w+)` \| (\w+) \|", page, re.MULTILINE))
     assert rows == {code: severity for code, (severity, _) in CODES.items()}
+
+
+def test_edges_of_converted_quantities_are_asked_in_the_unit_that_is_priced() -> None:
+    thousands = calls(
+        "volume",
+        convert={"divide": "1000", "round": "ceil"},
+        included="2",
+        tiers=tiers(("10", "5", "0"), (None, "1", "0")),
+    )
+    found = on_history(catalog(thousands), ("acme", "calls", "9500", {}))
+    # 10 thousands above the 2 included are worth 50.00, the next started thousand makes it 11.00. acme pays 8 x 5.
+    cliff = found["tier_cliff 12"]
+    assert "12 converted unit are worth 50.00 USD, 13 converted unit 11.00 USD: 39.00 USD less" in cliff.message
+    assert (cliff.tenants, cliff.amount) == (1, Decimal("29.00"))
+
+
+def test_siblings_split_their_events_and_do_not_overlap() -> None:
+    prices = [{**price, "sibling": "region"} for price in PLANS["prices_overlap"]]
+    assert "prices_overlap" not in codes(lint_catalog(terms_of(catalog(*prices))))
+
+
+def test_what_is_included_is_not_given_away_again() -> None:
+    price = calls("graduated", included="50", tiers=tiers(("100", "0", "0"), (None, "1", "0")))
+    assert "included_and_free_tier" in codes(lint_catalog(terms_of(catalog(price))))
+
+
+def test_a_price_of_buckets_is_not_priced_as_if_it_were_one_quantity() -> None:
+    found = on_history(catalog({**VOLUME, "price_per": "day"}), ("acme", "calls", "90", {}))
+    assert (found["tier_cliff 100"].tenants, found["tier_cliff 100"].amount) == (None, None)
