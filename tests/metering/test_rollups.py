@@ -28,7 +28,10 @@ from tests.metering.test_identities import spoil
 
 # tenant, meter, quantity, day, hour, key, attributes, is it a void of the key instead
 Event = tuple[str, str, int, int, int, str | None, str | None, bool]
-METERS = {"tokens": "sum", "calls": "count", "peak": "max", "low": "min", "state": "last", "users": "unique_count"}
+METERS = {
+    "tokens": "sum", "calls": "count", "peak": "max", "low": "min", "state": "last", "begin": "first", "mean": "average",
+    "level": "time_weighted_sum", "users": "unique_count",
+}  # fmt: skip
 TENANTS = ("acme", "beta", "zoe")
 
 events = st.tuples(
