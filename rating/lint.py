@@ -53,6 +53,8 @@ CODES: dict[str, tuple[Severity, str]] = {
 }
 # The smallest step of a quantity; what lies just above a tier's edge.
 STEP = Decimal("0.000000001")
+# The fields of prices and tiers that are money, or a share of money.
+_MONEY = ("amount", "unit_price", "package_price", "flat_amount", "percent", "minimum", "per_event")
 _ALONE: dict[str, Any] = {
     "where": {}, "by": (), "sibling": None, "groups_max": None, "convert": None, "price_per": None,
     "included_per": "price", "tiers_over": "group",
@@ -154,7 +156,7 @@ def step_of(price: Any, terms: Terms) -> Decimal:
 
     Where the quantity is converted, it is the step that the conversion rounds to.
     """
-    if price.convert is not None:
+    if getattr(price, "convert", None) is not None:
         return Decimal(1).scaleb(-price.convert.places_kept)
     return Decimal(1) if terms.meters[price.meter].aggregation in {"count", "unique_count"} else STEP
 
@@ -204,7 +206,7 @@ def find_odd_amounts(plan: Plan, _: Terms) -> Iterator[Finding]:
                 yield _of(plan, price, "price_negative", (
                     f"{name} is {trimmed(amount)}, so using more lowers the invoice; if it is a rebate, write a discount"
                 ))  # fmt: skip
-            if not name.endswith("unit_price") and amount != round_amount(amount, digits):
+            if not name.endswith(("unit_price", "percent")) and amount != round_amount(amount, digits):
                 yield _of(plan, price, "more_decimals", (
                     f"{name} {trimmed(amount)} has more than the {digits} decimals of {plan.currency}, so the line shows "
                     f"{_paper(amount, plan)}; write an amount that can be paid"
@@ -227,7 +229,7 @@ def find_first_tiers(plan: Plan, terms: Terms) -> Iterator[Finding]:
                 "up_to: 0 without a flat amount if only users should pay it"
             ))  # fmt: skip
         included = _included(price)
-        if included and first.up_to is not None and not any(_terms_of(first).values()):
+        if included and first.up_to is not None and _is_free(first):
             unit = _unit(price, terms)
             yield _of(plan, price, "included_and_free_tier", (
                 f"{trimmed(included)} {unit} are included and the first {trimmed(first.up_to)} above them are free as "
@@ -265,7 +267,7 @@ def find_quotas(plan: Plan, _: Terms) -> Iterator[Finding]:
                     f"the quota of {entitlement.feature} blocks at {trimmed(quota)}, so the tiers above "
                     f"{trimmed(beyond[0])} are never reached; raise the quota or remove them"
                 ), edge=beyond[0])  # fmt: skip
-            if tiers[0].up_to is not None and not any(_terms_of(tiers[0]).values()):
+            if tiers[0].up_to is not None and _is_free(tiers[0]):
                 free += tiers[0].up_to
                 if free < quota:
                     yield _of(plan, price, "quota_above_free_tier", (
@@ -317,7 +319,7 @@ def _of(
 
 def _unit(price: Any, terms: Terms) -> str:
     unit = terms.meters[price.meter].unit
-    return unit if price.convert is None else f"converted {unit}"
+    return unit if getattr(price, "convert", None) is None else f"converted {unit}"
 
 
 def _paper(amount: Decimal, plan: Plan) -> str:
@@ -345,15 +347,19 @@ def _terms_of(tier: Any) -> dict[str, Any]:
     return {name: getattr(tier, name) for name in type(tier).model_fields if name != "up_to"}
 
 
+def _is_free(tier: Any) -> bool:
+    return not any(getattr(tier, name, None) for name in _MONEY)
+
+
 def _amounts(price: Any) -> Iterator[tuple[str, Decimal]]:
     """Yield every amount and unit price that a price names, with the name it has in the catalog file."""
-    for name in ("amount", "unit_price", "package_price"):
+    for name in _MONEY:
         if isinstance(amount := getattr(price, name, None), Decimal):
             yield name, amount
     for number, tier in enumerate(getattr(price, "tiers", ()), start=1):
-        for name, value in _terms_of(tier).items():
-            if isinstance(value, Decimal) and name in {"unit_price", "flat_amount"}:
-                yield f"tier {number} {name}", value
+        for name in _MONEY:
+            if isinstance(amount := getattr(tier, name, None), Decimal):
+                yield f"tier {number} {name}", amount
 
 
 def _amount_of(what: Any, name: str) -> Decimal | None:

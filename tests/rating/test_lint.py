@@ -69,8 +69,16 @@ PLANS = {
 
 @pytest.mark.parametrize("code", PLANS)
 def test_a_plan_that_is_probably_wrong_is_found(code: str) -> None:
-    assert code in codes(lint_catalog(terms_of(catalog(*PLANS[code]))))
+    assert code.split(maxsplit=1)[0] in codes(lint_catalog(terms_of(catalog(*PLANS[code]))))
 
+
+PLANS["tier_cliff in stairs"] = [
+    calls("stairstep", tiers=[{"up_to": "100", "flat_amount": "60"}, {"flat_amount": "20"}])
+]
+PLANS["price_zero of percents"] = [calls("graduated_percentage", tiers=[{"percent": "0"}])]
+PLANS["tier_repeated of percents"] = [
+    calls("graduated_percentage", tiers=[{"up_to": "100", "percent": "2"}, {"percent": "2"}])
+]
 
 QUIET = {
     "graduated tiers never fall": [calls("graduated", tiers=tiers(("100", "1", "0"), (None, "0.1", "0")))],
@@ -80,7 +88,18 @@ QUIET = {
     ],
     "a flat amount from the second tier on": [calls("graduated", tiers=tiers(("100", "1", "0"), (None, "1", "5")))],
     "many decimals in a unit price": [calls("unit", unit_price="0.0000125")],
-    "a rising volume price without a fall": [calls("package", package_size="10", package_price="2")],
+    "stairs that rise, from nothing": [
+        calls(
+            "stairstep",
+            tiers=[
+                {"up_to": "0", "flat_amount": "0"},
+                {"up_to": "100", "flat_amount": "20"},
+                {"flat_amount": "60"},
+            ],
+        )
+    ],
+    "percents": [calls("graduated_percentage", tiers=[{"up_to": "100", "percent": "2.125"}, {"percent": "1"}])],
+    "packages": [calls("package", package_size="10", package_price="2")],
 }
 
 
