@@ -35,6 +35,7 @@ from metering.measures import BUCKETED, RECURRING, Measure, PerBucket, Rounding
 
 TEXT_CHARACTERS_MAX = 1000
 MISTAKES = "catalog_mistakes"
+DAYS_MAX = 3650
 
 Place = tuple[str | int, ...]
 
@@ -154,6 +155,13 @@ def _read_whole(value: object) -> int:
     return int(value)
 
 
+def _read_days(value: object) -> int:
+    text = str(value)
+    if isinstance(value, bool) or not (text.isascii() and text.isdigit()) or int(text) > DAYS_MAX:
+        raise ValueError(f"{text[:20]!r} is not a number of days; write a whole number from 0 to {DAYS_MAX}")
+    return int(text)
+
+
 def _read_name(value: object, what: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"a {what} name is text, not {_shown(value)}; write a plain identifier")
@@ -214,6 +222,9 @@ def _shown(value: object) -> str:
 
 
 Boolean = Annotated[bool, BeforeValidator(_read_boolean), WithJsonSchema({"type": "boolean"})]
+Days = Annotated[
+    int, BeforeValidator(_read_days), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": DAYS_MAX})
+]
 Whole = Annotated[int, BeforeValidator(_read_whole), WithJsonSchema({"type": "integer", "minimum": 1})]
 Text = Annotated[str, BeforeValidator(_read_text), WithJsonSchema({"type": "string", "maxLength": TEXT_CHARACTERS_MAX})]
 AttributeName = Annotated[str, BeforeValidator(_read_attribute_name)]

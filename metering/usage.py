@@ -30,7 +30,16 @@ if TYPE_CHECKING:
 
     from metering.rollups import Rollups
 
-EVIDENCE_STEPS = ("stored_event", "keyed_event", "duplicate", "stored_once", "corrected", "usage_event", "state_event")
+EVIDENCE_STEPS = (
+    "stored_event",
+    "keyed_event",
+    "duplicate",
+    "stored_once",
+    "corrected",
+    "late_event",
+    "usage_event",
+    "state_event",
+)
 USAGE_STEPS = (
     "divide_half_away", "from_billionths", "round_quantity",
     "usage_state", "usage_state_asked", "part_state", "part_state_calendar", "part_state_fixed", "part_state_carried",

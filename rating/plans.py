@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, model_validator
 
 from entitlements.features import Entitlement
-from metering.catalog import CatalogModel, Place, Text, Whole, name_of, refuse, refuse_at, unique
+from metering.catalog import CatalogModel, Days, Place, Text, Whole, name_of, refuse, refuse_at, unique
 from rating.catalog_times import CatalogAnchor, CatalogTime, Currency, When, ZoneName, instant_of, when_text
 from rating.dialect import DialectName, Switches, refusals
 from rating.prices import Price
@@ -62,6 +62,11 @@ class Plan(CatalogModel):
     )
     prices: tuple[Price, ...] = Field(default=(), description="what is charged; none: the plan is free")
     entitlements: tuple[Entitlement, ...] = Field(default=(), description="what the tenant may use")
+    late_usage_days: Days | None = Field(
+        default=None,
+        description="usage recorded later than so many days after its billing period is not billed, but counted; none: "
+        "always billed",
+    )
     dialect: DialectName = Field(default="strict", description="whose answers to take where billing systems disagree")
     switches: dict[str, str] = Field(default_factory=dict, description="single answers that differ from the dialect's")
     description: Text | None = Field(default=None, description="a sentence for the reader")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from metering.engine import open_engine, read_sql
 from metering.usage import aggregate, register
 from rating.errors import AmountOverflow
+from rating.late import limits_of_spans, refuse_late
 from rating.terms import load_terms, usage_questions
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from rating.terms import BillingSpan, Terms
 
 # What every price needs; then the statements that only some prices need, each with the prices that do.
-MACROS = ("rounding", "convert_quantity", "packages_of", "tier_limited")
+MACROS = ("rounding", "convert_quantity", "packages_of", "limited_amount")
 CHARGE_STEPS = (
     ("charge_included", "included > 0"),
     ("charge_flat", "price_type = 'flat'"),
@@ -40,6 +41,8 @@ CHARGE_STEPS = (
     ("charge_graduated", "price_type IN ('graduated', 'graduated_percentage')"),
     ("charge_volume", "price_type IN ('volume', 'stairstep')"),
     ("charge_package", "price_type = 'package'"),
+    ("charge_percentage", "price_type = 'percentage' AND NOT is_by_event"),
+    ("charge_percentage_by_event", "is_by_event"),
 )
 BOOKING_STEPS = ("booked_line", "booked_charge", "charge_to_book", "line_to_book")
 # The key of a line: one price of one subscription in one period, from one instant on (a change of plan begins a new one).
@@ -79,6 +82,7 @@ def rate(
     """
     load_terms(engine, terms, spans)
     with overflow_named(engine):
+        refuse_late(engine, limits_of_spans(terms, spans))
         aggregate(engine, *usage_questions(terms, spans), rollups=rollups)
         rate_usage(engine, as_of)
 

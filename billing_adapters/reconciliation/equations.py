@@ -30,6 +30,7 @@ from metering.engine import read_sql
 from metering.periods import Period
 from metering.usage import Span, aggregate, register
 from rating.iso4217 import minor_units
+from rating.late import limits_between, refuse_late
 from rating.rate import overflow_named, rate
 from rating.terms import billing_spans, selector_of, service_of
 
@@ -59,11 +60,12 @@ CONTROLS = {
     "UNKNOWN_TENANT": "AT_RISK",
     "NO_SUBSCRIPTION": "AT_RISK",
     "UNPRICED_METER": "AT_RISK",
+    "LATE_USAGE_REFUSED": "AT_RISK",
     "ROUNDING_RESIDUAL": "DATA_QUALITY",
 }
 _OF_CAPTURE = ("DROPPED", "SEQUENCE_GAP", "BATCH_TOTALS", "DEAD_LETTER", "DUPLICATE_CONFLICT", "CORRECTION_UNMATCHED")
 # The controls that count a bucket of the second equation.
-_UNRATED = ("UNKNOWN_TENANT", "NO_SUBSCRIPTION", "UNPRICED_METER")
+_UNRATED = ("UNKNOWN_TENANT", "NO_SUBSCRIPTION", "UNPRICED_METER", "LATE_USAGE_REFUSED")
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +238,7 @@ def _load_attribution(engine: duckdb.DuckDBPyConnection, terms: Terms, dates: Pe
     tenants = {*terms.payer_by_tenant(), *(subscription.tenant for subscription in terms.subscriptions)}
     register(engine, "known_tenant", pa.table({"tenant_id": pa.array(sorted(tenants), pa.string())}))
     register(engine, "known_meter", pa.table({"meter": pa.array(sorted(terms.meters), pa.string())}))
+    refuse_late(engine, limits_between(terms, dates))
     aggregate(engine, spans, selectors)
     _execute(engine, "priced", {})
 

@@ -36,6 +36,7 @@ _NAMES = {
     "unknown_tenant": "unrated: unknown tenant",
     "no_subscription": "unrated: no subscription",
     "unpriced_meter": "unrated: no price",
+    "late_usage_refused": "unrated: recorded too late",
     "rated_value": "rated value",
     "carried": "carried by rounding",
     "not_finalised": "not invoiced: not finalised yet",

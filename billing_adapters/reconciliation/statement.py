@@ -5,7 +5,8 @@ Refuses: to net. Each meter is an account of its own; differences of two meters,
 
 Three equations, each closed in itself:
     recorded     = stored + duplicate + dead_lettered + in_flight + missing        rows and quantity, UTC dates
-    stored       = rated + voided + unknown_tenant + no_subscription + unpriced_meter       rows and quantity, UTC dates
+    stored       = rated + voided + unknown_tenant + no_subscription + unpriced_meter + late_usage_refused
+                                                                                   rows and quantity, UTC dates
     rated_value  = invoiced + carried + not_finalised + waiting_corrections        exact money, billing periods
 Meter '' stands for no meter: a flat fee, a name that could not be read, a segment of unknown content. None is the total.
 """
@@ -32,7 +33,7 @@ MISSING = "missing"
 # The left side of each equation, and the buckets that must add up to it, in the order of the statement.
 EQUATIONS: dict[str, tuple[str, ...]] = {
     "recorded": ("stored", "duplicate", "dead_lettered", "in_flight", MISSING),
-    "stored": ("rated", "voided", "unknown_tenant", "no_subscription", "unpriced_meter"),
+    "stored": ("rated", "voided", "unknown_tenant", "no_subscription", "unpriced_meter", "late_usage_refused"),
     "rated_value": ("invoiced", "carried", "not_finalised", "waiting_corrections"),
 }
 MONEY_EQUATION = "rated_value"

@@ -21,6 +21,9 @@ balances:
 """
 
 
+PRO = CATALOG[CATALOG.index("  - name: pro") : CATALOG.index("accounts:")]
+
+
 def add_to_catalog(workspace: Workspace, text: str) -> None:
     (workspace.layout.catalog / "more.yaml").write_text(text, encoding="utf-8")
     workspace.apply()
@@ -85,8 +88,7 @@ def test_a_corrected_price_credits_what_was_invoiced_and_gives_back_to_the_balan
         add_to_catalog(workspace, BALANCES)
         import_text(workspace, "usage.csv", USAGE)
         workspace.invoice("2026-10", final=True)
-        plan = CATALOG[CATALOG.index("  - name: pro") : CATALOG.index("accounts:")]
-        second = plan.replace("version: 1", "version: 2").replace('"0.0125"', '"0.0025"')
+        second = PRO.replace("version: 1", "version: 2").replace('"0.0125"', '"0.0025"')
         corrected = CATALOG.replace("accounts:", second + "accounts:").replace(
             "tenant: acme, plan: pro, version: 1", "tenant: acme, plan: pro, version: 2"
         )
@@ -126,6 +128,32 @@ def test_an_account_over_its_threshold_is_invoiced_and_no_other(tmp_path: Path, 
         assert sum((line.amount for line in of_account(closed, "globex").lines), Decimal(0)) == Decimal("25.29")
         assert all(one.matches for one in workspace.verify())
         assert workspace.reconcile("2026-10").is_conserved
+
+
+@pytest.mark.parametrize(("days", "is_billed"), [(None, True), ("9", True), ("8", False), ("0", False)])
+def test_usage_recorded_too_late_is_refused_and_counted(tmp_path: Path, days: str | None, is_billed: bool) -> None:
+    with open_shop(tmp_path) as workspace:
+        if days is not None:
+            strict = CATALOG.replace("version: 1\n", f"version: 1\n    late_usage_days: {days}\n")
+            strict = strict.replace("- name: pro", "- name: strict").replace("plan: pro,", "plan: strict,")
+            # The plan that was in use stays.
+            (workspace.layout.catalog / "shop.yaml").write_text(strict.replace("accounts:", PRO + "accounts:"), "utf-8")
+            workspace.apply()
+        workspace.clock = FixedClock(datetime(2026, 10, 31, tzinfo=UTC))
+        import_text(workspace, "usage.csv", USAGE)
+        workspace.clock = FixedClock(NOVEMBER)
+        workspace.invoice("2026-10", final=True)
+        # Eight days after the end of October is the ninth of November, 00:00; this is told three hours later.
+        workspace.clock = FixedClock(datetime(2026, 11, 9, 3, tzinfo=UTC))
+        import_text(workspace, "late.csv", LATE)
+        assert [str(one.total) for one in workspace.correct().invoices] == (["1.00"] if is_billed else [])
+        statement = workspace.reconcile("2026-10")
+        assert statement.is_conserved
+        refused = [one for one in statement.findings if one.control_id == "LATE_USAGE_REFUSED"]
+        assert [(one.tenant_id, one.rows, str(one.quantity_difference)) for one in refused] == (
+            [] if is_billed else [("acme", 1, "80.000000000")]
+        )
+        assert all(one.matches for one in workspace.verify())
 
 
 def test_the_commands_say_what_was_booked_and_what_is_left(tmp_path: Path) -> None:

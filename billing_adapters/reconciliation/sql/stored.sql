@@ -1,6 +1,7 @@
 -- Equation 2, stored = rated + voided + unrated by reason: all but the reasons. One row per (meter, bucket).
--- `stored` is counted in the data files; `voided` are events that a correction names, and corrections that only void; `rated` are the usage events that some price of a subscription of the tenant
--- selects at their time. The reasons are counted by their own controls: unknown_tenant, no_subscription, unpriced_meter.
+-- `stored` is counted in the data files; `voided` are events that a correction names, and corrections that only void;
+-- `rated` are the usage events that some price of a subscription of the tenant selects at their time. The reasons are
+-- counted by their own controls: unknown_tenant, no_subscription, unpriced_meter, late_usage_refused.
 SELECT meter, 'stored' AS bucket, count(*) AS rows, sum(quantity)::DECIMAL(38, 9) AS quantity
 FROM stored_once
 WHERE event_time >= $start_instant AND event_time < $end_instant
@@ -9,6 +10,7 @@ UNION ALL
 SELECT meter, 'voided', count(*), sum(quantity)
 FROM stored_once
 ANTI JOIN usage_event USING (producer_id, segment, row)
+ANTI JOIN late_event USING (producer_id, segment, row)
 WHERE event_time >= $start_instant AND event_time < $end_instant
 GROUP BY ALL
 UNION ALL
