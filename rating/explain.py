@@ -106,13 +106,12 @@ def _steps(
     price = _price_of(terms, line)
     priced = [charge for charge in tiers if not _is_taken_off(charge) and charge.part != INCLUDED]
     steps = _quantity_steps(engine, terms, line, span_id, price)
-    components = tuple(_component(charge, price, line.unit) for charge in priced)
     steps.append(
         Step(
             "price",
             f"{line.price_type} price {line.price_id} of {line.plan} version {line.plan_version}",
             exact_amount=_sum(priced),
-            children=components,
+            children=_by_cell(priced, price, line.unit),
         )
     )
     steps += [_taken_off(charge) for charge in tiers if _is_taken_off(charge)]
@@ -186,15 +185,29 @@ def _taken_off(charge: Charge) -> Step:
     return Step("discount", f"discount {name}", exact_amount=charge.exact_amount, part=charge.part)
 
 
+def _by_cell(charges: Sequence[Charge], price: Any, unit: str | None) -> tuple[Step, ...]:
+    """Return the components of a price; where it has cells (of a matrix, or buckets of time) those of each below it."""
+    cells = list(dict.fromkeys(charge.cell_key for charge in charges))
+    parts = {cell: tuple(_component(one, price, unit) for one in charges if one.cell_key == cell) for cell in cells}
+    if cells in ([], [""]):
+        return parts.get("", ())
+    return tuple(
+        Step("cell", cell or "the rest", exact_amount=_sum([one for one in charges if one.cell_key == cell]),
+             cell_key=cell, children=parts[cell])
+        for cell in cells
+    )  # fmt: skip
+
+
 def _component(charge: Charge, price: Any, unit: str | None) -> Step:
     text = PARTS.get(charge.part, charge.part)
-    size = getattr(price, "package_size", None)
+    tiers = getattr(price, "tiers", ())
+    tier = tiers[charge.tier - 1] if 1 <= charge.tier <= len(tiers) else None
+    if tier is not None and charge.part in {"unit", "flat"}:
+        text = f"tier {charge.tier}, {_tier_text(charge, tiers)}" + (f", {text}" if charge.part != "unit" else "")
+    size = getattr(price if tier is None else tier, "package_size", None)
     if size is not None and charge.part == "unit":
-        text, unit = f"started packages of {_grouped(size)} {unit}", "package"
-    if (edges := _tier_text(charge, price)) and charge.part in {"unit", "flat"}:
-        text = f"tier {charge.tier}, {edges}" + (f", {text}" if charge.part != "unit" else "")
-    if charge.cell_key:
-        text = f"{charge.cell_key}: {text}"
+        packages = f"packages of {_grouped(size)} {unit}"
+        text, unit = packages if tier is None else f"{text}: {packages}", "package"
     return Step(
         "component",
         text,
@@ -208,10 +221,7 @@ def _component(charge: Charge, price: Any, unit: str | None) -> Step:
     )
 
 
-def _tier_text(charge: Charge, price: Any) -> str:
-    tiers = getattr(price, "tiers", ())
-    if not 1 <= charge.tier <= len(tiers):
-        return ""
+def _tier_text(charge: Charge, tiers: Sequence[Any]) -> str:
     above = tiers[charge.tier - 2].up_to if charge.tier > 1 else None
     up_to = tiers[charge.tier - 1].up_to
     edges = [f"above {_grouped(above)}"] if above is not None else []

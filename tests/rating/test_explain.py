@@ -111,20 +111,23 @@ def test_json_keeps_every_digit_as_text(shop: Workspace) -> None:
     assert steps[-1] == {"step": "amount", "text": "this line", "amount": "25.29"}
 
 
-def test_conversion_and_included_units_are_steps_of_their_own(tmp_path: Path) -> None:
-    plan = """
-      - {id: tokens_out, meter: tokens, where: {direction: output}, type: unit, unit_price: "2",
-         convert: {divide: "1000", round: ceil}, included: "0.5"}
-"""
-    catalog = CATALOG.replace(
-        CATALOG[CATALOG.index("      - {id: tokens_out") : CATALOG.index("      - {id: calls")], plan
-    )
-    with Workspace.init(tmp_path, clock=FixedClock(NOVEMBER)) as workspace:
-        (workspace.layout.catalog / "shop.yaml").write_text(catalog, encoding="utf-8")
+def explained_under(folder: Path, prices: str) -> Explanation:
+    """Return October's line of acme's tokens_out under other prices."""
+    old = CATALOG[CATALOG.index("      - {id: tokens_out") : CATALOG.index("      - {id: calls")]
+    with Workspace.init(folder, clock=FixedClock(NOVEMBER)) as workspace:
+        (workspace.layout.catalog / "shop.yaml").write_text(CATALOG.replace(old, prices), encoding="utf-8")
         workspace.apply()
         import_text(workspace, "usage.csv", USAGE)
         workspace.invoice("2026-10", final=True)
-        found = explained(workspace, "2026-10", "acme", "tokens_out", "usage")
+        return explained(workspace, "2026-10", "acme", "tokens_out", "usage")
+
+
+def test_conversion_and_included_units_are_steps_of_their_own(tmp_path: Path) -> None:
+    price = """
+      - {id: tokens_out, meter: tokens, where: {direction: output}, type: unit, unit_price: "2",
+         convert: {divide: "1000", round: ceil}, included: "0.5"}
+"""
+    found = explained_under(tmp_path, price)
     # 1,500 tokens are 2 started thousands, half of one is included, and the rest is 1.5 x 2.00.
     assert [(one.step, one.quantity) for one in found.steps[:3]] == [
         ("aggregate", 1500),
@@ -134,3 +137,23 @@ def test_conversion_and_included_units_are_steps_of_their_own(tmp_path: Path) ->
     assert found.steps[1].text == "divided by 1,000, rounded up once over the whole period"
     assert [(one.part, one.quantity) for one in step(found, "price").children] == [("unit", Decimal("1.5"))]
     assert step(found, "amount").amount == Decimal("3.00")
+
+
+def test_buckets_of_time_are_cells_with_components_below(tmp_path: Path) -> None:
+    price = """
+      - {id: tokens_out, meter: tokens, type: graduated, price_per: day,
+         tiers: [{up_to: "500", unit_price: "0.1"}, {unit_price: "0.5", package_size: "100"}]}
+"""
+    found = explained_under(tmp_path, price)
+    cells = step(found, "price").children
+    # 1,500 tokens on the 3rd: 500 x 0.1 and 10 packages at 0.5; 777 on the 4th: 500 x 0.1 and 3 started packages.
+    assert [(one.step, one.text, one.exact_amount) for one in cells] == [
+        ("cell", "2026-10-03T00:00:00Z", 55),
+        ("cell", "2026-10-04T00:00:00Z", Decimal("51.5")),
+    ]
+    assert [(one.text, one.quantity, one.unit) for one in cells[1].children] == [
+        ("tier 1, up to 500", 500, "token"),
+        ("tier 2, above 500: packages of 100 token", 3, "package"),
+    ]
+    assert found.to_arrow().column("parent").to_pylist()[2:5] == [1, 2, 2]
+    assert sum(one.exact_amount or 0 for one in cells) == step(found, "price").exact_amount
