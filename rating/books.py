@@ -94,7 +94,7 @@ invoice_lines = Table(
     Column("cumulative_amount", ExactDecimal, nullable=False),
     UniqueConstraint("invoice_id", "position"),
     Index(None, "subscription_id", "period_start"),
-    CheckConstraint("kind IN ('flat', 'usage', 'correction')", name="kind"),
+    CheckConstraint("kind IN ('flat', 'usage', 'minimum', 'correction')", name="kind"),
 )
 
 # One row per component of a line: the part of the quantity in one tier at one unit price, or a flat amount.

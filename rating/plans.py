@@ -14,9 +14,11 @@ from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, model_vali
 
 from entitlements.features import Entitlement
 from metering.catalog import CatalogModel, Days, Place, Text, Whole, name_of, refuse, refuse_at, unique
+from rating.adjust import Commitment, Discount, Maximum, Minimum, check_adjustments, repeated
 from rating.catalog_times import CatalogAnchor, CatalogTime, Currency, When, ZoneName, instant_of, when_text
 from rating.dialect import DialectName, Switches, refusals
 from rating.prices import Price
+from rating.proration import THIRTY_DAYS, Basis
 from rating.thresholds import InvoiceThresholds
 
 __all__ = [
@@ -49,6 +51,16 @@ class BillingPeriod(CatalogModel):
         default="calendar", description="calendar (the 1st, Monday, 1 January), subscription (its start), or a date"
     )
     timezone: ZoneName = Field(default="UTC", description="an IANA time zone, such as Europe/Paris")
+    proration: Basis = Field(default="instants", description="how the share of a part of a period is counted")
+
+    @model_validator(mode="after")
+    def _check_basis(self) -> Self:
+        if self.proration == "thirty_day_month" and self.every not in THIRTY_DAYS:
+            refuse_at(
+                "proration",
+                message=f"a {self.every} has no months of thirty days; write instants, local_days or days_inclusive",
+            )
+        return self
 
 
 class Plan(CatalogModel):
@@ -61,6 +73,10 @@ class Plan(CatalogModel):
         default_factory=BillingPeriod, description="how long, from where, in which zone"
     )
     prices: tuple[Price, ...] = Field(default=(), description="what is charged; none: the plan is free")
+    discounts: tuple[Discount, ...] = Field(default=(), description="what every subscription to it is lowered by")
+    commitments: tuple[Commitment, ...] = Field(default=(), description="promised amounts with a factor beyond them")
+    maximums: tuple[Maximum, ...] = Field(default=(), description="the most that some or all prices cost together")
+    minimums: tuple[Minimum, ...] = Field(default=(), description="the least that some or all prices cost together")
     entitlements: tuple[Entitlement, ...] = Field(default=(), description="what the tenant may use")
     late_usage_days: Days | None = Field(
         default=None,
@@ -98,6 +114,23 @@ class Plan(CatalogModel):
                         f"{feature!r} has two entitlements in this plan; keep one of them",
                     )
                 )
+        mistakes += check_adjustments(
+            ids,
+            {
+                "discounts": self.discounts,
+                "commitments": self.commitments,
+                "maximums": self.maximums,
+                "minimums": self.minimums,
+            },
+        )
+        for at, discount in enumerate(self.discounts):
+            if discount.currency not in {None, self.currency}:
+                what = f"the plan is in {self.currency}, so an amount in {discount.currency} would lower nothing"
+                mistakes.append((("discounts", at, "currency"), f"{what}; write {self.currency} or leave it out"))
+            if discount.plans:
+                mistakes.append(
+                    (("discounts", at, "plans"), "it stands in a plan and is limited to it; leave out plans")
+                )
         if mistakes:
             refuse(mistakes)
         return self
@@ -115,6 +148,18 @@ class Account(CatalogModel):
     invoice_thresholds: InvoiceThresholds | None = Field(
         default=None, description="amounts at which the open period is invoiced early: {amounts: [50], every: 100}"
     )
+    discounts: tuple[Discount, ...] = Field(default=(), description="what it gets off, over all its subscriptions")
+
+    @model_validator(mode="after")
+    def _check_discounts(self) -> Self:
+        mistakes = repeated(self.discounts)
+        for at, discount in enumerate(self.discounts):
+            if discount.amount is not None and discount.currency is None and self.currency is None:
+                what = "an account may pay in several currencies; write the currency of this amount"
+                mistakes.append((("discounts", at, "currency"), what))
+        if mistakes:
+            refuse(mistakes)
+        return self
 
 
 def _also_until(schema: dict[str, Any]) -> None:
@@ -141,9 +186,12 @@ class Subscription(CatalogModel):
         description="the first instant after it (open end); left out, it goes on",
     )
     account: AccountId | None = Field(default=None, description="who pays, if not the account that lists the tenant")
+    discounts: tuple[Discount, ...] = Field(default=(), description="what it is lowered by, such as a coupon")
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:
+        if mistakes := repeated(self.discounts):
+            refuse(mistakes)
         same_kind = type(self.starts_at) is type(self.ends_at)
         if self.ends_at is not None and same_kind and self.ends_at <= self.starts_at:
             refuse_at(

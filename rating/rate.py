@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from metering.engine import open_engine, read_sql
 from metering.usage import aggregate, register
+from rating.adjust_steps import add_true_ups, adjust_charges
 from rating.errors import AmountOverflow
 from rating.late import limits_of_spans, refuse_late
 from rating.terms import load_terms, usage_questions
@@ -96,7 +97,9 @@ def rate_usage(engine: duckdb.DuckDBPyConnection, as_of: datetime) -> None:
         if needed_by == "true" or engine.execute(f"SELECT 1 FROM price WHERE {needed_by} LIMIT 1").fetchall():
             statement = read_sql("rating", step)
             engine.execute(statement, {"as_of": as_of} if "$as_of" in statement else None)
+    adjust_charges(engine)
     engine.execute(read_sql("rating", "worth"))
+    add_true_ups(engine, as_of)
 
 
 def subtract_booked(

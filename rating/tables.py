@@ -32,6 +32,7 @@ def kinds() -> Mapping[str, pa.DataType]:
         "price": pa.decimal128(24, 12),
         "factor": pa.decimal128(18, 0),
         "whole": pa.decimal128(38, 0),
+        "ratio": pa.decimal128(10, 6),
         "exact": pa.decimal128(38, 21),
         "amount": pa.decimal128(38, 12),
     }

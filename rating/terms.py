@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from metering.periods import CALENDAR_ANCHOR, BillingCycle, Period, WallPeriod, zone
 from metering.usage import Selector, Span, register
+from rating.adjust_tables import load_adjustments
 from rating.dialect import STRICT, Switches, measure_under
 from rating.errors import NotFound
 from rating.iso4217 import minor_units
@@ -56,6 +57,8 @@ class BillingSpan:
     period: Period
     service: Period
     is_current: bool
+    # Two sides of a comparison may be rated in one engine; what is shared within a side is not shared between them.
+    side: int = 0
 
     @property
     def plan_key(self) -> str:
@@ -234,6 +237,7 @@ def load_terms(engine: duckdb.DuckDBPyConnection, terms: Terms, spans: Sequence[
     # Few objects for many spans, so few lengths are worked out.
     distinct = {(span.plan, span.plan_version, id(span.service), id(span.period)): span for span in spans}
     load_flat_amounts(engine, used, {_lengths(span) for span in distinct.values()})
+    load_adjustments(engine, terms, used, spans)
     currencies = sorted({plan.currency for plan in used.values()})
     load_table(engine, "currency", _CURRENCY_COLUMNS, [_currency_row(currency) for currency in currencies])
 

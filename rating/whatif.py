@@ -226,7 +226,7 @@ def _side_by_side(old: Terms, new: Terms, new_spans: Sequence[BillingSpan]) -> t
     }
     subscriptions = [*old.subscriptions, *(_put_on(one, _NEW + one.plan, one.version) for one in new.subscriptions)]
     both = replace(old, plans={**old.plans, **apart}, subscriptions=subscriptions)
-    return both, [replace(span, plan=_NEW + span.plan) for span in new_spans]
+    return both, [replace(span, plan=_NEW + span.plan, side=1) for span in new_spans]
 
 
 def _pairs(old: Sequence[Subscription], new: Sequence[Subscription]) -> dict[str, tuple[str, int, str, int]]:

@@ -12,6 +12,7 @@ from datetime import datetime
 
 from entitlements.features import Feature
 from metering.catalog import CatalogModel, Meter, Mistake, Place
+from rating.adjust import Discount
 from rating.balances import Balance
 from rating.plans import Account, Plan, Subscription, instant_of, when_text
 from rating.prices import Price
@@ -127,6 +128,25 @@ class _Known:
             if payer.id != account.id:
                 what = f"tenant {tenant!r} already belongs to account {payer.id!r}; one account pays for a tenant, remove one"
                 yield entry.mistake(what, "tenants", at)
+        names = {plan.name for plan in self.plans.values()}
+        yield from self._check_discounts(entry, account.discounts, names)
+
+    def _check_discounts(self, entry: Entry, discounts: Sequence[Discount], plans: Set[str]) -> Iterator[Mistake]:
+        """A discount may name prices of any plan that it can lower, and plans that there are."""
+        if "plan" in self.unread:
+            return
+        ids = {price.id for plan in self.plans.values() if plan.name in plans for price in plan.prices}
+        known = {"price": ids, "plan": {plan.name for plan in self.plans.values()}}
+        for at, discount in enumerate(discounts):
+            named = [("prices", "price", place, name) for place, name in enumerate(discount.prices)]
+            named += [("plans", "plan", place, name) for place, name in enumerate(discount.plans)]
+            for key, kind, place, name in named:
+                if name not in known[kind]:
+                    hint = nearest(name, sorted(known[kind])) if known[kind] else "there is none yet"
+                    what = (
+                        f"the discount {discount.id!r} is for {kind} {name!r}, which is in no plan it can lower; {hint}"
+                    )
+                    yield entry.mistake(what, "discounts", at, key, place)
 
     def check_balance(self, entry: Entry, balance: Balance) -> Iterator[Mistake]:
         if self._is_missing("account", balance.account, self.accounts):
@@ -149,6 +169,7 @@ class _Known:
             if instant_of(subscription.ends_at, zone) <= instant_of(subscription.starts_at, zone):
                 what = f"{when_text(subscription.ends_at)} is not after from, {when_text(subscription.starts_at)}, in {zone}"
                 yield entry.mistake(f"{what}; write a later end", "to" if "to" in _keys(entry) else "until")
+        yield from self._check_discounts(entry, subscription.discounts, {subscription.plan})
         if "account" in self.unread:
             return
         if subscription.account is not None and subscription.account not in self.accounts:

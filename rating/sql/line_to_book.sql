@@ -39,7 +39,7 @@ SELECT
     compared.*,
     CASE
         WHEN NOT is_current THEN 'correction'
-        WHEN price_type = 'flat' THEN 'flat'
+        WHEN price_type IN ('flat', 'minimum') THEN price_type
         ELSE 'usage'
     END AS kind
 FROM compared

@@ -1,16 +1,18 @@
 -- What every line is worth now, all its usage so far together. One row per (span, price, group) that is due.
--- `exact_amount` is the sum of the line's charges; `amount` is that sum rounded once, here and nowhere else.
+-- `exact_amount` is the sum of the line's charges, discounts and maximums included; `amount` is that sum rounded once, here and nowhere else.
 CREATE OR REPLACE TABLE worth AS
 WITH line AS (
     SELECT span_id, price_id, group_key, sum(converted_quantity) AS quantity, sum(event_count) AS event_count
     FROM rated_usage
     GROUP BY ALL
     UNION ALL
-    SELECT charge.span_id, charge.price_id, charge.group_key, charge.quantity, 0
+    -- A flat price has one component per number of units it was held with; the line shows the last of them.
+    SELECT charge.span_id, charge.price_id, charge.group_key, arg_max(charge.quantity, charge.tier), 0
     FROM charge
     JOIN billing_span USING (span_id)
     JOIN price ON price.plan_key = billing_span.plan_key AND price.price_id = charge.price_id
-    WHERE price.price_type = 'flat'
+    WHERE price.price_type = 'flat' AND charge.part = 'flat'
+    GROUP BY ALL
 ),
 summed AS (
     SELECT span_id, price_id, group_key, sum(exact_amount) AS exact_amount

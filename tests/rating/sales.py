@@ -41,6 +41,9 @@ class Company:
     currency: str = "USD"
     billing_period: dict[str, Any] = field(default_factory=dict)
     subscription: dict[str, Any] = field(default_factory=dict)
+    account: dict[str, Any] = field(default_factory=dict)
+    around: dict[str, Any] = field(default_factory=dict)
+    more_plans: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     segments: int = 0
 
@@ -52,13 +55,16 @@ class Company:
 
     @property
     def terms(self) -> Terms:
-        plan = Plan(
-            name="pro", version=1, currency=self.currency, billing_period=self.billing_period, prices=self.prices
-        )
+        first = {"name": "pro", "version": 1, "prices": self.prices, **self.around}
+        plans = [
+            Plan.model_validate({"currency": self.currency, "billing_period": self.billing_period, **plan})
+            for plan in (first, *self.more_plans)
+        ]
         held = {"id": "sub", "tenant": "acme", "plan": "pro", "version": 1, "from": "2026-01-01", **self.subscription}
-        account = Account(id="acme-inc", name="Acme, Inc.", tenants=["acme"])
+        payer = {"id": "acme-inc", "name": "Acme, Inc.", "tenants": ["acme"], **self.account}
+        account = Account.model_validate(payer)
         meters = [Meter.model_validate(meter) for meter in self.meters]
-        return Terms.of(meters, [plan], [account], [Subscription.model_validate(held)])
+        return Terms.of(meters, plans, [account], [Subscription.model_validate(held)])
 
     def use(
         self, when: str, quantity: str = "1", *, meter: str = "calls", key: str | None = None, **attributes: str

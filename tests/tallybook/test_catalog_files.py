@@ -460,3 +460,16 @@ def _mistakes_or_none(folder: Path) -> tuple[Mistake, ...]:
 def test_any_bytes_are_a_catalog_or_a_mistake(raw: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(CatalogInvalid):
         load_catalog(write(Path(folder), all=raw))
+
+
+def test_a_discount_names_prices_and_plans_that_there_are(tmp_path: Path) -> None:
+    coupon = 'discounts: [{id: d, percent: "10", prices: [seat_fees]}]'
+    account = 'tenants: [acme, acme-eu], discounts: [{id: e, percent: "10", plans: [free]}]'
+    text = GOOD.replace('from: "2026-01-01"', f'from: "2026-01-01", {coupon}')
+    found = mistakes(tmp_path, all=text.replace("tenants: [acme, acme-eu]", account))
+    assert len(found) == 2
+    assert "the discount 'e' is for plan 'free', which is in no plan it can lower; write one of: pro" in found[0]
+    assert (
+        "the discount 'd' is for price 'seat_fees', which is in no plan it can lower; did you mean 'seat_fee'?"
+        in found[1]
+    )

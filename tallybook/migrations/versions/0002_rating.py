@@ -33,6 +33,11 @@ def upgrade() -> None:
     op.execute("UPDATE invoices SET amount_due = total")
     with op.batch_alter_table("invoices") as table:
         table.alter_column("amount_due", existing_type=EXACT, nullable=False)
+    with op.batch_alter_table("invoice_lines") as table:
+        table.drop_constraint(op.f("ck_invoice_lines_kind"), type_="check")
+        table.create_check_constraint(
+            op.f("ck_invoice_lines_kind"), "kind IN ('flat', 'usage', 'minimum', 'correction')"
+        )
     _create_balance_burns()
 
 

@@ -1,0 +1,209 @@
+"""What stands around the prices, laid out as rows that SQL can join: one row per billing span and adjustment.
+
+Enters: the terms and the billing spans. Leaves: the tables adjust_scope, discount, ceiling and minimum of the engine.
+Refuses: to look at usage or charges. A span without adjustments has no row; most catalogs make four empty tables.
+
+Rounds give the order. Whoever is in round 2 sees what round 1 left of a line. A discount comes after every other one that
+lowers one of its spans before it, and so a span never has two in one round.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from rating.adjust import Commitment, Discount, narrow_first, order_of, scope_of
+from rating.catalog_times import instant_of
+from rating.tables import load_table
+from rating.terms_shares import exact_share
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from datetime import datetime
+
+    import duckdb
+
+    from metering.periods import BillingCycle
+    from rating.adjust import Maximum, Minimum
+    from rating.plans import Plan, Subscription
+    from rating.terms import BillingSpan, Terms
+
+_SCOPE_COLUMNS = {"scope_id": "int", "price_id": "text", "position": "int"}
+_DISCOUNT_COLUMNS = {
+    "span_id": "int", "round": "int", "pool_id": "int", "part": "text", "scope_id": "int", "ratio": "ratio",
+    "amount": "amount",
+}  # fmt: skip
+_CEILING_COLUMNS = {
+    "span_id": "int", "round": "int", "part": "text", "scope_id": "int", "amount": "exact", "factor": "ratio",
+}  # fmt: skip
+_MINIMUM_COLUMNS = {
+    "span_id": "int", "round": "int", "minimum_id": "text", "position": "int", "description": "text",
+    "scope_id": "int", "amount": "exact",
+}  # fmt: skip
+# What a comparison puts before the names of its second side.
+ASIDE = "\x1f"
+# After every price of any plan: where true-up lines stand on paper.
+_AFTER_PRICES = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """A discount and where it stands: at a plan, a subscription or an account."""
+
+    discount: Discount
+    owner: str
+    owner_id: str
+
+    @property
+    def order(self) -> tuple[int, bool, str, str, str]:
+        return *order_of(self.discount, of_account=self.owner == "account"), self.owner, self.owner_id
+
+
+@dataclass(slots=True)
+class _Scopes:
+    """Lists of price ids, each with a number; all subscriptions of a plan share theirs."""
+
+    numbers: dict[tuple[str, ...], int] = field(default_factory=dict)
+
+    def number_of(self, price_ids: tuple[str, ...]) -> int:
+        return self.numbers.setdefault(price_ids, len(self.numbers))
+
+    def rows(self) -> list[tuple[object, ...]]:
+        return [
+            (number, price_id, at)
+            for price_ids, number in self.numbers.items()
+            for at, price_id in enumerate(price_ids)
+        ]
+
+
+def load_adjustments(
+    engine: duckdb.DuckDBPyConnection, terms: Terms, plans: Mapping[str, Plan], spans: Sequence[BillingSpan]
+) -> None:
+    """Make the tables of everything that stands around the prices of the spans; `plans` are those in use, by plan key."""
+    scopes = _Scopes()
+    load_table(engine, "discount", _DISCOUNT_COLUMNS, _discount_rows(terms, plans, spans, scopes))
+    ceilings: list[tuple[object, ...]] = []
+    minimums: list[tuple[object, ...]] = []
+    bounded = {key for key, plan in plans.items() if plan.commitments or plan.maximums or plan.minimums}
+    for span in spans if bounded else ():
+        if span.plan_key in bounded:
+            ceilings += _ceiling_rows(span, plans[span.plan_key], scopes)
+            minimums += _minimum_rows(span, plans[span.plan_key], scopes)
+    load_table(engine, "ceiling", _CEILING_COLUMNS, ceilings)
+    load_table(engine, "minimum", _MINIMUM_COLUMNS, minimums)
+    load_table(engine, "adjust_scope", _SCOPE_COLUMNS, scopes.rows())
+
+
+def _ceiling_rows(span: BillingSpan, plan: Plan, scopes: _Scopes) -> Iterator[tuple[object, ...]]:
+    """Yield what happens to the net above an amount: a commitment makes it dearer, a maximum takes it away."""
+    ids = _price_ids(plan)
+    ordered: list[Commitment | Maximum] = [*narrow_first(plan.commitments, ids), *narrow_first(plan.maximums, ids)]
+    for number, one in enumerate(ordered, start=1):
+        is_commitment = isinstance(one, Commitment)
+        factor = one.overage_factor - 1 if isinstance(one, Commitment) else Decimal(-1)
+        part = f"{'overage' if is_commitment else 'maximum'}:{one.id}"
+        if factor:
+            yield span.span_id, number, part, scopes.number_of(scope_of(one, ids)), exact_share(one, span, plan), factor
+
+
+def _minimum_rows(span: BillingSpan, plan: Plan, scopes: _Scopes) -> Iterator[tuple[object, ...]]:
+    """Yield what is owed at least. A wider minimum also counts the true-up lines of the narrower ones inside it."""
+    ids = _price_ids(plan)
+    owed: list[Minimum | Commitment] = [*plan.minimums, *(one for one in plan.commitments if one.true_up)]
+    done: list[Minimum | Commitment] = []
+    for number, one in enumerate(narrow_first(owed, ids), start=1):
+        covered = scope_of(one, ids)
+        inner = tuple(other.id for other in done if set(scope_of(other, ids)) <= set(covered))
+        done.append(one)
+        position = _AFTER_PRICES + number
+        scope = scopes.number_of((*covered, *inner))
+        yield span.span_id, number, one.id, position, one.description or one.id, scope, exact_share(one, span, plan)
+
+
+def _price_ids(plan: Plan) -> tuple[str, ...]:
+    return tuple(price.id for price in plan.prices)
+
+
+def _discount_rows(
+    terms: Terms, plans: Mapping[str, Plan], spans: Sequence[BillingSpan], scopes: _Scopes
+) -> list[tuple[object, ...]]:
+    held: dict[tuple[int, bool, str, str, str], tuple[_Offer, list[BillingSpan]]] = {}
+    for span, offer in _offers(terms, plans, spans):
+        held.setdefault(offer.order, (offer, []))[1].append(span)
+    rows: list[tuple[object, ...]] = []
+    last_round: dict[int, int] = {}
+    pools: dict[tuple[object, ...], int] = {}
+    for order in sorted(held):
+        offer, lowered = held[order]
+        number = 1 + max(last_round.get(span.span_id, 0) for span in lowered)
+        for span in lowered:
+            last_round[span.span_id] = number
+            pool_id = pools.setdefault(_pool_of(offer, span), len(pools))
+            covered = scopes.number_of(scope_of(offer.discount, _price_ids(plans[span.plan_key])))
+            percent = offer.discount.percent
+            ratio = None if percent is None else percent.scaleb(-2)
+            part = f"discount:{offer.discount.id}"
+            rows.append((span.span_id, number, pool_id, part, covered, ratio, offer.discount.amount))
+    return rows
+
+
+def _offers(
+    terms: Terms, plans: Mapping[str, Plan], spans: Sequence[BillingSpan]
+) -> Iterator[tuple[BillingSpan, _Offer]]:
+    """Yield every discount of every span that holds for it."""
+    of_plans = {key: [_Offer(one, "plan", plan.name) for one in plan.discounts] for key, plan in plans.items()}
+    of_accounts = {
+        account.id: [_Offer(one, "account", account.id) for one in account.discounts]
+        for account in terms.accounts.values()
+        if account.discounts
+    }
+    subscribed = {one.id: one for one in terms.subscriptions} if spans else {}
+    for span in spans:
+        subscription = subscribed.get(span.subscription_id)
+        own = subscription.discounts if subscription else ()
+        offers = [*of_plans[span.plan_key], *of_accounts.get(span.account_id, ())]
+        offers += [_Offer(one, "subscription", span.subscription_id) for one in own]
+        for offer in offers:
+            if subscription is not None and _holds(offer.discount, span, subscription, plans[span.plan_key]):
+                yield span, offer
+
+
+def _pool_of(offer: _Offer, span: BillingSpan) -> tuple[object, ...]:
+    """Return whose amount a fixed discount is: once per billing period of the account, or of the subscription.
+
+    The terms are part of it: the same discount in two versions of a plan is one, another amount is another.
+    """
+    discount = offer.discount
+    whose = span.account_id if offer.owner == "account" else span.subscription_id
+    terms = (discount.id, discount.amount, discount.percent, discount.prices)
+    return span.side, offer.owner, whose, span.currency, span.period, terms
+
+
+def _holds(discount: Discount, span: BillingSpan, subscription: Subscription, plan: Plan) -> bool:
+    """Return whether a discount holds for a billing period: it begins within the discount's time, and early enough."""
+    from rating.terms import cycle_of, service_of
+
+    if discount.currency not in {None, span.currency}:
+        return False
+    # The other side of a comparison is the same plan under a name that no catalog can write.
+    if discount.plans and plan.name.lstrip(ASIDE) not in discount.plans:
+        return False
+    if discount.starts_at is None and discount.ends_at is None and discount.periods is None:
+        return True
+    zone = plan.billing_period.timezone
+    start = service_of(subscription, plan).start
+    begins_at = max(span.period.start, start)
+    first = start if discount.starts_at is None else max(start, instant_of(discount.starts_at, zone))
+    if begins_at < first or (discount.ends_at is not None and begins_at >= instant_of(discount.ends_at, zone)):
+        return False
+    if discount.periods is None:
+        return True
+    cycle = cycle_of(subscription, plan)
+    return cycle.number_at(begins_at) - _first_number(cycle, start, first) < discount.periods
+
+
+def _first_number(cycle: BillingCycle, start: datetime, first: datetime) -> int:
+    """Return the number of the first billing period that begins at `first` or later; the first of all begins at `start`."""
+    number = cycle.number_at(first)
+    return number if first == start or cycle.boundary(number) == first else number + 1

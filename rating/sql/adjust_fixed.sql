@@ -1,0 +1,14 @@
+-- Fixed discounts of one round, as rating.adjust_steps shared them out by largest remainder.
+INSERT INTO charge
+SELECT
+    span_id,
+    price_id,
+    group_key,
+    '' AS cell_key,
+    0 AS tier,
+    part,
+    0 AS quantity,
+    0 AS unit_price,
+    -exact_amount AS exact_amount
+FROM fixed_share
+WHERE exact_amount <> 0

@@ -1,0 +1,26 @@
+-- What is missing of the minimums of one round: round(minimum x share) minus the rounded lines it covers, so that the paper
+-- adds up to the minimum. Only once the period is over; zero usage owes all of it. Never below zero.
+-- One row per (span, minimum) that owes something.
+CREATE OR REPLACE TABLE true_up AS
+WITH covered AS (
+    SELECT minimum.span_id, minimum.minimum_id, sum(worth.amount) AS amount
+    FROM minimum
+    JOIN worth USING (span_id)
+    JOIN adjust_scope ON adjust_scope.scope_id = minimum.scope_id AND adjust_scope.price_id = worth.price_id
+    WHERE minimum.round = $round
+    GROUP BY ALL
+)
+SELECT
+    minimum.span_id,
+    minimum.minimum_id,
+    minimum.position,
+    minimum.description,
+    (round_amount(minimum.amount, currency.minor_per_major, currency.minor_unit)
+        - coalesce(covered.amount, 0))::DECIMAL(38, 12) AS owed
+FROM minimum
+JOIN billing_span USING (span_id)
+JOIN currency USING (currency)
+LEFT JOIN covered ON covered.span_id = minimum.span_id AND covered.minimum_id = minimum.minimum_id
+WHERE minimum.round = $round
+    AND billing_span.period_end <= $as_of
+    AND owed > 0

@@ -1,0 +1,273 @@
+"""What stands around the prices: discounts, commitments, maximums and minimums, in the numbers of the price rules."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from rating.adjust import Discount
+from rating.plans import Account, Plan
+from tests.rating.sales import Company, amounts
+
+TEN = {"id": "calls", "meter": "calls", "type": "unit", "unit_price": "10"}
+HALF = {"id": "half", "percent": "50"}
+
+
+def company(*prices: dict[str, Any], **settings: Any) -> Company:
+    return Company(list(prices or (TEN,)), **settings)
+
+
+def flat(price_id: str, amount: str, **keys: Any) -> dict[str, Any]:
+    return {"id": price_id, "type": "flat", "amount": amount, "when": "in_arrears", **keys}
+
+
+def billed(*prices: dict[str, Any], **settings: Any) -> dict[str, str]:
+    """Return the amounts of January for flat prices."""
+    return amounts(company(*prices, **settings).invoice("2026-01"))
+
+
+@pytest.mark.parametrize(
+    ("around", "net"),
+    [
+        # Percent before fixed, whatever their ids: 100, 10 % and 20 off are 70, not 72.
+        ({"discounts": [{"id": "a", "amount": "20"}, {"id": "b", "percent": "10"}]}, "70.00"),
+        # Several percent multiply: 10 % and 25 % on 100 leave 67.50.
+        ({"discounts": [{"id": "a", "percent": "10"}, {"id": "b", "percent": "25"}]}, "67.50"),
+        # The cap holds on the net: 100, half off, at most 60.
+        ({"discounts": [HALF], "maximums": [{"id": "cap", "amount": "60"}]}, "50.00"),
+        ({"discounts": [HALF], "maximums": [{"id": "cap", "amount": "30"}]}, "30.00"),
+        ({"discounts": [{"id": "a", "amount": "120"}]}, "0.00"),
+        ({"maximums": [{"id": "cap", "amount": "100"}]}, "100.00"),
+        # 50 promised, beyond it half as much again: 50 + 1.5 x 50.
+        ({"commitments": [{"id": "c", "amount": "50", "overage_factor": "1.5"}]}, "125.00"),
+        # The cap comes after the factor.
+        (
+            {
+                "commitments": [{"id": "c", "amount": "50", "overage_factor": "1.5"}],
+                "maximums": [{"id": "cap", "amount": "110"}],
+            },
+            "110.00",
+        ),
+    ],
+)
+def test_the_order_of_the_steps(around: dict[str, Any], net: str) -> None:
+    assert billed(flat("fee", "100"), around=around).get("fee", "0.00") == net
+
+
+def test_a_percent_discount_comes_before_the_minimum() -> None:
+    around = {"discounts": [{"id": "ten", "percent": "10"}], "minimums": [{"id": "least", "amount": "50"}]}
+    assert billed(flat("fee", "20"), around=around) == {"fee": "18.00", "least": "32.00"}
+
+
+def test_a_discounted_line_is_rounded_once() -> None:
+    # 0.5025, not half of 1.01.
+    assert billed(flat("fee", "1.005"), around={"discounts": [HALF]}) == {"fee": "0.50"}
+
+
+def test_the_cap_holds_on_the_net_over_cuts() -> None:
+    """Case 4: unit 10, 50 % off, cap 100; 15 and then 10 units are 75 and 25, never 75 and 0."""
+    ours = company(around={"discounts": [HALF], "maximums": [{"id": "cap", "amount": "100"}]})
+    ours.use("2026-01-02", "15")
+    assert amounts(ours.invoice("2026-01", now="2026-01-10")) == {"calls": "75.00"}
+    ours.use("2026-01-12", "10")
+    assert amounts(ours.invoice("2026-01")) == {"calls": "25.00"}
+
+
+def test_the_minimum_holds_on_the_net_and_only_at_the_end() -> None:
+    """Case 5: unit 10, 50 % off, minimum 100; 15 units, then none: a true-up of 25."""
+    ours = company(around={"discounts": [HALF], "minimums": [{"id": "least", "amount": "100"}]})
+    ours.use("2026-01-02", "15")
+    assert amounts(ours.invoice("2026-01", now="2026-01-31T23:59:59")) == {"calls": "75.00"}
+    [invoice] = ours.invoice("2026-01")
+    [line] = invoice.lines
+    assert (line.price_id, line.kind, line.price_type, str(line.amount)) == ("least", "minimum", "minimum", "25.00")
+    assert [(one.part, one.quantity, one.unit_price) for one in line.charges] == [("minimum", 1, Decimal(25))]
+
+
+def test_zero_usage_owes_all_of_the_minimum() -> None:
+    assert amounts(company(around={"minimums": [{"id": "least", "amount": "100"}]}).invoice("2026-01")) == {
+        "least": "100.00"
+    }
+
+
+def test_late_usage_gives_the_true_up_back() -> None:
+    ours = company(around={"minimums": [{"id": "least", "amount": "100"}]})
+    ours.use("2026-01-02", "4")
+    assert amounts(ours.invoice("2026-01")) == {"calls": "40.00", "least": "60.00"}
+    ours.use("2026-01-03", "3")
+    [late] = ours.invoice("2026-02")
+    january = {line.price_id: str(line.amount) for line in late.lines if line.kind == "correction"}
+    assert january == {"calls": "30.00", "least": "-30.00"}
+
+
+def test_a_cap_over_a_volume_price_is_taken_back_with_its_line() -> None:
+    """Case 9: volume 20@6, open@4, cap 90; 20 then 21 units: 90, then -6."""
+    volume = {
+        "id": "v",
+        "meter": "calls",
+        "type": "volume",
+        "tiers": [{"up_to": "20", "unit_price": "6"}, {"unit_price": "4"}],
+    }
+    ours = company(volume, around={"maximums": [{"id": "cap", "amount": "90"}]})
+    ours.use("2026-01-02", "20")
+    assert amounts(ours.invoice("2026-01")) == {"v": "90.00"}
+    ours.use("2026-01-03", "1")
+    [late] = ours.invoice("2026-02")
+    [line] = late.lines
+    assert str(line.amount) == "-6.00"
+    assert {(one.tier, one.part): one.exact_amount for one in line.charges} == {
+        (1, "unit"): Decimal(-120),
+        (0, "maximum:cap"): Decimal(30),
+        (2, "unit"): Decimal(84),
+    }
+
+
+def test_a_late_unit_under_a_reached_cap_costs_nothing() -> None:
+    """Case 10: unit 8, cap 40: 16, then 24; a late unit is worth nothing, and both sides of that are kept."""
+    eight = {**TEN, "unit_price": "8"}
+    ours = company(eight, around={"maximums": [{"id": "cap", "amount": "40"}]})
+    ours.use("2026-01-02", "2")
+    assert amounts(ours.invoice("2026-01", now="2026-01-10")) == {"calls": "16.00"}
+    ours.use("2026-01-12", "4")
+    assert amounts(ours.invoice("2026-01")) == {"calls": "24.00"}
+    ours.use("2026-01-03", "1")
+    [late] = ours.invoice("2026-02")
+    [line] = late.lines
+    assert str(line.amount) == "0.00"
+    assert {one.part: one.exact_amount for one in line.charges} == {"unit": Decimal(8), "maximum:cap": Decimal(-8)}
+
+
+def test_the_line_that_crosses_the_cap_bears_the_excess_and_later_ones_all_they_are() -> None:
+    fees = [flat("a", "30"), flat("b", "30"), flat("c", "30")]
+    assert billed(*fees, around={"maximums": [{"id": "cap", "amount": "50"}]}) == {
+        "a": "30.00",
+        "b": "20.00",
+        "c": "0.00",
+    }
+
+
+def test_a_negative_line_makes_room_under_the_cap() -> None:
+    fees = [flat("a", "150"), flat("b", "-20")]
+    assert billed(*fees, around={"maximums": [{"id": "cap", "amount": "100"}]}) == {"a": "100.00", "b": "0.00"}
+    fees = [flat("a", "150"), flat("b", "-80")]
+    assert billed(*fees, around={"maximums": [{"id": "cap", "amount": "100"}]}) == {"a": "100.00", "b": "-30.00"}
+
+
+def test_scopes_of_maximums_and_minimums() -> None:
+    fees = [flat("a", "30"), flat("b", "30"), flat("c", "5")]
+    around = {
+        "maximums": [
+            {"id": "two", "amount": "40", "prices": ["a", "b"]},
+            {"id": "one", "amount": "25", "prices": ["a"]},
+        ],
+        "minimums": [{"id": "all", "amount": "60"}, {"id": "of_c", "amount": "10", "prices": ["c"]}],
+    }
+    # a is capped to 25, b to 15; c lacks 5 of 10; all of them are 50 then and lack 10.
+    assert billed(*fees, around=around) == {"a": "25.00", "b": "15.00", "c": "5.00", "of_c": "5.00", "all": "10.00"}
+
+
+def test_a_true_up_makes_the_paper_add_up() -> None:
+    """Section 4.1: minimum 100 from 16 April is 50; rounded lines of 12.34 and 8.10 leave 29.56."""
+    fees = [flat("a", "12.335", prorate=False), flat("b", "8.104", prorate=False)]
+    ours = company(*fees, around={"minimums": [{"id": "least", "amount": "100"}]}, subscription={"from": "2026-04-16"})
+    assert amounts(ours.invoice("2026-04")) == {"a": "12.34", "b": "8.10", "least": "29.56"}
+
+
+@pytest.mark.parametrize(
+    ("basis", "amount"),
+    [("instants", "54.78"), ("local_days", "54.84"), ("days_inclusive", "54.84"), ("thirty_day_month", "53.33")],
+)
+def test_the_basis_of_a_share_is_declared(basis: str, amount: str) -> None:
+    """Section 5.3: a minimum of 100 from 15 March, Paris 2026, whose month has an hour less."""
+    ours = company(
+        around={"minimums": [{"id": "least", "amount": "100"}]},
+        billing_period={"timezone": "Europe/Paris", "proration": basis},
+        subscription={"from": "2026-03-15"},
+    )
+    assert amounts(ours.invoice("2026-03")) == {"least": amount}
+
+
+def test_a_commitment_with_a_factor() -> None:
+    """Section 4.2: 50 promised, factor 1.5: 80 are 95; 30 are 50 with true-up, 30 without."""
+    for fee, true_up, total in (("80", True, 95), ("30", True, 50), ("30", False, 30)):
+        around = {"commitments": [{"id": "c", "amount": "50", "overage_factor": "1.5", "true_up": true_up}]}
+        assert sum(map(Decimal, billed(flat("fee", fee), around=around).values())) == total
+
+
+def test_a_fixed_discount_is_shared_out_to_the_last_cent() -> None:
+    fees = [flat("a", "10"), flat("b", "10"), flat("c", "10")]
+    around = {"discounts": [{"id": "off", "amount": "10"}]}
+    assert billed(*fees, around=around) == {"a": "6.66", "b": "6.67", "c": "6.67"}
+
+
+def test_discounts_limited_to_prices_come_first() -> None:
+    fees = [flat("a", "60"), flat("b", "40")]
+    account = {"discounts": [{"id": "z", "percent": "10"}], "currency": "USD"}
+    around = {"discounts": [{"id": "a_only", "amount": "10", "prices": ["a"]}]}
+    # 60 - 10, then 10 % off both: 45 and 36. The other way round it would be 44.
+    assert billed(*fees, around=around, account=account) == {"a": "45.00", "b": "36.00"}
+
+
+def test_a_coupon_lasts_as_long_as_it_says() -> None:
+    def months(**keys: Any) -> list[str]:
+        coupon = {"id": "c", "percent": "50", **keys}
+        ours = company(flat("fee", "10"), subscription={"from": "2026-01-15", "discounts": [coupon]})
+        found = [amounts(ours.invoice(f"2026-0{month}")) for month in (1, 2, 3, 4)]
+        return [one["fee"] for one in found]
+
+    whole = ["5.48", "10.00", "10.00", "10.00"]
+    assert months() == ["2.74", "5.00", "5.00", "5.00"]
+    assert months(periods="once") == ["2.74", *whole[1:]]
+    assert months(periods="2") == ["2.74", "5.00", "10.00", "10.00"]
+    # It holds for the billing periods that begin in [from, to).
+    assert months(**{"from": "2026-02-01", "to": "2026-04-01"}) == ["5.48", "5.00", "5.00", "10.00"]
+    assert months(**{"from": "2026-02-02", "periods": 1}) == ["5.48", "10.00", "5.00", "10.00"]
+
+
+def test_a_discount_in_another_currency_lowers_nothing() -> None:
+    account = {"discounts": [{"id": "off", "amount": "5", "currency": "EUR"}]}
+    assert billed(flat("fee", "10"), account=account) == {"fee": "10.00"}
+
+
+def plan(**around: Any) -> Plan:
+    return Plan.model_validate({"name": "p", "version": 1, "currency": "USD", "prices": [flat("a", "1")], **around})
+
+
+@pytest.mark.parametrize(
+    ("around", "why"),
+    [
+        ({"discounts": [{"id": "d"}]}, "a discount is a percent or an amount; write one of the two"),
+        ({"discounts": [{"id": "d", "percent": "5", "amount": "5"}]}, "write one of the two"),
+        ({"discounts": [{"id": "d", "percent": "100.5"}]}, "write at most 100"),
+        ({"discounts": [{"id": "d", "percent": "5", "prices": ["b"]}]}, "no price 'b' in this plan; write one of a"),
+        ({"discounts": [{"id": "d", "percent": "5", "plans": ["p"]}]}, "leave out plans"),
+        ({"discounts": [{"id": "d", "amount": "5", "currency": "EUR"}]}, "write USD or leave it out"),
+        ({"discounts": [{"id": "d", "percent": "5", "periods": "0"}]}, "write once, or 1, 2, 3"),
+        ({"discounts": [{"id": "d", "percent": "5", "from": "2026-02-01", "to": "2026-02-01"}]}, "is not after from"),
+        ({"minimums": [{"id": "a", "amount": "5"}]}, "'a' is also the id of a price; rename one of them"),
+        (
+            {"minimums": [{"id": "m", "amount": "10"}], "maximums": [{"id": "x", "amount": "9"}]},
+            "maximum 9 is below 10",
+        ),
+        ({"commitments": [{"id": "c", "amount": "5", "overage_factor": "0.9"}]}, "is below 1"),
+        ({"billing_period": {"every": "week", "proration": "thirty_day_month"}}, "a week has no months of thirty days"),
+    ],
+)
+def test_what_a_plan_says_wrongly_is_refused_with_what_to_do(around: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        plan(**around)
+    assert why in str(refused.value)
+
+
+def test_an_amount_off_an_account_names_its_currency() -> None:
+    with pytest.raises(ValidationError, match="write the currency of this amount"):
+        Account.model_validate({"id": "a", "name": "A", "discounts": [{"id": "d", "amount": "5"}]})
+
+
+def test_a_discount_keeps_what_was_written() -> None:
+    written = {"id": "d", "percent": "12.5000", "from": "2026-01-01", "to": "2026-02-01", "periods": 3}
+    kept = Discount.model_validate(written).model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    assert kept == written
