@@ -1,17 +1,20 @@
 """Terms for a price on its own: what rates a quantity without tenant, subscription or period.
 
-Enters: prices and quantities side by side. Leaves: the tables that `rating.rate` reads, one billing span per quantity.
+Enters: prices and quantities side by side, or a price and events. Leaves: the tables that `rating.rate` reads, one billing
+span per quantity; or what the events are worth, by group.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from metering.catalog import Meter
+from metering.engine import open_engine
 from metering.periods import Period
-from metering.usage import register
+from metering.usage import load_events, register
 from rating.plans import BillingPeriod, Plan
+from rating.rate import RatedQuantity, rate, read_rated
 from rating.terms import BillingSpan, Terms, load_terms
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     import duckdb
+    import pyarrow as pa
 
     from rating.prices import UsagePrice
 
@@ -55,3 +59,40 @@ def load_preview(
     )
     register(engine, "usage", usage)
     return _PERIOD.end
+
+
+def rate_events(
+    price: UsagePrice,
+    meter: Meter,
+    events: pa.Table,
+    *,
+    period: Period | None = None,
+    timezone: str = "UTC",
+    currency: str = "USD",
+) -> dict[str, RatedQuantity]:
+    """Return what usage events are worth under one price, by group key ('' without groups), by the SQL that rates invoices.
+
+    `events` is a table of usage events (metering.events.usage_event_schema), all taken for one tenant's. `period` is the
+    billing period, by default from the first to the last of them; buckets of time are cut in `timezone`.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if period is None:
+        times = (
+            pc.min_max(events["event_time"]).as_py() if events.num_rows else {"min": _PERIOD.start, "max": _PERIOD.end}
+        )
+        period = Period(times["min"].astimezone(UTC), times["max"].astimezone(UTC) + timedelta(microseconds=1))
+    place = events.schema.get_field_index("tenant_id")
+    same = pa.array(["preview"] * events.num_rows, events.schema.field(place).type)
+    plan = Plan(
+        name="preview", version=1, currency=currency, billing_period=BillingPeriod(timezone=timezone), prices=(price,)
+    )
+    span = BillingSpan(0, "preview", "preview", "preview", "preview", 1, currency, period, period, True)
+    engine = open_engine(threads=1)
+    try:
+        load_events(engine, events.set_column(place, events.schema.field(place), same))
+        rate(engine, Terms.of([meter], [plan], [], []), [span], period.end)
+        return {group_key: rated for (_, group_key), rated in read_rated(engine).items()}
+    finally:
+        engine.close()

@@ -31,6 +31,7 @@ _PRICE_COLUMNS = {
     "meter": "text", "unit": "text", "description": "text", "due": "text",
     "convert_numerator": "whole", "convert_denominator": "whole", "convert_step": "whole", "convert_rounding": "text",
     "included": "quantity", "is_pooled": "bool", "included_is_pooled": "bool", "tiers_are_pooled": "bool",
+    "is_by_event": "bool",
 }  # fmt: skip
 _TIER_COLUMNS = {
     "plan_key": "text", "price_id": "text", "tier": "int", "lower_bound": "quantity", "upper_bound": "quantity",
@@ -43,6 +44,10 @@ _PACKAGE_COLUMNS = {
     "package_price": "price",
     "part": "text",
 }
+_PERCENTAGE_COLUMNS = {
+    "plan_key": "text", "price_id": "text", "unit_price": "price", "fixed_amount": "price", "free_events": "int",
+    "free_units": "quantity", "event_minimum": "price", "event_maximum": "price",
+}  # fmt: skip
 _FLAT_COLUMNS = {
     "plan_key": "text", "price_id": "text", "service_us": "int", "period_us": "int", "amount": "price",
     "exact_amount": "exact",
@@ -62,6 +67,12 @@ def load_prices(engine: duckdb.DuckDBPyConnection, meters: Mapping[str, Meter], 
         if price.type == "package"
     ]
     load_table(engine, "price_package", _PACKAGE_COLUMNS, packages)
+    percentages = [
+        (key, price.id, unit_price_of(price.percent), price.fixed_amount, price.free_events, price.free_units,
+         price.event_minimum, price.event_maximum)
+        for key, _, price in prices if price.type == "percentage"
+    ]  # fmt: skip
+    load_table(engine, "price_percentage", _PERCENTAGE_COLUMNS, percentages)
 
 
 def load_flat_amounts(
@@ -88,8 +99,19 @@ def _price_row(meters: Mapping[str, Meter], key: str, position: int, price: Pric
     else:
         terms = price.meter, meters[price.meter].unit, _due(price, meters[price.meter])
     *used, due_ = terms
-    described = price.description or price.id
-    return (key, price.id, price.type, position, *used, described, due_, *_conversion(price), *_included(price))
+    described, is_by_event = price.description or price.id, price.type == "percentage" and price.is_by_event
+    return (
+        key,
+        price.id,
+        price.type,
+        position,
+        *used,
+        described,
+        due_,
+        *_conversion(price),
+        *_included(price),
+        is_by_event,
+    )
 
 
 def _due(price: Any, meter: Meter) -> str:

@@ -29,7 +29,7 @@ from metering.catalog import (
     refuse_at,
     unique,
 )
-from rating.tiers import Amount, PackageSize, PercentTiers, StairTiers, Tier, Tiers
+from rating.tiers import Amount, PackageSize, Percent, PercentTiers, StairTiers, Tier, Tiers
 
 __all__ = [
     "Conversion",
@@ -37,6 +37,7 @@ __all__ = [
     "GraduatedPercentagePrice",
     "GraduatedPrice",
     "PackagePrice",
+    "PercentagePrice",
     "Price",
     "StairstepPrice",
     "Tier",
@@ -255,5 +256,42 @@ class GraduatedPercentagePrice(_TieredPrice):
     tiers: PercentTiers = Field(description="rising tiers, the last without up_to")
 
 
-UsagePrice = UnitPrice | GraduatedPrice | VolumePrice | PackagePrice | StairstepPrice | GraduatedPercentagePrice
+class PercentagePrice(_UsagePrice):
+    """A percentage of the money that the meter counts, and an amount per event.
+
+    The first `free_events`, and the first `free_units` of money, are free; whichever ends first ends both. What an event
+    is worth is then raised to `event_minimum` or cut to `event_maximum`. Source: price models, section 2.3.
+    """
+
+    type: Literal["percentage"]
+    percent: Percent = Field(description="percent of the sum of quantities, such as 2.9")
+    fixed_amount: Amount = Field(default=Decimal(0), description="money per charged event, such as 0.30")
+    free_events: Whole | None = Field(default=None, description="the first events of a period that cost nothing")
+    free_units: Included | None = Field(default=None, description="the first money of a period that costs nothing")
+    event_minimum: Amount | None = Field(default=None, description="a charged event costs at least this")
+    event_maximum: Amount | None = Field(default=None, description="a charged event costs at most this")
+
+    @model_validator(mode="after")
+    def _check_limits(self) -> Self:
+        least, most = self.event_minimum, self.event_maximum
+        if least is not None and most is not None and least > most:
+            refuse_at("event_maximum", message="it is below event_minimum; swap or correct them")
+        return self
+
+    @property
+    def is_by_event(self) -> bool:
+        """Return whether the events have to be walked through one by one; if not, sum and number say it all."""
+        terms = (self.free_events, self.free_units, self.event_minimum, self.event_maximum)
+        return any(term is not None for term in terms)
+
+
+UsagePrice = (
+    UnitPrice
+    | GraduatedPrice
+    | VolumePrice
+    | PackagePrice
+    | StairstepPrice
+    | GraduatedPercentagePrice
+    | PercentagePrice
+)
 Price = Annotated[FlatPrice | UsagePrice, Field(discriminator="type")]

@@ -161,19 +161,26 @@ def rate_quantities(
         as_of = load_preview(engine, prices, quantities, currency)
         with overflow_named(engine):
             rate_usage(engine, as_of)
-        charges = engine.execute(
-            "SELECT span_id, cell_key, tier, part, quantity, unit_price, exact_amount FROM charge ORDER BY ALL"
-        )
-        found: dict[int, list[RatedCharge]] = {}
-        for span_id, *charge in charges.fetchall():
-            found.setdefault(span_id, []).append(RatedCharge(*charge))
-        worth = engine.execute("SELECT quantity, exact_amount, amount FROM worth ORDER BY span_id").fetchall()
+        return list(read_rated(engine).values())
     finally:
         engine.close()
-    return [
-        RatedQuantity(quantity, tuple(found.get(number, [])), exact_amount, amount)
-        for number, (quantity, exact_amount, amount) in enumerate(worth)
-    ]
+
+
+def read_rated(engine: duckdb.DuckDBPyConnection) -> dict[tuple[int, str], RatedQuantity]:
+    """Return every line of `worth` with its charges, by span and group key, in that order."""
+    charges = engine.execute(
+        "SELECT span_id, group_key, cell_key, tier, part, quantity, unit_price, exact_amount FROM charge ORDER BY ALL"
+    ).fetchall()
+    found: dict[tuple[int, str], list[RatedCharge]] = {}
+    for span_id, group_key, *charge in charges:
+        found.setdefault((span_id, group_key), []).append(RatedCharge(*charge))
+    worth = engine.execute(
+        "SELECT span_id, group_key, quantity, exact_amount, amount FROM worth ORDER BY span_id, group_key"
+    ).fetchall()
+    return {
+        (span_id, group_key): RatedQuantity(quantity, tuple(found.get((span_id, group_key), [])), exact_amount, amount)
+        for span_id, group_key, quantity, exact_amount, amount in worth
+    }
 
 
 def rate_quantity(price: UsagePrice, quantity: Decimal, *, currency: str = "USD") -> RatedQuantity:

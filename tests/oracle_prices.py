@@ -101,6 +101,35 @@ def package(price: Row, q: Fraction) -> Fraction:
     return number(price["package_price"]) * (math.floor if price.get("part") == "down" else math.ceil)(packages)
 
 
+def percentage(price: Row, events: list[Row], q: Fraction) -> Fraction:
+    """Walk through the events in order. Without anything free and without limits the sum says it all."""
+    share, fixed = number(price["percent"]) / 100, number(price.get("fixed_amount", "0"))
+    limits = price.get("event_minimum"), price.get("event_maximum")
+    free_events, free_units = price.get("free_events"), price.get("free_units")
+    if (free_events, free_units, *limits) == (None,) * 4:
+        return share * q + fixed * len(events)
+    is_open = free_events is not None or free_units is not None
+    events_left = math.inf if free_events is None else int(free_events)
+    units_left = None if free_units is None else number(free_units)
+    amount = NOTHING
+    for event in sorted(events, key=order):
+        value = number(event["quantity"])
+        is_open = is_open and events_left >= 1
+        if is_open and (units_left is None or value <= units_left):
+            events_left -= 1
+            units_left = None if units_left is None else units_left - value
+            continue
+        if is_open and units_left is not None:
+            value -= units_left
+            is_open = False
+        amount += limited(share * value + fixed, *limits)
+    return amount
+
+
+def order(event: Row) -> tuple[Any, ...]:
+    return event["event_time"], event["recorded_at"], event["producer_id"], event["segment"], event["row"]
+
+
 def amount_of(price: Row, q: Fraction, start: Fraction, reached: Fraction, is_first: bool) -> Fraction:
     """Return what q units cost. `start` and `reached` are its place in the tiers."""
     if price["type"] in ("graduated", "graduated_percentage"):
@@ -136,11 +165,16 @@ def in_one_cell(price: Row, use: dict[Group, tuple[list[Row], Decimal]]) -> dict
     """Convert, take off what is included, price: for the groups of one cell, in the order of their keys."""
     pool = included = number(price.get("included", "0"))
     left: dict[Group, tuple[Fraction, Fraction]] = {}
-    for group, (_, quantity) in use.items():
+    for group, (events, quantity) in use.items():
+        if price["type"] == "percentage":
+            left[group] = (Fraction(quantity), percentage(price, events, Fraction(quantity)))
+            continue
         q = converted(price, Fraction(quantity))
         free = min(q, included if price.get("included_per") == "group" else pool)
         pool -= free if price.get("included_per") != "group" else 0
         left[group] = (q, q - free)
+    if price["type"] == "percentage":
+        return left
     of_all = price.get("tiers_over") == "all_groups"
     total = sum((q for _, q in left.values()), NOTHING)
     found, before = {}, NOTHING

@@ -21,6 +21,8 @@ from tests import oracle
 
 Row = dict[str, Any]
 
+# A meter that counts money, without negative quantities.
+SPEND = "spend"
 AGGREGATIONS = ("count", "sum", "max", "min", "last", "unique_count")
 # Zones where midnight is skipped, an offset is not in hours, or the clock moves by half an hour.
 ZONES = (
@@ -102,16 +104,28 @@ def price(chance: Random, price_id: str) -> Row:
             "prorate": chance.choice((True, True, False)),
         }
     by = list(chance.choice(((), (), ("model",), ("region", "model"))))
-    made = metered_terms(chance)
+    made = percentage_terms(chance) if chance.random() < 0.2 else metered_terms(chance)
     return {
         "id": price_id,
-        "meter": chance.choice(AGGREGATIONS),
+        "meter": SPEND if made["type"] == "percentage" else chance.choice(AGGREGATIONS),
         "where": {name: filter_on(chance) for name in chance.choice(((), (), ("model",), ATTRIBUTES))},
         "by": by,
         **({"sibling": "family"} if chance.random() < 0.3 else {}),
         **made,
         **over_groups(chance, made, by),
     }
+
+
+def percentage_terms(chance: Random) -> Row:
+    terms = {
+        "fixed_amount": ("0.3", "0.005", "0"),
+        "free_events": ("1", "2", "3"),
+        "free_units": ("0", "1", "10", "12.25", "100"),
+        "event_minimum": ("0.5", "0.005"),
+        "event_maximum": ("0.5", "2", "4"),
+    }
+    chosen = {name: chance.choice(values) for name, values in terms.items() if chance.random() < 0.4}
+    return {"type": "percentage", "percent": chance.choice(PERCENTS), **chosen}
 
 
 def filter_on(chance: Random) -> str | list[str]:
@@ -138,7 +152,7 @@ def over_groups(chance: Random, made: Row, by: list[str]) -> Row:
         found["included_per"] = chance.choice(("price", "group"))
     if by and "tiers" in made and chance.random() < 0.4:
         found["tiers_over"] = "all_groups"
-    if chance.random() < 0.15:
+    if made["type"] in METERED and chance.random() < 0.15:
         found["price_per"] = chance.choice(("hour", "day", "week", "month"))
     return found
 
@@ -185,6 +199,7 @@ def catalog(seed: int, plans: int, prices: int) -> Row:
         for kind in AGGREGATIONS
     ]
     meters[-1]["unique_attribute"] = "user"
+    meters.append({"name": SPEND, "attributes": [*ATTRIBUTES, "user"]})
     tenants = sorted({row["tenant"] for row in subscribed})
     accounts = [{"id": "payer", "name": "Payer", "tenants": tenants}]
     return {"meters": meters, "plans": made, "accounts": accounts, "subscriptions": subscribed}
@@ -218,7 +233,7 @@ def event(seed: int, number: int, asked: Row, instants: list[datetime]) -> Row:
         use = {name: event(seed, number - 1, asked, instants)[name] for name in use}
     return {
         **use,
-        "quantity": chance.choice(QUANTITIES),
+        "quantity": chance.choice(QUANTITIES).removeprefix("-" if use["meter"] == SPEND else "+"),
         "recorded_at": datetime(2026, 1, 1, tzinfo=UTC) + chance.randint(0, 3) * MICROSECOND,
         "producer_id": chance.choice("xy"),
         "segment": chance.randint(0, 1),

@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from metering.catalog import Meter
+from rating.preview import rate_events
 from rating.prices import Price
 from rating.rate import RatedQuantity, rate_quantity
 from tests import oracle_prices
+from tests.rated import events_table
 
 PRICE: TypeAdapter[Any] = TypeAdapter(Price)
 
 
 def rated(terms: dict[str, Any], quantity: str) -> RatedQuantity:
     return rate_quantity(PRICE.validate_python({"id": "p", "meter": "m", **terms}), Decimal(quantity))
+
+
+def events(*used: str | tuple[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return events, one a day from 1 April on: quantities, or quantities with attributes."""
+    listed = [(use, {}) if isinstance(use, str) else use for use in used]
+    return [
+        {
+            "tenant_id": "t", "meter": "m", "quantity": quantity, "attributes": attributes, "idempotency_key": None,
+            "event_time": datetime(2026, 4, 1, 12, tzinfo=UTC) + timedelta(days=number),
+            "recorded_at": datetime(2026, 5, 1, tzinfo=UTC), "producer_id": "p", "segment": 0, "row": number,
+        }
+        for number, (quantity, attributes) in enumerate(listed)
+    ]  # fmt: skip
+
+
+def worth(terms: dict[str, Any], *used: str | tuple[str, dict[str, Any]]) -> RatedQuantity:
+    """Return what events are worth under one price without groups."""
+    price = PRICE.validate_python({"id": "p", "meter": "m", **terms})
+    (found,) = rate_events(price, Meter(name="m"), events_table(events(*used))).values()
+    return found
 
 
 def refusal(**terms: Any) -> str:
@@ -152,3 +176,65 @@ def test_terms_of_tiers_make_sense() -> None:
     assert "the maximum is below the minimum of 2" in refusal(type="graduated", tiers=swapped)
     assert "would fall into a gap" in refusal(type="stairstep", tiers=[{"up_to": "10", "flat_amount": "1"}])
     assert "unit_price" in refusal(type="stairstep", tiers=[{"unit_price": "1", "flat_amount": "1"}])
+
+
+@pytest.mark.parametrize(
+    ("terms", "values", "amounts"),
+    [
+        ({"percent": "2.5", "fixed_amount": "0.10"}, ("40", "60", "3"), ("1.10", "2.70", "2.875")),
+        ({"percent": "2", "fixed_amount": "0.30", "free_units": "100"}, ("60", "40", "50"), ("0", "0", "1.30")),
+        (
+            {"percent": "2", "fixed_amount": "0.30", "free_units": "100", "free_events": "1"},
+            ("60", "40", "50"),
+            ("0", "1.10", "2.40"),
+        ),
+        ({"percent": "2", "free_units": "100", "free_events": "1"}, ("10", "10"), ("0", "0.20")),
+        (
+            {"percent": "2", "fixed_amount": "0.30", "event_minimum": "0.50", "event_maximum": "4.00"},
+            ("5", "90", "900"),
+            ("0.50", "2.60", "6.60"),
+        ),
+        ({"percent": "0.3", "event_maximum": "20"}, ("5000", "10000"), ("15", "35")),
+        ({"percent": "10", "free_units": "15"}, ("10", "10"), ("0", "0.5")),
+    ],
+    ids=["plain", "free units", "both allowances", "the first to end", "limits", "basis points", "partly free"],
+)
+def test_percentages(terms: dict[str, Any], values: tuple[str, ...], amounts: tuple[str, ...]) -> None:
+    """After each event, all of them so far."""
+    found = [worth({"type": "percentage", **terms}, *values[: at + 1]) for at in range(len(values))]
+    assert [one.exact_amount for one in found] == [Decimal(amount) for amount in amounts]
+    for number, one in enumerate(found, start=1):
+        assert one.quantity == sum(map(Decimal, values[:number]))
+        assert sum(part.quantity for part in one.charges if part.part in ("unit", "included")) == one.quantity
+        assert sum(part.exact_amount for part in one.charges) == one.exact_amount
+
+
+def test_terms_of_percentages_make_sense() -> None:
+    assert "below event_minimum" in refusal(type="percentage", percent="1", event_minimum="2", event_maximum="1")
+    assert "more than 10 decimals" in refusal(type="percentage", percent="0.00000000001")
+
+
+def test_each_day_is_priced_on_its_own() -> None:
+    daily = {"type": "unit", "unit_price": "1", "included": "10", "price_per": "day"}
+    assert worth(daily, "12", "30", "5").exact_amount == 22
+    tiered = {"type": "graduated", "tiers": tiers((10, 1), (None, "0.4")), "price_per": "day"}
+    assert worth(tiered, "8", "14").exact_amount == Decimal("19.60")
+
+
+def by_model(terms: dict[str, Any], **used: str) -> dict[str, Decimal]:
+    price = PRICE.validate_python({"id": "p", "meter": "m", "by": ["model"], **terms})
+    found = rate_events(price, Meter(name="m"), events_table(events(*((q, {"model": m}) for m, q in used.items()))))
+    return {key: rated.exact_amount for key, rated in found.items()}
+
+
+def test_groups_share_what_the_price_says() -> None:
+    each, rest = {"type": "graduated", "tiers": tiers((100, 1), (None, "0.5"))}, {"a": "80", "b": "150"}
+    assert list(by_model(each, **rest).values()) == [80, 125]
+    assert list(by_model({**each, "tiers_over": "all_groups"}, **rest).values()) == [80, 85]
+    # The fee of the second tier belongs to the group that enters it.
+    volume = {"type": "volume", "tiers": tiers((100, 1, 3), (None, "0.5", 7)), "tiers_over": "all_groups"}
+    assert list(by_model(volume, **rest).values()) == [47, 75]
+    included = {"type": "unit", "unit_price": "0.20", "included": "100"}
+    used = {"a": "40", "b": "130", "c": "260"}
+    assert list(by_model({**included, "included_per": "group"}, **used).values()) == [0, 6, 32]
+    assert list(by_model(included, **used).values()) == [0, 14, 52]
