@@ -32,7 +32,7 @@ def run(quick: bool) -> list[Figure]:
         for step in ("states", "lines"):
             if measure(step, root, size.tenants)["answer"] != again[step]["answer"]:
                 raise AssertionError(f"{step}: the re-run says something else, so no time is worth reporting")
-        names = {"states": "usage of all tenants", "lines": "invoice lines of all tenants"}
+        names = {"states": "states of usage of all tenants", "lines": "invoice lines of all tenants"}
         figures = []
         for step, name in names.items():
             figures.append(_figure(f"full run: {name}", full[step]["seconds"], "s", None, None, _used(full[step])))

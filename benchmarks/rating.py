@@ -70,7 +70,7 @@ def _sides(root: Path, size: workload.Size) -> list[Figure]:
         raise AssertionError("the kept states give other invoice lines")
     return [
         *figures,
-        _per_second("aggregation with cut, duplicates, voids, filters, periods", size.events, ours),
+        _per_second("aggregation with cut, duplicates, voids, periods; states kept", size.events, ours),
         _per_second("data files to invoice lines, cold", size.events, lines, budget=10_000_000),
         _figure("peak memory", lines["peak_bytes"] / 2**30, "GiB", 4.0, "budget", f"{lines['answer'][0]} lines"),
         _figure(

@@ -19,8 +19,9 @@ from typing import Any
 from benchmarks import workload
 from metering.lake import Lake
 from metering.periods import parse_period
+from metering.questions import register_questions
 from metering.rollups import Rollups
-from metering.usage import Snapshot, aggregate, open_evidence
+from metering.usage import Snapshot, open_evidence
 
 Answer = Any
 
@@ -38,7 +39,10 @@ def _ours(lake: Lake, terms: Any, only: str | None, *, is_rated: bool) -> Answer
     engine = open_evidence(files, Snapshot.of(lake.cut()), folder=str(kept.folder) if kept else None)
     try:
         if not is_rated:
-            aggregate(engine, *usage_questions(terms, spans), rollups=kept)
+            if kept is None:
+                raise RuntimeError(f"{lake.root} is no lake whose states can be kept")
+            register_questions(engine, *usage_questions(terms, spans))
+            kept.load_states(engine)
             return _text(engine.execute("SELECT sum(event_count), sum(quantity_sum) FROM usage_state").fetchone())
         rate(engine, terms, spans, workload.AFTER, rollups=kept)
         subtract_booked(engine, *booked_nothing(), "close")
@@ -48,7 +52,7 @@ def _ours(lake: Lake, terms: Any, only: str | None, *, is_rated: bool) -> Answer
 
 
 def states(lake: Lake, tenants: int) -> Callable[[], Answer]:
-    """Ours: usage per billing period and price; with cut, duplicates, voids, filters; keeps the states for the next time."""
+    """Ours: states per billing period, meter and attributes; with cut, duplicates, voids; kept for the next time."""
     terms = workload.company(tenants)
     return lambda: _ours(lake, terms, None, is_rated=False)
 
