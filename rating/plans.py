@@ -78,6 +78,9 @@ class Plan(CatalogModel):
     maximums: tuple[Maximum, ...] = Field(default=(), description="the most that some or all prices cost together")
     minimums: tuple[Minimum, ...] = Field(default=(), description="the least that some or all prices cost together")
     entitlements: tuple[Entitlement, ...] = Field(default=(), description="what the tenant may use")
+    tax_behavior: Literal["exclusive", "inclusive"] = Field(
+        default="exclusive", description="whether a tax calculator adds tax to the prices, or finds it in them"
+    )
     late_usage_days: Days | None = Field(
         default=None,
         description="usage recorded later than so many days after its billing period is not billed, but counted; none: "

@@ -108,6 +108,7 @@ By = Annotated[tuple[AttributeName, ...], AfterValidator(unique)]
 class _Price(CatalogModel):
     id: PriceId = Field(description="names the price in its plan; part of the key of every charge, so keep it stable")
     description: Text | None = Field(default=None, description="the text of the invoice line")
+    tax_code: Text | None = Field(default=None, description="what a tax calculator calls the thing that is sold")
 
 
 class Conversion(CatalogModel):

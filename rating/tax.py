@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from rating.iso4217 import minor_units
 from rating.rounding import exact_sum, round_fraction
+from rating.terms import plan_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rating.invoice import Invoice, InvoiceLine
+    from rating.plans import Plan
 
 RoundingLevel = Literal["line", "invoice"]
 
@@ -90,39 +92,52 @@ class TaxedInvoice:
 
 def tax_invoice(
     invoice: Invoice,
-    tax_codes: Mapping[str, str],
+    plans: Mapping[str, Plan],
     calculator: TaxCalculator,
     *,
-    inclusive: bool = False,
     level: RoundingLevel = "invoice",
 ) -> TaxedInvoice:
-    """Return the taxes of an invoice. `tax_codes` are by price id; a price without one has the code None.
+    """Return the taxes of an invoice. `plans` are by plan key (`Terms.plans`); they say tax codes and tax behavior.
 
-    `inclusive`: the amounts of the lines are gross, and net = gross / (1 + sum of percents / 100), an exact rational.
-    Tax is worked out before prepaid balances, on what was sold. Raises ValueError when the calculator does not answer
-    every line, and KeyError of the calculator for a code that it does not know.
+    Inclusive: the amount of a line is gross, and its net = gross / (1 + sum of percents / 100), an exact rational.
+    Tax is worked out before prepaid balances, on what was sold. A price without a code, and a line that is not of a price
+    (a minimum), has the code None. Raises ValueError when the calculator does not answer every line, and whatever the
+    calculator raises for a code that it does not know.
     """
-    codes = [tax_codes.get(line.price_id) for line in invoice.lines]
+    codes = [_code_of(line, plans) for line in invoice.lines]
     rates = calculator.rates_of(invoice, codes)
     if len(rates) != len(codes):
         raise ValueError(f"the tax calculator answered {len(rates)} of {len(codes)} lines of {invoice.invoice_id}")
     digits = minor_units(invoice.currency)
-    exact = [_exact_taxes(line, rated, inclusive=inclusive) for line, rated in zip(invoice.lines, rates, strict=True)]
+    inclusive = [_plan_of(line, plans).tax_behavior == "inclusive" for line in invoice.lines]
+    exact = [
+        _exact_taxes(line.amount, rated, inclusive=is_gross)
+        for line, rated, is_gross in zip(invoice.lines, rates, inclusive, strict=True)
+    ]
     if level == "line":
         rounded = [[round_fraction(tax, digits) for tax in taxes] for taxes in exact]
     else:
         rounded = _round_per_invoice(rates, exact, digits)
     lines = []
-    for line, code, rated, taxes in zip(invoice.lines, codes, rates, rounded, strict=True):
+    for line, code, rated, taxes, is_gross in zip(invoice.lines, codes, rates, rounded, inclusive, strict=True):
         tax = exact_sum([Decimal(0).scaleb(-digits), *taxes])
-        net = line.amount - tax if inclusive else line.amount
+        net = line.amount - tax if is_gross else line.amount
         lines.append(TaxedLine(line.line_id, code, net, tax, net + tax, tuple(zip(rated, taxes, strict=True))))
     return TaxedInvoice(invoice.invoice_id, invoice.currency, tuple(lines))
 
 
-def _exact_taxes(line: InvoiceLine, rates: Sequence[TaxRate], *, inclusive: bool) -> list[Fraction]:
+def _plan_of(line: InvoiceLine, plans: Mapping[str, Plan]) -> Plan:
+    return plans[plan_key(line.plan, line.plan_version)]
+
+
+def _code_of(line: InvoiceLine, plans: Mapping[str, Plan]) -> str | None:
+    return next((price.tax_code for price in _plan_of(line, plans).prices if price.id == line.price_id), None)
+
+
+def _exact_taxes(amount: Decimal, rates: Sequence[TaxRate], *, inclusive: bool) -> list[Fraction]:
+    """Return each tax of an amount as an exact rational; `inclusive`: the amount contains them."""
     shares = [Fraction(rate.percent) / 100 for rate in rates]
-    net = Fraction(line.amount) / (1 + sum(shares)) if inclusive else Fraction(line.amount)
+    net = Fraction(amount) / (1 + sum(shares)) if inclusive else Fraction(amount)
     return [net * share for share in shares]
 
 

@@ -31,6 +31,7 @@ from rating.errors import NotFound
 from rating.explain import Explanation, close_of_line, explain_line
 from rating.ledger import book_invoices, booked_before, burned_before, check_document, keep_drafts, read_invoices
 from rating.run import Verified, invoices_of, rated, verify_close
+from rating.tax import TaxedInvoice, tax_invoice
 from rating.terms import Terms, billing_spans, service_of
 from tallybook.books import lock_for_writing, migrate, open_books, reading
 from tallybook.catalog import load_catalog, meter_rules
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from metering.ship import Shipped
     from rating.close import CloseKind
     from rating.invoice import Invoice
+    from rating.tax import RoundingLevel, TaxCalculator
 
 EXAMPLE_CATALOG = "catalog.yaml.example"
 
@@ -304,6 +306,14 @@ class Workspace:
         An early cut of the calendar month of today, nothing else: the rest follows at its close, and tiers go on.
         """
         return self._book_early("thresholds")
+
+    def taxes(self, invoice_id: str, calculator: TaxCalculator, *, level: RoundingLevel = "invoice") -> TaxedInvoice:
+        """Return the taxes of an invoice of the books, as a calculator of yours says; nothing is booked. Raises NotFound."""
+        with reading(self.books) as connection:
+            found = read_invoices(connection, invoice_id=invoice_id)
+        if not found:
+            raise NotFound(f"there is no invoice {invoice_id}; `tallybook invoices` lists them", invoice_id=invoice_id)
+        return tax_invoice(found[0], self.terms(found[0].catalog_revision).plans, calculator, level=level)
 
     def balances(self) -> list[BalanceState]:
         """Return what became of every prepaid balance until now: granted = burned + expired + left."""

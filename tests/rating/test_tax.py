@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rating.invoice import Invoice
+from rating.plans import Plan
 from rating.tax import FixedRates, TaxedInvoice, TaxRate, tax_invoice
 from tests.rating.test_balances import line
 
@@ -32,33 +33,42 @@ def rates(*percents: str) -> FixedRates:
     return FixedRates({}, [TaxRate(f"tax {number}", Decimal(percent)) for number, percent in enumerate(percents)])
 
 
+def plans(behavior: str = "exclusive", **codes: str) -> dict[str, Plan]:
+    prices = [
+        {"id": f"price-{number}", "type": "flat", "amount": "1", "tax_code": codes.get(f"price_{number}")}
+        for number in range(1, 9)
+    ]
+    terms = {"name": "pro", "version": 1, "currency": "USD", "prices": prices, "tax_behavior": behavior}
+    return {"pro/1": Plan.model_validate(terms)}
+
+
 def taxes(taxed: TaxedInvoice) -> list[str]:
     return [str(one.tax) for one in taxed.lines]
 
 
 def test_rounded_per_invoice_or_per_line() -> None:
     two = invoice("0.06", "0.06")
-    assert taxes(tax_invoice(two, {}, rates("10"))) == ["0.01", "0.00"]
-    assert taxes(tax_invoice(two, {}, rates("10"), level="line")) == ["0.01", "0.01"]
+    assert taxes(tax_invoice(two, plans(), rates("10"))) == ["0.01", "0.00"]
+    assert taxes(tax_invoice(two, plans(), rates("10"), level="line")) == ["0.01", "0.01"]
 
 
 def test_each_percent_is_rounded_by_itself() -> None:
     """1.00 at 0.5 % and 0.5 %: each is 0.005, and rounded by itself 0.01."""
-    assert taxes(tax_invoice(invoice("1.00"), {}, rates("0.5", "0.5"), level="line")) == ["0.02"]
-    assert taxes(tax_invoice(invoice("1.00"), {}, rates("1"), level="line")) == ["0.01"]
+    assert taxes(tax_invoice(invoice("1.00"), plans(), rates("0.5", "0.5"), level="line")) == ["0.02"]
+    assert taxes(tax_invoice(invoice("1.00"), plans(), rates("1"), level="line")) == ["0.01"]
 
 
 def test_inclusive_amounts_contain_their_tax() -> None:
-    taxed = tax_invoice(invoice("12.00"), {}, rates("20"), inclusive=True)
+    taxed = tax_invoice(invoice("12.00"), plans("inclusive"), rates("20"))
     assert (str(taxed.net), str(taxed.tax), str(taxed.gross)) == ("10.00", "2.00", "12.00")
 
 
 def test_a_code_has_its_own_rates_and_none_is_not_guessed() -> None:
     calculator = FixedRates({"food": [TaxRate("reduced", Decimal(5))], "export": []}, [VAT])
-    taxed = tax_invoice(invoice("10", "10", "10"), {"price-1": "food", "price-2": "export"}, calculator)
+    taxed = tax_invoice(invoice("10", "10", "10"), plans(price_1="food", price_2="export"), calculator)
     assert [one.tax for one in taxed.lines] == [Decimal("0.50"), Decimal(0), Decimal("2.00")]
     with pytest.raises(KeyError):
-        tax_invoice(invoice("10"), {"price-1": "wine"}, calculator)
+        tax_invoice(invoice("10"), plans(price_1="wine"), calculator)
 
 
 def test_a_calculator_that_leaves_out_a_line_is_refused() -> None:
@@ -67,7 +77,7 @@ def test_a_calculator_that_leaves_out_a_line_is_refused() -> None:
             return [[VAT]]
 
     with pytest.raises(ValueError, match="1 of 2 lines"):
-        tax_invoice(invoice("1", "2"), {}, Forgetful())
+        tax_invoice(invoice("1", "2"), plans(), Forgetful())
 
 
 amounts = st.lists(st.integers(-(10**6), 10**6).map(lambda cents: str(Decimal(cents).scaleb(-2))), max_size=8)
@@ -78,7 +88,9 @@ percents = st.lists(st.integers(0, 3000).map(lambda number: str(Decimal(number).
 def test_net_and_tax_are_gross_and_every_line_is_within_a_unit_of_its_exact_tax(
     of_lines: list[str], asked: list[str], inclusive: bool, level: str
 ) -> None:
-    taxed = tax_invoice(invoice(*of_lines), {}, rates(*asked), inclusive=inclusive, level=level)  # type: ignore[arg-type]
+    taxed = tax_invoice(
+        invoice(*of_lines), plans("inclusive" if inclusive else "exclusive"), rates(*asked), level=level
+    )  # type: ignore[arg-type]
     whole = sum((Fraction(percent) for percent in asked), Fraction(0)) / 100
     for one, amount in zip(taxed.lines, of_lines, strict=True):
         assert one.gross == one.net + one.tax

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from metering.clock import FixedClock
+from rating.errors import NotFound
 from rating.invoice import Invoice
+from rating.tax import FixedRates, TaxRate
 from tallybook import Workspace
 from tests.tallybook.shop import CATALOG, DECEMBER, LATE, NOVEMBER, USAGE, import_text, open_shop
 from tests.tallybook.test_cli import ask, run
@@ -154,6 +156,16 @@ def test_usage_recorded_too_late_is_refused_and_counted(tmp_path: Path, days: st
             [] if is_billed else [("acme", 1, "80.000000000")]
         )
         assert all(one.matches for one in workspace.verify())
+
+
+def test_an_invoice_of_the_books_is_taxed_by_a_calculator_of_yours(tmp_path: Path) -> None:
+    with open_shop(tmp_path) as workspace:
+        import_text(workspace, "usage.csv", USAGE)
+        acme = of_account(workspace.invoice("2026-10", final=True).invoices, "acme-inc")
+        taxed = workspace.taxes(acme.invoice_id, FixedRates({}, [TaxRate("VAT", Decimal(20))]))
+        assert (str(taxed.net), str(taxed.tax), str(taxed.gross)) == ("55.75", "11.15", "66.90")
+        with pytest.raises(NotFound):
+            workspace.taxes("inv-none", FixedRates({}))
 
 
 def test_the_commands_say_what_was_booked_and_what_is_left(tmp_path: Path) -> None:
