@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 __all__ = ["Explanation", "OriginEvent", "Step", "close_of_line", "explain_line"]
 
 SAMPLE_EVENTS = 10
-# What follows the price takes something off a line; every other part is a component of the price.
-DISCOUNT, MAXIMUM, INCLUDED = "discount:", "maximum", "included"
+INCLUDED = "included"
+# What follows the price, in its order, by the word before the id: `discount:welcome`. All else is a component of the price.
+ADJUSTMENTS = {"discount": "discount {}", "overage": "beyond the commitment {}", "maximum": "above the maximum {}"}
 
 
 def explain_line(connection: Connection, line_id: str, close: Close, terms: Terms, files: Sequence[str]) -> Explanation:
@@ -104,17 +105,17 @@ def _steps(
     engine: duckdb.DuckDBPyConnection, terms: Terms, line: InvoiceLine, span_id: int, tiers: Sequence[Charge]
 ) -> tuple[Step, ...]:
     price = _price_of(terms, line)
-    priced = [charge for charge in tiers if not _is_taken_off(charge) and charge.part != INCLUDED]
+    priced = [charge for charge in tiers if _kind(charge) not in ADJUSTMENTS and charge.part != INCLUDED]
     steps = _quantity_steps(engine, terms, line, span_id, price)
     steps.append(
         Step(
             "price",
-            f"{line.price_type} price {line.price_id} of {line.plan} version {line.plan_version}",
+            f"{_type_text(line)} {line.price_id} of {line.plan} version {line.plan_version}",
             exact_amount=_sum(priced),
             children=_by_cell(priced, price, line.unit),
         )
     )
-    steps += [_taken_off(charge) for charge in tiers if _is_taken_off(charge)]
+    steps += [_adjustment(charge) for kind in ADJUSTMENTS for charge in tiers if _kind(charge) == kind]
     booked_before = line.cumulative_amount - line.amount
     steps += [
         Step("worth", "what the period is worth, exact", exact_amount=line.cumulative_exact_amount),
@@ -174,15 +175,19 @@ def _price_of(terms: Terms, line: InvoiceLine) -> Any:
     return next((price for price in plan.prices if price.id == line.price_id), None) if plan else None
 
 
-def _is_taken_off(charge: Charge) -> bool:
-    return charge.part.startswith(DISCOUNT) or charge.part == MAXIMUM
+def _type_text(line: InvoiceLine) -> str:
+    """Return what stands behind a line: a price, or the minimum of a plan that usage did not reach."""
+    return line.price_type if line.price_type == "minimum" else f"{line.price_type.replace('_', ' ')} price"
 
 
-def _taken_off(charge: Charge) -> Step:
-    if charge.part == MAXIMUM:
-        return Step("maximum", "above the maximum", exact_amount=charge.exact_amount, part=charge.part)
-    name = charge.part.removeprefix(DISCOUNT)
-    return Step("discount", f"discount {name}", exact_amount=charge.exact_amount, part=charge.part)
+def _kind(charge: Charge) -> str:
+    return charge.part.partition(":")[0]
+
+
+def _adjustment(charge: Charge) -> Step:
+    kind, _, name = charge.part.partition(":")
+    text = ADJUSTMENTS[kind].format(name).rstrip()
+    return Step(kind, text, exact_amount=charge.exact_amount, part=charge.part)
 
 
 def _by_cell(charges: Sequence[Charge], price: Any, unit: str | None) -> tuple[Step, ...]:

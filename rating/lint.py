@@ -15,9 +15,10 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
 from metering.numbers import plain, trimmed
+from rating.adjust import narrow_first, scope_of
 from rating.iso4217 import minor_units
 from rating.rate import rate_quantities
-from rating.rounding import round_amount
+from rating.rounding import exact_sum, round_amount
 from rating.terms import plan_key
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 # Every code, how bad it is, and what it means; docs/lint.md says the same with what to do.
 CODES: dict[str, tuple[Severity, str]] = {
-    "maximum_below_minimum": ("error", "the maximum is below the minimum, so one of them never holds"),
+    "maximum_below_minimum": ("error", "a maximum is below what the minimums inside it owe together"),
     "usage_unpriced": ("warning", "the plan prices the meter, but some of its usage matches no price"),
     "tier_cliff": ("warning", "one unit more than a tier holds costs less than the tier's last unit"),
     "tier_jump": ("warning", "one unit more makes every unit before it dearer"),
@@ -54,7 +55,7 @@ CODES: dict[str, tuple[Severity, str]] = {
 # The smallest step of a quantity; what lies just above a tier's edge.
 STEP = Decimal("0.000000001")
 # The fields of prices and tiers that are money, or a share of money.
-_MONEY = ("amount", "unit_price", "package_price", "flat_amount", "percent", "minimum", "per_event")
+_MONEY = ("amount", "unit_price", "package_price", "flat_amount", "percent", "minimum", "fixed_amount")
 _ALONE: dict[str, Any] = {
     "where": {}, "by": (), "sibling": None, "groups_max": None, "convert": None, "price_per": None,
     "included_per": "price", "tiers_over": "group",
@@ -238,16 +239,29 @@ def find_first_tiers(plan: Plan, terms: Terms) -> Iterator[Finding]:
 
 
 def find_limits(plan: Plan, _: Terms) -> Iterator[Finding]:
-    """Find a maximum that lies below the minimum."""
-    for what in (plan, *plan.prices):
-        maximum, minimum = _amount_of(what, "maximum"), _amount_of(what, "minimum")
-        if maximum is not None and minimum is not None and maximum < minimum:
+    """Find a maximum that lies below what the minimums and commitments inside it promise together.
+
+    A single one above the maximum is refused by the plan itself.
+    """
+    ids = [price.id for price in plan.prices]
+    floors = [*plan.minimums, *(one for one in plan.commitments if one.true_up)]
+    for maximum in plan.maximums:
+        capped = set(scope_of(maximum, ids))
+        covered: set[str] = set()
+        inside = []
+        for floor in narrow_first(floors, ids):
+            scope = set(scope_of(floor, ids))
+            if scope <= capped and not scope & covered:
+                covered |= scope
+                inside.append(floor)
+        promised = exact_sum([floor.amount for floor in inside])
+        if maximum.amount < promised:
             yield Finding(
                 "maximum_below_minimum",
-                f"the maximum {trimmed(maximum)} is below the minimum {trimmed(minimum)}; correct one of them",
+                f"the maximum {maximum.id} is {trimmed(maximum.amount)}, below the {trimmed(promised)} that "
+                f"{', '.join(floor.id for floor in inside)} owe together; raise it, or lower one of them",
                 plan.name,
                 plan.version,
-                None if what is plan else getattr(what, "id", None),
             )
 
 
@@ -360,13 +374,6 @@ def _amounts(price: Any) -> Iterator[tuple[str, Decimal]]:
         for name in _MONEY:
             if isinstance(amount := getattr(tier, name, None), Decimal):
                 yield f"tier {number} {name}", amount
-
-
-def _amount_of(what: Any, name: str) -> Decimal | None:
-    """Return a limit, written as an amount or as an entry with an amount; None where there is none."""
-    value = getattr(what, name, None)
-    value = getattr(value, "amount", value)
-    return value if isinstance(value, Decimal) else None
 
 
 def _are_siblings(price: Any, other: Any) -> bool:

@@ -111,15 +111,16 @@ def test_json_keeps_every_digit_as_text(shop: Workspace) -> None:
     assert steps[-1] == {"step": "amount", "text": "this line", "amount": "25.29"}
 
 
-def explained_under(folder: Path, prices: str) -> Explanation:
-    """Return October's line of acme's tokens_out under other prices."""
-    old = CATALOG[CATALOG.index("      - {id: tokens_out") : CATALOG.index("      - {id: calls")]
+def explained_under(folder: Path, prices: str, line: tuple[str, str] = ("tokens_out", "usage")) -> Explanation:
+    """Return October's line of acme's tokens_out, or another, under other prices."""
+    end = "accounts:" if "id: calls" in prices else "      - {id: calls"
+    old = CATALOG[CATALOG.index("      - {id: tokens_out") : CATALOG.index(end)]
     with Workspace.init(folder, clock=FixedClock(NOVEMBER)) as workspace:
         (workspace.layout.catalog / "shop.yaml").write_text(CATALOG.replace(old, prices), encoding="utf-8")
         workspace.apply()
         import_text(workspace, "usage.csv", USAGE)
         workspace.invoice("2026-10", final=True)
-        return explained(workspace, "2026-10", "acme", "tokens_out", "usage")
+        return explained(workspace, "2026-10", "acme", *line)
 
 
 def test_conversion_and_included_units_are_steps_of_their_own(tmp_path: Path) -> None:
@@ -157,3 +158,32 @@ def test_buckets_of_time_are_cells_with_components_below(tmp_path: Path) -> None
     ]
     assert found.to_arrow().column("parent").to_pylist()[2:5] == [1, 2, 2]
     assert sum(one.exact_amount or 0 for one in cells) == step(found, "price").exact_amount
+
+
+ADJUSTED = """
+      - {id: tokens_out, meter: tokens, where: {direction: output}, type: unit, unit_price: "0.1"}
+      - {id: calls, meter: calls, type: package, package_size: "10", package_price: "0.50"}
+    discounts: [{id: welcome, percent: 10, prices: [tokens_out]}]
+    maximums: [{id: most, amount: "100", prices: [tokens_out]}]
+    minimums: [{id: least, amount: "20", prices: [calls]}]
+"""
+
+
+def test_discounts_and_maximums_follow_the_price(tmp_path: Path) -> None:
+    found = explained_under(tmp_path, ADJUSTED)
+    # 1,500 x 0.1 = 150, less 10 % is 135, and 35 are above the maximum.
+    assert [(one.step, one.text, one.exact_amount) for one in found.steps[1:5]] == [
+        ("price", "unit price tokens_out of pro version 1", 150),
+        ("discount", "discount welcome", -15),
+        ("maximum", "above the maximum most", -35),
+        ("worth", "what the period is worth, exact", 100),
+    ]
+
+
+def test_a_true_up_says_what_is_missing_of_the_minimum(tmp_path: Path) -> None:
+    found = explained_under(tmp_path, ADJUSTED, ("least", "minimum"))
+    assert found.steps[0].text == "minimum least of pro version 1"
+    assert [(one.text, one.exact_amount) for one in found.steps[0].children] == [
+        ("what is missing of the minimum", Decimal("19.5"))
+    ]
+    assert step(found, "amount").amount == Decimal("19.50")

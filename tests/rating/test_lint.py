@@ -262,3 +262,13 @@ def test_what_is_included_is_not_given_away_again() -> None:
 def test_a_price_of_buckets_is_not_priced_as_if_it_were_one_quantity() -> None:
     found = on_history(catalog({**VOLUME, "price_per": "day"}), ("acme", "calls", "90", {}))
     assert (found["tier_cliff 100"].tenants, found["tier_cliff 100"].amount) == (None, None)
+
+
+def test_minimums_that_owe_more_than_a_maximum_allows() -> None:
+    prices = [{"id": name, "type": "unit", "meter": name, "unit_price": "1"} for name in ("calls", "fixes")]
+    minimums = [{"id": f"least_{name}", "prices": [name], "amount": "60"} for name in ("calls", "fixes")]
+    found = lint_catalog(terms_of(catalog(*prices, minimums=minimums, maximums=[{"id": "most", "amount": "100"}])))
+    assert [(one.code, one.severity) for one in found] == [("maximum_below_minimum", "error")]
+    assert "the maximum most is 100, below the 120 that least_calls, least_fixes owe together" in found[0].message
+    fits = catalog(*prices, minimums=minimums, maximums=[{"id": "most", "amount": "120"}])
+    assert lint_catalog(terms_of(fits)) == []
