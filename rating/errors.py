@@ -4,6 +4,7 @@
     ├── CatalogInvalid      Terminal   catalog files with mistakes; all of them, each with file, line and path
     ├── PlanVersionChanged  Terminal   terms that a subscription already uses would change or vanish
     ├── AmountOverflow      Terminal   an amount does not fit the exact decimals that money is kept in
+    ├── UsageUnpriced       Terminal   a price takes use that it has no amount for; nothing was booked
     ├── InvariantViolated   Terminal   something that must always hold does not; nothing was booked
     ├── NotFound            Terminal   no such invoice, account, plan version, period or revision in the books
     ├── AlreadyFinal        Terminal   a final invoice or a closed period cannot be changed
@@ -58,6 +59,15 @@ class AmountOverflow(RatingError, Terminal):
     """An amount does not fit. Nothing was booked; look for a quantity or a unit price in the wrong unit."""
 
     code = "amount_overflow"
+
+
+class UsageUnpriced(RatingError, Terminal):
+    """A price takes use that it has no amount for: a cell that a matrix does not name, an event without a readable price.
+
+    Nothing was booked, because it would have been free by oversight. Give the price a default, or what is missing.
+    """
+
+    code = "usage_unpriced"
 
 
 class InvariantViolated(RatingError, Terminal):

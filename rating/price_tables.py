@@ -6,6 +6,7 @@ Refuses: to know whose prices they are: subscriptions and periods are `rating.te
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,8 @@ _PRICE_COLUMNS = {
     "meter": "text", "unit": "text", "description": "text", "due": "text",
     "convert_numerator": "whole", "convert_denominator": "whole", "convert_step": "whole", "convert_rounding": "text",
     "included": "quantity", "is_pooled": "bool", "included_is_pooled": "bool", "tiers_are_pooled": "bool",
-    "is_by_event": "bool",
+    "is_by_event": "bool", "has_groups": "bool", "is_weighted": "bool", "default_weight": "quantity",
+    "default_unit_price": "price", "multiplier": "price", "carries": "text", "carried_pattern": "text",
 }  # fmt: skip
 _TIER_COLUMNS = {
     "plan_key": "text", "price_id": "text", "tier": "int", "lower_bound": "quantity", "upper_bound": "quantity",
@@ -44,6 +46,8 @@ _PACKAGE_COLUMNS = {
     "package_price": "price",
     "part": "text",
 }
+_CELL_COLUMNS = {"plan_key": "text", "price_id": "text", "cell_key": "text", "unit_price": "price"}
+_WEIGHT_COLUMNS = {"plan_key": "text", "price_id": "text", "cell_key": "text", "weight": "quantity"}
 _PERCENTAGE_COLUMNS = {
     "plan_key": "text", "price_id": "text", "unit_price": "price", "fixed_amount": "price", "free_events": "int",
     "free_units": "quantity", "event_minimum": "price", "event_maximum": "price",
@@ -73,6 +77,32 @@ def load_prices(engine: duckdb.DuckDBPyConnection, meters: Mapping[str, Meter], 
         for key, _, price in prices if price.type == "percentage"
     ]  # fmt: skip
     load_table(engine, "price_percentage", _PERCENTAGE_COLUMNS, percentages)
+    cells = [
+        (key, price.id, cell_key(dict(zip(price.attributes, cell.values, strict=True))), cell.unit_price)
+        for key, _, price in prices if price.type == "matrix" for cell in price.cells
+    ]  # fmt: skip
+    load_table(engine, "price_cell", _CELL_COLUMNS, cells)
+    weights = [
+        (key, price.id, cell_key({weights.attribute: value}), weight)
+        for key, _, price in prices if (weights := getattr(price, "weights", None)) is not None
+        for value, weight in weights.values.items()
+    ]  # fmt: skip
+    load_table(engine, "price_weight", _WEIGHT_COLUMNS, weights)
+
+
+def cell_key(values: Mapping[str, str]) -> str:
+    """Return the key that usage gives to a cell: a JSON object, its attributes in alphabetical order."""
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def cell_attributes(price: Any) -> tuple[str, ...]:
+    """Return the attributes by which the line of a price is split into cells."""
+    if price.type == "matrix":
+        return tuple(sorted(price.attributes))
+    if price.type == "dynamic":
+        return (price.price_attribute,)
+    weights = getattr(price, "weights", None)
+    return () if weights is None else (weights.attribute,)
 
 
 def load_flat_amounts(
@@ -98,20 +128,10 @@ def _price_row(meters: Mapping[str, Meter], key: str, position: int, price: Pric
         terms: tuple[object, ...] = (None, None, due)
     else:
         terms = price.meter, meters[price.meter].unit, _due(price, meters[price.meter])
-    *used, due_ = terms
-    described, is_by_event = price.description or price.id, price.type == "percentage" and price.is_by_event
-    return (
-        key,
-        price.id,
-        price.type,
-        position,
-        *used,
-        described,
-        due_,
-        *_conversion(price),
-        *_included(price),
-        is_by_event,
-    )
+    meter, unit, due_ = terms
+    is_by_event = price.type == "percentage" and price.is_by_event
+    named = key, price.id, price.type, position, meter, unit, price.description or price.id, due_
+    return *named, *_conversion(price), *_included(price), is_by_event, *_cells(price)
 
 
 def _due(price: Any, meter: Meter) -> str:
@@ -120,6 +140,18 @@ def _due(price: Any, meter: Meter) -> str:
         return "end" if price.cut == "period_end" else "any"
     falls = price.type == "volume" or getattr(price, "tiers_over", "group") == "all_groups" or _steps_down(price)
     return "end" if falls or meter.aggregation in _FALLING or meter.operation_attribute is not None else "any"
+
+
+def _cells(price: Any) -> tuple[object, ...]:
+    """Return whether there are groups and weights, and what cells without a price or weight of their own have."""
+    weights = getattr(price, "weights", None)
+    weighted = bool(price.by), weights is not None, None if weights is None else weights.default
+    if price.type == "matrix":
+        return *weighted, price.default_unit_price, None, None, None
+    if price.type == "dynamic":
+        decimals = rf"(\.[0-9]{{1,{price.places}}})?"
+        return *weighted, price.default, price.multiplier, price.carries, rf"-?[0-9]{{1,12}}{decimals}"
+    return *weighted, None, None, None, None
 
 
 def _steps_down(price: Any) -> bool:

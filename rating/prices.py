@@ -33,9 +33,11 @@ from rating.tiers import Amount, PackageSize, Percent, PercentTiers, StairTiers,
 
 __all__ = [
     "Conversion",
+    "DynamicPrice",
     "FlatPrice",
     "GraduatedPercentagePrice",
     "GraduatedPrice",
+    "MatrixPrice",
     "PackagePrice",
     "PercentagePrice",
     "Price",
@@ -44,12 +46,15 @@ __all__ = [
     "UnitPrice",
     "UsagePrice",
     "VolumePrice",
+    "Weights",
 ]
 
 PriceId = Annotated[str, *name_of("price")]
 # A factor of conversion. With these limits the conversion stays within whole numbers of 128 bits.
 Divisor = Annotated[Decimal, *exact(digits=15, places=9, above=Decimal(0))]
 Multiplier = Annotated[Decimal, *exact(digits=9, places=9, above=Decimal(0))]
+Weight = Annotated[Decimal, *exact(digits=9, places=9, minimum=Decimal(0))]
+PriceMultiplier = Annotated[Decimal, *exact(digits=6, places=6, above=Decimal(0))]
 ANY = "any"
 
 
@@ -58,6 +63,13 @@ def _read_places(value: object) -> int:
     if not isinstance(text, str) or len(text) != 1 or text not in "0123456789":
         raise ValueError(f"{value!r} is not a number of decimals; write 0 to 9")
     return int(text)
+
+
+def _read_cell_value(value: object) -> str:
+    text = read_attribute_value(value)
+    if any(character < " " for character in text):
+        raise ValueError(f"{text!r} has a control character; write the value as it is printed")
+    return text
 
 
 def _read_where(value: object) -> dict[str, tuple[str, ...] | None]:
@@ -99,6 +111,8 @@ Where = Annotated[
         }
     ),
 ]
+Attributes = Annotated[tuple[AttributeName, ...], Field(min_length=1), AfterValidator(unique)]
+AttributeValue = Annotated[str, BeforeValidator(_read_cell_value)]
 Included = Annotated[Decimal, *exact(digits=29, places=9, minimum=Decimal(0))]
 Places = Annotated[int, BeforeValidator(_read_places), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": 9})]
 SiblingName = Annotated[str, *name_of("sibling")]
@@ -145,6 +159,16 @@ class Conversion(CatalogModel):
         return 9 if self.rounding == "none" else self.places
 
 
+class Weights(CatalogModel):
+    """Units that count for more or less, by the value of an attribute: ten of 1 and twenty of 2.5 are sixty."""
+
+    attribute: AttributeName = Field(description="the attribute that chooses the weight")
+    values: Annotated[dict[AttributeValue, Weight], Field(min_length=1)] = Field(description="the weight of each value")
+    default: Weight | None = Field(
+        default=None, description="the weight of every other value, and of none; without it, such use is refused"
+    )
+
+
 class _UsagePrice(_Price):
     meter: MeterName = Field(description="the meter whose usage is priced")
     where: Where = Field(default_factory=dict, description="only events whose attributes have one of these values")
@@ -173,8 +197,12 @@ class _QuantityPrice(_UsagePrice):
         default=None, description="price every hour, day ... on its own: tiers, packages and included units start again"
     )
 
+    weights: Weights | None = Field(default=None, description="what a unit counts for, by the value of an attribute")
+
     @model_validator(mode="after")
     def _check_included(self) -> Self:
+        if self.weights is not None and self.price_per is not None:
+            refuse_at("price_per", message="a price is split by weights or by time; remove one of the two keys")
         if self.included_per == "group" and (self.included is None or not self.by):
             refuse_at(
                 "included_per", message="there is nothing to give to each group; write included and by, or remove it"
@@ -286,6 +314,75 @@ class PercentagePrice(_UsagePrice):
         return any(term is not None for term in terms)
 
 
+class MatrixCell(CatalogModel):
+    """One cell of a matrix: a value of each attribute, and what a unit costs there."""
+
+    values: tuple[AttributeValue, ...] = Field(description="one value per attribute of the matrix, in their order")
+    unit_price: Amount = Field(description="money per unit in this cell")
+
+
+class MatrixPrice(_UsagePrice):
+    """A unit price per combination of attribute values, all on one line. What no cell names has the default price."""
+
+    type: Literal["matrix"]
+    attributes: Attributes = Field(description="the attributes that choose the cell")
+    cells: tuple[MatrixCell, ...] = Field(description="the cells, each combination of values once")
+    default_unit_price: Amount | None = Field(
+        default=None, description="money per unit in every other cell; without it, use in one is refused, never free"
+    )
+
+    @model_validator(mode="after")
+    def _check_cells(self) -> Self:
+        mistakes: list[tuple[Place, str]] = []
+        seen: dict[tuple[str, ...], int] = {}
+        for at, cell in enumerate(self.cells):
+            first = seen.setdefault(cell.values, at)
+            if len(cell.values) != len(self.attributes):
+                wanted = ", ".join(self.attributes)
+                mistakes.append(
+                    (("cells", at, "values"), f"the matrix has {wanted}; write one value for each, in this order")
+                )
+            elif first != at:
+                mistakes.append((("cells", at, "values"), f"cells[{first}] has the same values; remove one of the two"))
+        if mistakes:
+            refuse(mistakes)
+        return self
+
+
+class DynamicPrice(_UsagePrice):
+    """Each event carries its own price, as plain decimal text or a number: per unit, or as an amount of the event."""
+
+    type: Literal["dynamic"]
+    price_attribute: AttributeName = Field(description="the attribute of the event that carries the price")
+    carries: Literal["unit_price", "amount"] = Field(
+        default="unit_price", description="whether it is money per unit, or the amount of the whole event"
+    )
+    multiplier: PriceMultiplier = Field(
+        default=Decimal(1), description="what is carried is multiplied by this, such as 1.15"
+    )
+    default: Amount | None = Field(
+        default=None, description="instead of a price that is missing or no plain decimal; without it, that is refused"
+    )
+
+    @property
+    def places(self) -> int:
+        """Return how many decimals a carried price may have, so that with the multiplier 12 are enough."""
+        return 12 - _places_of(self.multiplier)
+
+    @model_validator(mode="after")
+    def _check_default(self) -> Self:
+        if self.default is not None and _places_of(self.default) > self.places:
+            refuse_at(
+                "default", message=f"times the multiplier it has more than 12 decimals; write at most {self.places}"
+            )
+        return self
+
+
+def _places_of(number: Decimal) -> int:
+    exponent = number.normalize().as_tuple().exponent
+    return -exponent if isinstance(exponent, int) and exponent < 0 else 0
+
+
 UsagePrice = (
     UnitPrice
     | GraduatedPrice
@@ -294,5 +391,7 @@ UsagePrice = (
     | StairstepPrice
     | GraduatedPercentagePrice
     | PercentagePrice
+    | MatrixPrice
+    | DynamicPrice
 )
 Price = Annotated[FlatPrice | UsagePrice, Field(discriminator="type")]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from metering.engine import open_engine, read_sql
 from metering.usage import aggregate, register
 from rating.adjust_steps import add_true_ups, adjust_charges
-from rating.errors import AmountOverflow
+from rating.errors import AmountOverflow, UsageUnpriced
 from rating.late import limits_of_spans, refuse_late
 from rating.terms import load_terms, usage_questions
 
@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 
 # What every price needs; then the statements that only some prices need, each with the prices that do.
 MACROS = ("rounding", "convert_quantity", "packages_of", "limited_amount")
+HAS_UNPRICED = "price_type IN ('matrix', 'dynamic') OR is_weighted"
+QUANTITY_STEPS = (
+    ("usage_as_metered", "true"), ("usage_weighted", "is_weighted"), ("rated_usage", "true"),
+    ("rated_usage_pooled", "is_pooled"), ("charge", "true"),
+)  # fmt: skip
 CHARGE_STEPS = (
     ("charge_included", "included > 0"),
     ("charge_flat", "price_type = 'flat'"),
@@ -44,8 +49,11 @@ CHARGE_STEPS = (
     ("charge_package", "price_type = 'package'"),
     ("charge_percentage", "price_type = 'percentage' AND NOT is_by_event"),
     ("charge_percentage_by_event", "is_by_event"),
+    ("charge_matrix", "price_type = 'matrix'"),
+    ("charge_dynamic", "price_type = 'dynamic'"),
+    ("unpriced_usage", HAS_UNPRICED),
 )
-BOOKING_STEPS = ("booked_line", "booked_charge", "charge_to_book", "line_to_book")
+BOOKING_STEPS = ("booked_span", "booked_line", "booked_charge", "charge_to_book", "line_to_book")
 # The key of a line: one price of one subscription in one period, from one instant on (a change of plan begins a new one).
 LINE_KEY = ("subscription_id", "period_start", "service_start", "currency", "price_id", "group_key")
 # What was booked before, line by line, in the columns of the books.
@@ -79,7 +87,8 @@ def rate(
 
     `as_of` decides what is due, never what it is worth: fees in arrears and volume prices wait for the period's end.
     With `rollups`, states of usage that were worked out before are used, where they fit; nothing else changes.
-    Raises AmountOverflow where a sum or a product does not fit; nothing is booked then.
+    Raises AmountOverflow where a sum or a product does not fit, and UsageUnpriced where a price takes use that it has no
+    amount for; nothing is booked then.
     """
     load_terms(engine, terms, spans)
     with overflow_named(engine):
@@ -92,11 +101,12 @@ def rate_usage(engine: duckdb.DuckDBPyConnection, as_of: datetime) -> None:
     """Make `charge` and `worth` from the tables `usage`, `billing_span` and the terms."""
     for macro in MACROS:
         engine.execute(read_sql("rating", macro))
-    steps = (("rated_usage", "true"), ("rated_usage_pooled", "is_pooled"), ("charge", "true"), *CHARGE_STEPS)
-    for step, needed_by in steps:
+    for step, needed_by in (*QUANTITY_STEPS, *CHARGE_STEPS):
         if needed_by == "true" or engine.execute(f"SELECT 1 FROM price WHERE {needed_by} LIMIT 1").fetchall():
             statement = read_sql("rating", step)
             engine.execute(statement, {"as_of": as_of} if "$as_of" in statement else None)
+            if step == "unpriced_usage":
+                _check_priced(engine)
     adjust_charges(engine)
     engine.execute(read_sql("rating", "worth"))
     add_true_ups(engine, as_of)
@@ -186,6 +196,20 @@ def read_rated(engine: duckdb.DuckDBPyConnection) -> dict[tuple[int, str], Rated
 def rate_quantity(price: UsagePrice, quantity: Decimal, *, currency: str = "USD") -> RatedQuantity:
     """Return what one quantity is worth under one price, with its tiers. See rate_quantities."""
     return rate_quantities([price], [quantity], currency=currency)[0]
+
+
+def _check_priced(engine: duckdb.DuckDBPyConnection) -> None:
+    rows = engine.execute(
+        "SELECT tenant_id, plan, plan_version, price_id, cell_key, event_count, quantity FROM unpriced_usage"
+        " JOIN billing_span USING (span_id) ORDER BY quantity DESC, event_count DESC, tenant_id, price_id, cell_key LIMIT 1"
+    ).fetchall()
+    for tenant_id, plan, version, price_id, cell_key, event_count, quantity in rows:
+        raise UsageUnpriced(
+            f"tenant {tenant_id} used {quantity} in {event_count} events that price {price_id} of {plan} version {version} "
+            f"takes and has no amount for, at {cell_key or 'no attribute'}; nothing was booked: in a new version of the plan "
+            "name that value or give the price a default, or correct the events",
+            tenant_id=tenant_id, price_id=price_id, cell_key=cell_key, quantity=quantity,
+        )  # fmt: skip
 
 
 def _overflow_message(engine: duckdb.DuckDBPyConnection, error: Exception) -> str:

@@ -21,7 +21,7 @@ from rating.dialect import STRICT, Switches, measure_under
 from rating.errors import NotFound
 from rating.iso4217 import minor_units
 from rating.plans import instant_of
-from rating.price_tables import load_flat_amounts, load_prices
+from rating.price_tables import cell_attributes, load_flat_amounts, load_prices
 from rating.tables import load_table
 
 if TYPE_CHECKING:
@@ -222,6 +222,7 @@ def selector_of(key: str, price: Any, meter: Meter, switches: Switches = STRICT)
         unique_attribute=meter.unique_attribute,
         where=tuple(sorted(price.where.items())),
         by=tuple(sorted(price.by)),
+        cell_by=cell_attributes(price),
         bucket=getattr(price, "price_per", None),
         sibling=price.sibling,
         groups_max=price.groups_max,

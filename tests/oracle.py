@@ -245,7 +245,7 @@ def price_lines(
         groups.setdefault((), [])
     zone = ((plan or {}).get("billing_period") or {}).get("timezone", "UTC")
     use = {
-        key: oracle_prices.by_cell(price, members, lambda some: rated_quantity(some, meters[price["meter"]]), zone)
+        key: oracle_prices.by_cell(price, members, lambda some: aggregate(some, meters[price["meter"]]) or ZERO, zone)
         for key, members in groups.items()
     }
     return oracle_prices.lines(price, use)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from decimal import Context, Decimal
 from fractions import Fraction
@@ -156,16 +157,39 @@ def lines(price: Row, use: dict[Group, Use]) -> Lines:
     found = dict.fromkeys(groups, (NOTHING, NOTHING))
     for cell in {cell: None for group in groups for cell in use[group]}:
         here = [group for group in groups if cell in use[group]]
+        if price["type"] in ("matrix", "dynamic"):
+            priced = {group: in_cell_of_its_own(price, cell, *use[group][cell]) for group in here}
+            for group, (quantity, amount) in priced.items():
+                found[group] = (found[group][0] + quantity, found[group][1] + amount)
+            continue
         for group, (quantity, amount) in in_one_cell(price, {group: use[group][cell] for group in here}).items():
             found[group] = (found[group][0] + quantity, found[group][1] + amount)
     return {group: (decimal(quantity), decimal(amount)) for group, (quantity, amount) in found.items()}
+
+
+def in_cell_of_its_own(price: Row, cell: Cell, events: list[Row], quantity: Decimal) -> tuple[Fraction, Fraction]:
+    """Price a cell of a matrix, or the events that carry one price."""
+    q = max(NOTHING, Fraction(quantity))
+    if price["type"] == "matrix":
+        prices = {tuple(one["values"]): one["unit_price"] for one in price["cells"]}
+        unit_price = prices.get(cell, price.get("default_unit_price"))
+        return q, NOTHING if q == 0 else q * number(unit_price)
+    places = 12 - max(0, -int(Decimal(price.get("multiplier", "1")).normalize().as_tuple().exponent))
+    carried = (
+        cell[0] if re.fullmatch(rf"-?[0-9]{{1,12}}(\.[0-9]{{1,{places}}})?", cell[0] or "") else price.get("default")
+    )
+    if carried is None and q == 0 and price.get("carries") != "amount":
+        return q, NOTHING
+    unit_price = number(carried) * number(price.get("multiplier", "1"))
+    return q, unit_price * (len(events) if price.get("carries") == "amount" else q)
 
 
 def in_one_cell(price: Row, use: dict[Group, tuple[list[Row], Decimal]]) -> dict[Group, tuple[Fraction, Fraction]]:
     """Convert, take off what is included, price: for the groups of one cell, in the order of their keys."""
     pool = included = number(price.get("included", "0"))
     left: dict[Group, tuple[Fraction, Fraction]] = {}
-    for group, (events, quantity) in use.items():
+    for group, (events, measured) in use.items():
+        quantity = max(measured, Decimal(0))
         if price["type"] == "percentage":
             left[group] = (Fraction(quantity), percentage(price, events, Fraction(quantity)))
             continue
@@ -205,17 +229,42 @@ def takes(price: Row, rivals: list[Row], event: Row) -> bool:
 
 
 def has_cells(price: Row) -> bool:
-    """Return whether a line has a row only for what has an event: a bucket of time."""
-    return price.get("price_per") is not None
+    """Return whether a line has a row only for what has an event: a bucket of time, a cell, a carried price."""
+    return price.get("price_per") is not None or price["type"] in ("matrix", "dynamic")
+
+
+def weighted(price: Row, events: list[Row], measure: Callable[[list[Row]], Decimal]) -> Decimal:
+    """Count each unit by the weight of its value; round the sum once, half away from zero, to nine places."""
+    rule, total = price["weights"], NOTHING
+    for value, members in split(events, lambda event: attribute(event, rule["attribute"])).items():
+        total += Fraction(measure(members)) * number(rule["values"].get(value, rule.get("default")))
+    size = rounded(abs(total), "half_up", 9)
+    return decimal(size if total >= 0 else -size)
+
+
+def attribute(event: Row, name: str) -> str | None:
+    value = event["attributes"].get(name)
+    return str(value).lower() if isinstance(value, bool) else None if value is None else str(value)
+
+
+def split(events: list[Row], key: Callable[[Row], Cell]) -> dict[Cell, list[Row]]:
+    parts: dict[Cell, list[Row]] = {}
+    for event in events:
+        parts.setdefault(key(event), []).append(event)
+    return parts
 
 
 def by_cell(price: Row, events: list[Row], measure: Callable[[list[Row]], Decimal], zone: str) -> Use:
     """Return the use of one group: whole, or split by what the price is priced per."""
     from tests.oracle_usage import bucket_start
 
-    if price.get("price_per") is None:
+    if price.get("weights"):
+        return {"": (events, weighted(price, events, measure))}
+    names = price["attributes"] if price["type"] == "matrix" else [price.get("price_attribute")]
+    if price["type"] in ("matrix", "dynamic"):
+        cells = split(events, lambda event: tuple(attribute(event, name) for name in names))
+    elif price.get("price_per"):
+        cells = split(events, lambda event: bucket_start(event["event_time"], price["price_per"], zone))
+    else:
         return {"": (events, measure(events))}
-    cells: dict[Cell, list[Row]] = {}
-    for event in events:
-        cells.setdefault(bucket_start(event["event_time"], price["price_per"], zone), []).append(event)
     return {cell: (members, measure(members)) for cell, members in cells.items()}

@@ -26,7 +26,7 @@ SELECT
     0::DECIMAL(38, 9) AS tiers_from,
     (converted_quantity - included_quantity)::DECIMAL(38, 9) AS tiers_reached,
     true AS is_first_group
-FROM usage
+FROM usage_to_rate AS usage
 JOIN billing_span USING (span_id)
 JOIN price ON price.plan_key = billing_span.plan_key AND price.price_id = usage.selector_id
 WHERE (price.due = 'any' OR (price.due = 'end' AND billing_span.period_end <= $as_of))

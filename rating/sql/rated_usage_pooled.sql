@@ -20,7 +20,7 @@ WITH converted AS (
         coalesce(price.included, 0) AS included,
         price.included_is_pooled,
         price.tiers_are_pooled
-    FROM usage
+    FROM usage_to_rate AS usage
     JOIN billing_span USING (span_id)
     JOIN price ON price.plan_key = billing_span.plan_key AND price.price_id = usage.selector_id
     WHERE (price.due = 'any' OR (price.due = 'end' AND billing_span.period_end <= $as_of))

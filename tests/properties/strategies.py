@@ -40,6 +40,8 @@ UNIT_PRICES = ("1", "0.5", "0.005", "0.015", "-0.25", "-0.125", "0", "0.00000000
 FLAT_AMOUNTS = ("5", "0.005", "-0.025", "19.99", "0.333333333333", "0")
 QUANTITIES = ("1", "2", "0.5", "0.000000001", "1.000000001", "9.999999999", "10", "3", "-1", "-0.5", "90", "0")
 VALUES = ("a", "a", "1", 1, "A", "null", "", None, True, "é", 'say "x"')
+# What events carry as their price; some of it is no plain decimal, or has too many of them.
+CARRIED = ("0.25", "0.031", 3, "-1.5", "1e3", "", None, "0.000000000001", "0.0000000000001", " 1", "1234567")
 ATTRIBUTES = ("model", "region")
 STARTS = ("2025-11-30", "2026-01-01", "2026-01-31", "2026-02-10T10:30:00+01:00", "2026-03-08T02:30:00-05:00")
 ENDS = (None, None, None, "2026-03-20", "2026-04-01", "2026-10-25T00:30:00Z", "2027-02-01")
@@ -104,7 +106,7 @@ def price(chance: Random, price_id: str) -> Row:
             "prorate": chance.choice((True, True, False)),
         }
     by = list(chance.choice(((), (), ("model",), ("region", "model"))))
-    made = percentage_terms(chance) if chance.random() < 0.2 else metered_terms(chance)
+    made = chance.choice((percentage_terms, matrix_terms, dynamic_terms, *[metered_terms] * 7))(chance)
     return {
         "id": price_id,
         "meter": SPEND if made["type"] == "percentage" else chance.choice(AGGREGATIONS),
@@ -128,6 +130,27 @@ def percentage_terms(chance: Random) -> Row:
     return {"type": "percentage", "percent": chance.choice(PERCENTS), **chosen}
 
 
+def matrix_terms(chance: Random) -> Row:
+    attributes = list(chance.choice((("model",), ("region", "model"), ("model", "region"))))
+    values = [[chance.choice(("a", "1", "A", "true", 'say "x"', "é")) for _ in attributes] for _ in range(4)]
+    cells = [
+        {"values": list(some), "unit_price": chance.choice(UNIT_PRICES)} for some in sorted(set(map(tuple, values)))
+    ]
+    return {
+        "type": "matrix", "attributes": attributes, "cells": cells, "default_unit_price": chance.choice(UNIT_PRICES)
+    }  # fmt: skip
+
+
+def dynamic_terms(chance: Random) -> Row:
+    return {
+        "type": "dynamic",
+        "price_attribute": "price",
+        "carries": chance.choice(("unit_price", "amount")),
+        "multiplier": chance.choice(("1", "1.15", "3", "0.000001", "2.50")),
+        "default": chance.choice(("0", "0.125", "-2")),
+    }
+
+
 def filter_on(chance: Random) -> str | list[str]:
     return "any" if chance.random() < 0.2 else chance.sample(("a", "1", "A", "null", "true"), chance.randint(1, 3))
 
@@ -148,11 +171,14 @@ def before_the_price(chance: Random) -> Row:
 def over_groups(chance: Random, made: Row, by: list[str]) -> Row:
     """Return what groups share, and whether each bucket of time is priced on its own."""
     found: Row = {}
+    if made["type"] in METERED and chance.random() < 0.1:
+        values = {value: chance.choice(("0", "1", "2.5", "0.333333333")) for value in ("a", "1", "true", "A")}
+        found["weights"] = {"attribute": "model", "values": values, "default": chance.choice(("1", "0", "0.5"))}
     if by and "included" in made:
         found["included_per"] = chance.choice(("price", "group"))
     if by and "tiers" in made and chance.random() < 0.4:
         found["tiers_over"] = "all_groups"
-    if made["type"] in METERED and chance.random() < 0.15:
+    if made["type"] in METERED and "weights" not in found and chance.random() < 0.15:
         found["price_per"] = chance.choice(("hour", "day", "week", "month"))
     return found
 
@@ -195,11 +221,11 @@ def catalog(seed: int, plans: int, prices: int) -> Row:
     ]
     subscribed = [subscription(Random(f"{seed} subscription {number}"), number) for number in range(plans)]
     meters = [
-        {"name": kind, "aggregation": kind, "attributes": [*ATTRIBUTES, "user"], "negative_allowed": True}
+        {"name": kind, "aggregation": kind, "attributes": [*ATTRIBUTES, "user", "price"], "negative_allowed": True}
         for kind in AGGREGATIONS
     ]
     meters[-1]["unique_attribute"] = "user"
-    meters.append({"name": SPEND, "attributes": [*ATTRIBUTES, "user"]})
+    meters.append({"name": SPEND, "attributes": [*ATTRIBUTES, "user", "price"]})
     tenants = sorted({row["tenant"] for row in subscribed})
     accounts = [{"id": "payer", "name": "Payer", "tenants": tenants}]
     return {"meters": meters, "plans": made, "accounts": accounts, "subscriptions": subscribed}
@@ -226,7 +252,8 @@ def event(seed: int, number: int, asked: Row, instants: list[datetime]) -> Row:
         "tenant_id": chance.choice((*asked["accounts"][0]["tenants"] * 4, "stranger")),
         "meter": chance.choice((*meters * 4, "unpriced")),
         "event_time": chance.choice(instants) + chance.choice((-1, 0, 0, 0, 1)) * MICROSECOND,
-        "attributes": {name: chance.choice(VALUES) for name in (*ATTRIBUTES, "user") if chance.random() < 0.8},
+        "attributes": {name: chance.choice(VALUES) for name in (*ATTRIBUTES, "user") if chance.random() < 0.8}
+        | {"price": chance.choice(CARRIED)},
     }
     if number and chance.random() < 0.3:
         # Two events of one instant and one group: only the order of recording tells which is the last.

@@ -10,6 +10,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from metering.catalog import Meter
+from rating.errors import UsageUnpriced
 from rating.preview import rate_events
 from rating.prices import Price
 from rating.rate import RatedQuantity, rate_quantity
@@ -238,3 +239,90 @@ def test_groups_share_what_the_price_says() -> None:
     used = {"a": "40", "b": "130", "c": "260"}
     assert list(by_model({**included, "included_per": "group"}, **used).values()) == [0, 6, 32]
     assert list(by_model(included, **used).values()) == [0, 14, 52]
+
+
+MATRIX: dict[str, Any] = {
+    "type": "matrix",
+    "attributes": ["region", "kind"],
+    "cells": [
+        {"values": ["eu", "gpu"], "unit_price": "2"},
+        {"values": ["us", "gpu"], "unit_price": "1.50"},
+    ],
+    "default_unit_price": "0.10",
+}
+
+
+def at(quantity: str, region: str | None, kind: str) -> tuple[str, dict[str, Any]]:
+    return quantity, {"kind": kind} if region is None else {"kind": kind, "region": region}
+
+
+def test_a_matrix_has_a_unit_price_per_cell() -> None:
+    found = worth(MATRIX, at("10", "eu", "gpu"), at("4", "us", "gpu"), at("20", "us", "cpu"), at("10", None, "gpu"))
+    assert (found.quantity, found.exact_amount) == (44, 29)
+    assert sorted((part.cell_key, part.unit_price) for part in found.charges)[0] == (
+        '{"kind":"cpu","region":"us"}',
+        Decimal("0.10"),
+    )
+
+
+def test_what_no_cell_names_is_never_free() -> None:
+    strict = {name: value for name, value in MATRIX.items() if name != "default_unit_price"}
+    assert worth(strict, at("10", "eu", "gpu"), at("0", "moon", "gpu")).exact_amount == 20
+    with pytest.raises(
+        UsageUnpriced, match=r"used 50.000000000 in 1 events that price p .* takes and has no amount for"
+    ) as error:
+        worth(strict, at("10", "eu", "gpu"), at("50", "moon", "gpu"))
+    assert error.value.cell_key == '{"kind":"gpu","region":"moon"}'
+    assert error.value.code == "usage_unpriced"
+
+
+def test_terms_of_a_matrix_make_sense() -> None:
+    cell = MATRIX["cells"][0]
+    assert "cells[0] has the same values" in refusal(**{**MATRIX, "cells": [cell, cell]})
+    short = {"values": ["eu"], "unit_price": "1"}
+    assert "the matrix has region, kind; write one value for each" in refusal(**{**MATRIX, "cells": [short]})
+    assert "stands here twice" in refusal(**{**MATRIX, "attributes": ["kind", "kind"]})
+
+
+@pytest.mark.parametrize(
+    ("terms", "used", "amount"),
+    [
+        ({}, [("3", "0.25"), ("10", "0.031")], "1.06"),
+        ({"multiplier": "1.15", "carries": "amount"}, [("1", "80.00")], "92"),
+        ({"carries": "amount"}, [("7", "0.50"), ("0", "0.50"), ("1", "1.25")], "2.25"),
+        ({"multiplier": "1.15"}, [("2", "0.25")], "0.575"),
+        ({"default": "0.10"}, [("3", "1e3"), ("4", ""), ("5", "0.0000000000001"), ("1", "-0.5")], "0.70"),
+        ({}, [("2", 4), ("0", "free")], "8"),
+    ],
+)
+def test_events_carry_their_price(terms: dict[str, Any], used: list[tuple[str, Any]], amount: str) -> None:
+    dynamic = {"type": "dynamic", "price_attribute": "price", **terms}
+    found = worth(dynamic, *((quantity, {"price": carried}) for quantity, carried in used))
+    assert found.exact_amount == Decimal(amount)
+
+
+@pytest.mark.parametrize("carried", [None, "", "1e3", "0.1234567890123", "1.", "1,5", "NaN", "1234567890123"])
+def test_a_price_that_cannot_be_read_is_never_free(carried: str | None) -> None:
+    dynamic = {"type": "dynamic", "price_attribute": "price"}
+    with pytest.raises(UsageUnpriced, match="price p"):
+        worth(dynamic, ("1", {} if carried is None else {"price": carried}))
+
+
+def test_a_default_has_room_for_the_multiplier() -> None:
+    terms = {"type": "dynamic", "price_attribute": "price", "multiplier": "1.15"}
+    assert "write at most 10" in refusal(**terms, default="0.00000000001")
+
+
+def test_weights_make_one_quantity_of_many() -> None:
+    weights = {"attribute": "model", "values": {"small": "1", "large": "2.5"}}
+    used = [("10", {"model": "small"}), ("20", {"model": "large"})]
+    found = worth({"type": "unit", "unit_price": "0.10", "weights": weights}, *used)
+    assert (found.quantity, found.exact_amount) == (60, 6)
+    tiered = {"type": "graduated", "tiers": tiers((50, 1), (None, "0.5", 3)), "weights": weights}
+    assert worth(tiered, *used).exact_amount == 58
+    with pytest.raises(UsageUnpriced, match="price p"):
+        worth({"type": "unit", "unit_price": "0.10", "weights": weights}, *used, ("1", {"model": "new"}))
+    assert (
+        worth({"type": "unit", "unit_price": "1", "weights": {**weights, "default": "0"}}, ("1", {})).exact_amount == 0
+    )
+    assert "by weights or by time" in refusal(type="unit", unit_price="1", weights=weights, price_per="day")

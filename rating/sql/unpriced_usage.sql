@@ -1,0 +1,27 @@
+-- Use that a price takes and gives no amount to: in no cell of a matrix, without a readable price of its own, or without a
+-- weight. One row per (span, price, group, cell), the largest first. Whoever rates stops at the first: nothing is free by
+-- oversight.
+CREATE OR REPLACE TABLE unpriced_usage AS
+SELECT usage.span_id, usage.price_id, usage.group_key, usage.cell_key, usage.event_count, usage.quantity
+FROM rated_usage AS usage
+JOIN price USING (plan_key, price_id)
+ANTI JOIN charge
+    ON charge.span_id = usage.span_id
+    AND charge.price_id = usage.price_id
+    AND charge.group_key = usage.group_key
+    AND charge.cell_key = usage.cell_key
+WHERE (price.price_type = 'matrix' AND usage.quantity > 0)
+    OR (price.price_type = 'dynamic' AND usage.event_count > 0 AND (usage.quantity > 0 OR price.carries = 'amount'))
+UNION ALL
+SELECT usage.span_id, price.price_id, usage.group_key, usage.cell_key, usage.event_count, usage.quantity
+FROM usage
+JOIN billing_span USING (span_id)
+JOIN price
+    ON price.plan_key = billing_span.plan_key
+    AND price.price_id = usage.selector_id
+    AND price.is_weighted
+    AND price.default_weight IS NULL
+ANTI JOIN price_weight AS cell
+    ON cell.plan_key = price.plan_key AND cell.price_id = price.price_id AND cell.cell_key = usage.cell_key
+WHERE usage.quantity <> 0
+ORDER BY ALL
