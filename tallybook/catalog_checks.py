@@ -15,6 +15,7 @@ from metering.catalog import CatalogModel, Meter, Mistake, Place
 from rating.adjust import Discount
 from rating.balances import Balance
 from rating.plans import Account, Plan, Subscription, instant_of, when_text
+from rating.price_meters import find_misfits
 from rating.prices import Price
 from rating.terms import plan_key
 from tallybook.catalog_entries import entry_key
@@ -105,11 +106,14 @@ class _Known:
             if "meter" not in self.unread:
                 yield self._no_meter(entry, price.meter, *place, "meter")
             return
+        for at, what in find_misfits(price, self.meters[price.meter]):
+            yield entry.mistake(what, *place, *at)
         declared = self.meters[price.meter].attributes
         if not declared:
             return
         asked: list[tuple[Place, str]] = [((*place, "where", name), name) for name in price.where]
         asked += [((*place, "by", at), name) for at, name in enumerate(price.by)]
+        asked += [((*place, *at), name) for at, name in _split_by(price)]
         for at, name in asked:
             if name not in declared:
                 what = f"meter {price.meter!r} declares no attribute {name!r}; declare it there, or "
@@ -225,6 +229,16 @@ class _Known:
 
     def _zone(self, subscription: Subscription) -> str:
         return self.plans[plan_key(subscription.plan, subscription.version)].billing_period.timezone
+
+
+def _split_by(price: Price) -> Iterator[tuple[Place, str]]:
+    """Yield the attributes that split the line of a price into cells, and where they stand."""
+    if price.type == "matrix":
+        yield from ((("attributes", at), name) for at, name in enumerate(price.attributes))
+    elif price.type == "dynamic":
+        yield ("price_attribute",), price.price_attribute
+    elif (weights := getattr(price, "weights", None)) is not None:
+        yield ("weights", "attribute"), weights.attribute
 
 
 def _keys(entry: Entry) -> Iterable[str]:

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from metering.catalog import Meter
 from rating.errors import UsageUnpriced
 from rating.preview import rate_events
+from rating.price_meters import find_misfits
 from rating.prices import Price
 from rating.rate import RatedQuantity, rate_quantity
 from tests import oracle_prices
@@ -326,3 +327,33 @@ def test_weights_make_one_quantity_of_many() -> None:
         worth({"type": "unit", "unit_price": "1", "weights": {**weights, "default": "0"}}, ("1", {})).exact_amount == 0
     )
     assert "by weights or by time" in refusal(type="unit", unit_price="1", weights=weights, price_per="day")
+
+
+@pytest.mark.parametrize(
+    ("terms", "meter", "place", "why"),
+    [
+        ({"fixed_amount": "0.30"}, {"negative_allowed": True}, "fixed_amount", "void a wrong event instead"),
+        ({"event_minimum": "0"}, {"negative_allowed": True}, "event_minimum", "void a wrong event instead"),
+        ({"free_units": "5"}, {"aggregation": "max"}, "free_units", "does not add them up as they are"),
+        ({"free_events": "5"}, {"carry": "recurring"}, "free_events", "does not add them up as they are"),
+        ({}, {"negative_allowed": True, "aggregation": "max"}, None, None),
+    ],
+)
+def test_single_events_need_a_meter_of_them(
+    terms: dict[str, str], meter: dict[str, Any], place: str | None, why: str | None
+) -> None:
+    price = PRICE.validate_python({"id": "p", "meter": "m", "type": "percentage", "percent": "2", **terms})
+    found = list(find_misfits(price, Meter.model_validate({"name": "m", **meter})))
+    assert [at for at, _ in found] == ([] if place is None else [(place,)])
+    assert all(why in sentence for _, sentence in found if why)
+
+
+def test_a_line_is_split_only_where_the_meter_has_an_answer() -> None:
+    dynamic = PRICE.validate_python({"id": "p", "meter": "m", "type": "dynamic", "price_attribute": "price"})
+    ((place, why),) = find_misfits(dynamic, Meter(name="m", aggregation="max"))
+    assert place == ("meter",)
+    assert "aggregation: sum" in why
+    hourly = PRICE.validate_python({"id": "p", "meter": "m", "type": "unit", "unit_price": "1", "price_per": "hour"})
+    ((place, why),) = find_misfits(hourly, Meter(name="m", carry="recurring"))
+    assert place == ("price_per",)
+    assert "do not split it by hour" in why
