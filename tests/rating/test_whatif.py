@@ -133,6 +133,21 @@ def test_currencies_are_never_mixed() -> None:
     assert rows == [("EUR", 0, 159), ("USD", 191, 0)]
 
 
+def test_discounts_and_minimums_of_the_new_plan_count() -> None:
+    around = {
+        "discounts": [{"id": "launch", "percent": 50, "prices": ["calls"]}],
+        "minimums": [{"id": "least", "amount": "20"}],
+    }
+    answer = ask(change({**OLD, "version": 2, **around}))
+    # small: 10 + 1.50 are below 20 in January, 10 + 0 in February. big: 10 + 35 and 10 + 15. even: 10 + 7, twice.
+    assert money(answer.tenants, "tenant_id") == {
+        "small": ("23.00", "40.00", "17.00"),
+        "big": ("120.00", "70.00", "-50.00"),
+        "even": ("48.00", "40.00", "-8.00"),
+    }
+    assert money(answer.prices, "price_id")["least"] == ("0.00", "24.50", "24.50")
+
+
 def test_subscriptions_move_to_another_plan_of_the_catalog() -> None:
     answer = ask(change(free="pro"))
     assert money(answer.tenants, "tenant_id") == {"none": ("0.00", "20.50", "20.50")}
