@@ -78,7 +78,9 @@ TABLES = {
         "amount": DECIMAL["amount"],
     },
     "charge_to_book": {
-        **KEY,
+        "span_id": "BIGINT",
+        "price_id": "VARCHAR",
+        "group_key": "VARCHAR",
         "cell_key": "VARCHAR",
         "tier": "INTEGER",
         "part": "VARCHAR",

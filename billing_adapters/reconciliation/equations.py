@@ -281,7 +281,7 @@ def _load_money(
         ),
     )
     with overflow_named(engine):
-        for step in ("booked_line", "booked_charge"):
+        for step in ("booked_span", "booked_line", "booked_charge"):
             engine.execute(read_sql("rating", step))
         _execute(engine, "booked", {})
 

@@ -1,10 +1,7 @@
--- What final invoices booked so far, per component key. One row per component whose bookings do not cancel out.
+-- What final invoices booked so far, per component. One row per (span, price, group, cell, tier, part, unit price).
 CREATE OR REPLACE TABLE booked_charge AS
 SELECT
-    subscription_id,
-    period_start,
-    service_start,
-    currency,
+    booked_span.span_id,
     price_id,
     group_key,
     cell_key,
@@ -14,4 +11,5 @@ SELECT
     sum(quantity) AS quantity,
     sum(exact_amount) AS exact_amount
 FROM booked_charge_row
+JOIN booked_span USING (subscription_id, period_start, service_start, currency)
 GROUP BY ALL

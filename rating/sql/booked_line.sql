@@ -1,13 +1,14 @@
--- What final invoices booked so far, per line key. One row per (subscription, period, service start, currency, price, group).
+-- What final invoices booked so far, per line. One row per (span, price, group).
 -- The terms are those of the latest booking; sums are exact.
 CREATE OR REPLACE TABLE booked_line AS
 SELECT
-    subscription_id,
-    period_start,
-    service_start,
-    currency,
+    booked_span.span_id,
     price_id,
     group_key,
+    any_value(subscription_id) AS subscription_id,
+    any_value(period_start) AS period_start,
+    any_value(service_start) AS service_start,
+    any_value(currency) AS currency,
     arg_max(tenant_id, booking) AS tenant_id,
     arg_max(account_id, booking) AS account_id,
     arg_max(plan, booking) AS plan,
@@ -22,4 +23,5 @@ SELECT
     sum(exact_amount) AS exact_amount,
     sum(amount) AS amount
 FROM booked_line_row
-GROUP BY ALL
+JOIN booked_span USING (subscription_id, period_start, service_start, currency)
+GROUP BY booked_span.span_id, price_id, group_key

@@ -12,4 +12,4 @@ SELECT
     charge.unit_price,
     charge.exact_amount
 FROM charge_to_book AS charge
-JOIN invoice_line AS line USING (subscription_id, period_start, service_start, currency, price_id, group_key)
+JOIN invoice_line AS line USING (span_id, price_id, group_key)

@@ -1,19 +1,17 @@
--- Worth minus booked, per line (subscription, period, service start, price, group): what the next invoice of the account says.
+-- Worth minus booked, per line (span, price, group): what the next invoice of the account says.
 -- One row per line that differs in quantity, exact amount, amount or in any of its components. The amount is
 -- round(cumulative exact amount) minus the amounts booked before, so that every rounding error is repaid by the next one.
 -- A line that was booked and is worth nothing any more is reversed in full, on the terms it was booked with.
 CREATE OR REPLACE TABLE line_to_book AS
-WITH touched AS (
-    SELECT DISTINCT subscription_id, period_start, service_start, currency, price_id, group_key FROM charge_to_book
-),
-compared AS (
+WITH compared AS (
     SELECT
-        subscription_id,
-        period_start,
-        service_start,
-        currency,
+        span_id,
         price_id,
         group_key,
+        coalesce(worth.subscription_id, booked_line.subscription_id) AS subscription_id,
+        coalesce(worth.period_start, booked_line.period_start) AS period_start,
+        coalesce(worth.service_start, booked_line.service_start) AS service_start,
+        coalesce(worth.currency, booked_line.currency) AS currency,
         coalesce(worth.tenant_id, booked_line.tenant_id) AS tenant_id,
         coalesce(worth.account_id, booked_line.account_id) AS account_id,
         coalesce(worth.plan, booked_line.plan) AS plan,
@@ -33,7 +31,7 @@ compared AS (
         cumulative_exact_amount - coalesce(booked_line.exact_amount, 0) AS exact_amount,
         cumulative_amount - coalesce(booked_line.amount, 0) AS amount
     FROM worth
-    FULL OUTER JOIN booked_line USING (subscription_id, period_start, service_start, currency, price_id, group_key)
+    FULL OUTER JOIN booked_line USING (span_id, price_id, group_key)
 )
 SELECT
     compared.*,
@@ -43,9 +41,6 @@ SELECT
         ELSE 'usage'
     END AS kind
 FROM compared
-SEMI JOIN (
-    SELECT subscription_id, period_start, service_start, currency, price_id, group_key FROM touched
-    UNION
-    SELECT subscription_id, period_start, service_start, currency, price_id, group_key FROM compared
-    WHERE quantity <> 0 OR exact_amount <> 0 OR amount <> 0
-) AS differing USING (subscription_id, period_start, service_start, currency, price_id, group_key)
+LEFT JOIN (SELECT DISTINCT span_id, price_id, group_key FROM charge_to_book) AS touched
+    USING (span_id, price_id, group_key)
+WHERE touched.span_id IS NOT NULL OR quantity <> 0 OR exact_amount <> 0 OR amount <> 0

@@ -3,7 +3,7 @@
 -- `rounded_exact_amount` and `charged` are what `amount` and `exact_amount` must be if the books are as they were written.
 CREATE OR REPLACE TABLE booked AS
 WITH charged AS (
-    SELECT subscription_id, period_start, service_start, currency, price_id, group_key, sum(exact_amount) AS exact_amount
+    SELECT span_id, price_id, group_key, sum(exact_amount) AS exact_amount
     FROM booked_charge
     GROUP BY ALL
 )
@@ -27,9 +27,4 @@ JOIN plan_period
     AND line.period_end <= plan_period.end_instant
 JOIN booked_currency AS places ON places.currency = line.currency
 LEFT JOIN charged
-    ON charged.subscription_id = line.subscription_id
-    AND charged.period_start = line.period_start
-    AND charged.service_start = line.service_start
-    AND charged.currency = line.currency
-    AND charged.price_id = line.price_id
-    AND charged.group_key = line.group_key
+    ON charged.span_id = line.span_id AND charged.price_id = line.price_id AND charged.group_key = line.group_key
