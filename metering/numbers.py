@@ -1,11 +1,24 @@
-"""Decimals as text, the same everywhere: no exponent, no minus zero.
+"""Decimals as text and in sums, the same everywhere: no exponent, no minus zero, no digit lost.
 
-Enters: a finite Decimal. Leaves: plain digits. Refuses: to round; every digit that counts stays.
+Enters: finite Decimals. Leaves: plain digits, exact sums. Refuses: to round; every digit that counts stays.
 """
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import Context, Decimal, Inexact, InvalidOperation, localcontext
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# Wide enough for decimal(38, 21) sums and their differences; a result that does not fit is an error, never rounded.
+_EXACT = Context(prec=76, traps=[InvalidOperation, Inexact])
+
+
+def exact_sum(numbers: Iterable[Decimal]) -> Decimal:
+    """Return the sum of decimals without rounding; raises decimal.Inexact rather than lose a digit."""
+    with localcontext(_EXACT):
+        return sum(numbers, Decimal(0))
 
 
 def plain(number: Decimal) -> str:

@@ -9,8 +9,12 @@ section 7. Half away from zero makes a credit note mirror its invoice: 0.005 -> 
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_UP, Context, Decimal, Inexact, InvalidOperation, localcontext
+from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
 from fractions import Fraction
+
+from metering.numbers import exact_sum
+
+__all__ = ["EXACT", "exact_sum", "round_amount", "round_fraction"]
 
 # Wide enough for decimal(38, 21) sums and their differences; a result that does not fit is an error, never rounded.
 EXACT = Context(prec=76, rounding=ROUND_HALF_UP, traps=[InvalidOperation])
@@ -31,10 +35,3 @@ def round_fraction(number: Fraction, places: int) -> Decimal:
     whole += 2 * rest >= scaled.denominator
     magnitude = Decimal(whole).scaleb(-places, context=EXACT)
     return -magnitude if number < 0 and whole else magnitude
-
-
-def exact_sum(amounts: list[Decimal]) -> Decimal:
-    """Return the sum of decimals without rounding; raises decimal.Inexact rather than lose a digit."""
-    with localcontext(EXACT) as context:
-        context.traps[Inexact] = True
-        return sum(amounts, Decimal(0))

@@ -1,0 +1,253 @@
+"""The burn-down: what grants are left of a quota after usage, exactly, from any instant to any later one.
+
+Enters: grants, usage with its times, resets, and the state to begin from. Leaves: the state at the end, and the segments
+in between, each of which explains itself. Pure: no clock, no storage, no float; a run in pieces is the run at once.
+Refuses: resets before the start, and to hide what no grant covered: it is overage, and is carried.
+
+A segment is a stretch of time in which no grant begins, ends or recurs. Source: price models, section 8; the numbers in
+the comments are its steps.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from metering.numbers import exact_sum
+
+if TYPE_CHECKING:
+    from metering.periods import BillingCycle
+
+ZERO = Decimal(0)
+FOREVER = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """An amount of use, in units of the meter, over [effective_at, end); burned by priority, lower first.
+
+    `recurrence`: at each of its boundaries the balance is set to the amount again; nothing stacks. At a reset the balance
+    becomes min(rollover_max, max(rollover_min, balance)): by default nothing is left.
+    """
+
+    id: str
+    amount: Decimal
+    effective_at: datetime
+    priority: int = 1
+    expires_at: datetime | None = None
+    voided_at: datetime | None = None
+    created_at: datetime | None = None
+    recurrence: BillingCycle | None = None
+    rollover_min: Decimal = ZERO
+    rollover_max: Decimal = ZERO
+
+    @property
+    def ends_at(self) -> datetime:
+        """Return the first instant at which it is gone, with whatever was left of it."""
+        return min(self.expires_at or FOREVER, self.voided_at or FOREVER)
+
+    def is_active(self, at: datetime) -> bool:
+        return self.effective_at <= at < self.ends_at
+
+    def rolled_over(self, balance: Decimal) -> Decimal:
+        return min(self.rollover_max, max(self.rollover_min, balance))
+
+    def recurs_at(self, at: datetime) -> bool:
+        """Return whether it becomes full again at this very instant."""
+        cycle = self.recurrence
+        is_there = cycle is not None and self.effective_at < at and self.is_active(at)
+        return is_there and cycle is not None and cycle.boundary(cycle.number_at(at)) == at
+
+    def recurrences(self, after: datetime, until: datetime) -> list[datetime]:
+        """Return when it becomes full again in (after, until], while it is active."""
+        if self.recurrence is None:
+            return []
+        number = self.recurrence.number_at(after) + 1
+        found = []
+        while (at := self.recurrence.boundary(number)) <= until:
+            # At the instant at which it becomes effective it is full anyway.
+            if self.effective_at < at and self.is_active(at):
+                found.append(at)
+            number += 1
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """So much was used at an instant, in units of the meter; negative where the meter lets use be taken back."""
+
+    at: datetime
+    quantity: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a burn-down stands. `usage` and `granted_usage` count since the last reset; the second is what grants paid."""
+
+    at: datetime
+    balances: Mapping[str, Decimal] = field(default_factory=dict)
+    overage: Decimal = ZERO
+    usage: Decimal = ZERO
+    granted_usage: Decimal = ZERO
+
+    @property
+    def balance(self) -> Decimal:
+        """Return what is left of all grants together."""
+        return exact_sum(self.balances.values())
+
+    @property
+    def available(self) -> Decimal:
+        """Return what was there since the last reset, used or not; use that no grant covered does not count."""
+        return exact_sum([self.granted_usage, *self.balances.values()])
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch in which no grant began, ended or recurred: what was there, what was used, what was burned of each grant.
+
+    `is_reset` marks the instant of a reset; its `burned` is overage that was kept and paid at once.
+    """
+
+    start: datetime
+    end: datetime
+    balances_at_start: Mapping[str, Decimal]
+    usage: Decimal
+    burned: Mapping[str, Decimal]
+    balances_at_end: Mapping[str, Decimal]
+    overage: Decimal
+    is_reset: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The state at the end of a burn-down, and the segments that led to it."""
+
+    state: State
+    segments: tuple[Segment, ...]
+
+
+def burn_order(grants: Sequence[Grant]) -> list[Grant]:
+    """Return grants as they burn: priority, expiry (none last), creation, id."""
+    return sorted(
+        grants, key=lambda grant: (grant.priority, grant.expires_at or FOREVER, grant.created_at or FOREVER, grant.id)
+    )
+
+
+def burn_down(
+    grants: Sequence[Grant],
+    usage: Sequence[Used],
+    start: State,
+    until: datetime,
+    *,
+    resets: Sequence[datetime] = (),
+    keep_overage: bool = False,
+) -> Run:
+    """Return the run from a state to an instant. Usage in [start, until) counts; `usage` must be in the order of time.
+
+    A reset at or before the start is refused; one at `until` is taken. A run of no length returns its start unchanged.
+    """
+    if until < start.at or any(not start.at < reset <= until for reset in resets):
+        raise ValueError(f"a burn-down runs forward, with resets after {start.at} and up to {until}")
+    if until == start.at:
+        return Run(start, ())
+    runner = _Runner(burn_order(grants), usage, start)
+    for reset in sorted(set(resets)):
+        runner.run_to(reset, is_last=False)
+        runner.reset(reset, keep_overage=keep_overage)
+    runner.run_to(until, is_last=True)
+    return Run(runner.state(until), tuple(runner.segments))
+
+
+class _Runner:
+    """A state that moves forward, segment by segment."""
+
+    def __init__(self, grants: Sequence[Grant], usage: Sequence[Used], start: State) -> None:
+        self._grants = grants
+        self._times = [one.at for one in usage]
+        self._usage = usage
+        self._at = start.at
+        self._balances = {grant.id: start.balances.get(grant.id, ZERO) for grant in grants}
+        self._overage, self._used, self._granted = start.overage, start.usage, start.granted_usage
+        self._begins_with_reset = False
+        self.segments: list[Segment] = []
+
+    def state(self, at: datetime) -> State:
+        return State(at, dict(self._balances), self._overage, self._used, self._granted)
+
+    def run_to(self, end: datetime, *, is_last: bool) -> None:
+        """Run from here to `end`, cut wherever a grant begins, ends or recurs (2)."""
+        # What recurs at a reset belongs after it; at the very end it makes a segment of no length.
+        recurring: dict[datetime, set[str]] = {}
+        for grant in self._grants:
+            for at in grant.recurrences(self._at, end):
+                if at < end or is_last:
+                    recurring.setdefault(at, set()).add(grant.id)
+            if self._begins_with_reset and grant.recurs_at(self._at):
+                recurring.setdefault(self._at, set()).add(grant.id)
+        cuts = {at for grant in self._grants for at in (grant.effective_at, grant.ends_at) if self._at < at < end}
+        cuts |= {at for at in recurring if self._at < at < end}
+        starts = [self._at, *sorted(cuts)]
+        ends = [*starts[1:], end]
+        if is_last and end in recurring and starts != [end]:
+            starts, ends = [*starts, end], [*ends, end]
+        for at, until in zip(starts, ends, strict=True):
+            self._run_segment(at, until, recurring.get(at, set()), is_end=is_last and at == end)
+        # At the very end, what ends is gone, and what begins is there, for whoever goes on from here.
+        self._end_grants(end)
+        if is_last:
+            self._begin_grants(end)
+        self._at = end
+
+    def _run_segment(self, start: datetime, end: datetime, recurring: set[str], *, is_end: bool) -> None:
+        for grant in self._grants:  # (3)
+            if grant.id in recurring:
+                self._balances[grant.id] = grant.amount
+        self._end_grants(start)
+        # A grant that begins at the very end pays nothing before the next run, which begins it again.
+        if not is_end:
+            self._begin_grants(start)
+        before = dict(self._balances)
+        first, last = bisect_left(self._times, start), bisect_left(self._times, end)
+        used = exact_sum(one.quantity for one in self._usage[first:last])
+        self._used += used
+        burned, self._overage = self._burn(used + self._overage)  # (4)
+        self.segments.append(Segment(start, end, before, used, burned, dict(self._balances), self._overage))
+
+    def _begin_grants(self, at: datetime) -> None:
+        for grant in self._grants:
+            if grant.is_active(at) and grant.effective_at == at:
+                self._balances[grant.id] = grant.amount
+
+    def _end_grants(self, at: datetime) -> None:
+        for grant in self._grants:
+            if not grant.is_active(at):
+                self._balances[grant.id] = ZERO
+
+    def _burn(self, need: Decimal) -> tuple[dict[str, Decimal], Decimal]:
+        """Take what is needed from the grants in burn order; return what each gave, and what none covered."""
+        burned: dict[str, Decimal] = {}
+        for grant in self._grants:
+            taken = min(self._balances[grant.id], need)
+            if taken > 0:
+                burned[grant.id] = taken
+                self._balances[grant.id] -= taken
+                need -= taken
+        self._granted += exact_sum(burned.values())
+        return burned, need
+
+    def reset(self, at: datetime, *, keep_overage: bool) -> None:
+        """Begin anew (6): roll balances over, let them pay the overage that is kept, count from zero."""
+        before = dict(self._balances)
+        for grant in self._grants:
+            # One that becomes effective at this very instant belongs to what comes after.
+            is_there = grant.is_active(at) and grant.effective_at < at
+            self._balances[grant.id] = grant.rolled_over(self._balances[grant.id]) if is_there else ZERO
+        self._used = self._granted = ZERO
+        burned, self._overage = self._burn(self._overage if keep_overage else ZERO)
+        self.segments.append(Segment(at, at, before, ZERO, burned, dict(self._balances), self._overage, is_reset=True))
+        self._begins_with_reset = True
+        self._at = at

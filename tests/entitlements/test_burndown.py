@@ -1,0 +1,139 @@
+"""The burn-down against a slow walk through time, in pieces, and in the worked example of the price models, section 8."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from entitlements.burndown import Grant, Run, State, Used, burn_down
+from metering.periods import BillingCycle
+from tests.oracle_grants import Row, walk
+
+DAY_0 = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def day(number: float) -> datetime:
+    return DAY_0 + timedelta(days=number)
+
+
+def test_the_worked_example() -> None:
+    """A 100, priority 1, until day 10; B 50, rollover 20 to 30; 70 on day 2, 60 on day 12; reset on day 15, overage kept."""
+    grants = [
+        Grant("A", Decimal(100), day(0), priority=1, expires_at=day(10)),
+        Grant("B", Decimal(50), day(0), priority=2, rollover_min=Decimal(20), rollover_max=Decimal(30)),
+    ]
+    usage = [Used(day(2), Decimal(70)), Used(day(12), Decimal(60))]
+    start = State(day(0), {"A": Decimal(100), "B": Decimal(50)})
+    run = burn_down(grants, usage, start, day(15), resets=[day(15)], keep_overage=True)
+    assert run.state == State(day(15), {"A": Decimal(0), "B": Decimal(10)}, granted_usage=Decimal(10))
+    shown = [(one.usage, dict(one.burned), one.overage, one.is_reset) for one in run.segments]
+    assert shown == [
+        (Decimal(70), {"A": Decimal(70)}, Decimal(0), False),
+        (Decimal(60), {"B": Decimal(50)}, Decimal(10), False),
+        (Decimal(0), {"B": Decimal(10)}, Decimal(0), True),
+        (Decimal(0), {}, Decimal(0), False),
+    ]
+
+
+def test_a_default_allowance_is_exactly_full_at_each_reset() -> None:
+    allowance = Grant("a", Decimal(100), day(0), rollover_min=Decimal(100), rollover_max=Decimal(100))
+    run = burn_down([allowance], [Used(day(1), Decimal(130))], State(day(0)), day(8), resets=[day(7)])
+    assert (run.state.balance, run.state.overage, run.state.usage) == (100, 0, 0)
+
+
+@pytest.mark.parametrize(("until", "resets"), [(-1, []), (5, [0]), (5, [6])])
+def test_time_runs_forward(until: int, resets: list[int]) -> None:
+    with pytest.raises(ValueError, match="runs forward"):
+        burn_down([], [], State(day(0)), day(until), resets=[day(number) for number in resets])
+
+
+amounts = st.integers(0, 60).map(Decimal)
+# Quarters of days, so that instants meet.
+instants = st.integers(0, 48).map(lambda quarters: day(quarters / 4))
+
+
+@st.composite
+def grants_of(draw: st.DrawFn) -> Row:
+    grant: Row = {
+        "id": draw(st.uuids()).hex[:6],
+        "amount": draw(amounts),
+        "priority": draw(st.integers(0, 2)),
+        "from": draw(st.integers(-4, 40).map(lambda quarters: day(quarters / 4))),
+        "min": draw(amounts),
+        "max": draw(amounts),
+        "created_at": draw(st.none() | instants),
+    }
+    for name in ("expires_at", "voided_at"):
+        if draw(st.booleans()):
+            grant[name] = grant["from"] + timedelta(days=draw(st.integers(0, 30)) / 4)
+    if draw(st.booleans()):
+        grant |= {"every_days": draw(st.integers(1, 4)), "anchor": draw(instants)}
+    return grant
+
+
+def made(row: Row) -> Grant:
+    cycle = None
+    if "every_days" in row:
+        cycle = BillingCycle("day", row["anchor"].replace(tzinfo=None), "UTC", row["every_days"])
+    return Grant(
+        row["id"], row["amount"], row["from"], row["priority"], row.get("expires_at"), row.get("voided_at"),
+        row["created_at"], cycle, row["min"], row["max"],
+    )  # fmt: skip
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> dict[str, Any]:
+    grants = draw(st.lists(grants_of(), max_size=4, unique_by=lambda grant: grant["id"]))
+    usage = sorted(draw(st.lists(st.tuples(instants, amounts), max_size=8)), key=lambda one: one[0])
+    until = draw(instants)
+    resets = sorted({at for at in draw(st.lists(instants, max_size=3)) if day(0) < at <= until})
+    return {"grants": grants, "usage": usage, "until": until, "resets": resets, "keep": draw(st.booleans())}
+
+
+def run_of(history: dict[str, Any], start: State, until: datetime) -> Run:
+    usage = [Used(at, quantity) for at, quantity in history["usage"]]
+    resets = [at for at in history["resets"] if start.at < at <= until]
+    return burn_down(
+        [made(row) for row in history["grants"]], usage, start, until, resets=resets, keep_overage=history["keep"]
+    )
+
+
+@given(histories())
+def test_a_burn_down_is_a_slow_walk_through_time(history: dict[str, Any]) -> None:
+    run = run_of(history, State(day(0)), history["until"])
+    nothing: Row = {"at": day(0), "balances": {}, "overage": Decimal(0), "usage": Decimal(0), "paid": Decimal(0)}
+    slow = walk(history["grants"], history["usage"], nothing, history["until"], history["resets"], history["keep"])
+    state = run.state
+    found = {
+        "balances": dict(state.balances), "overage": state.overage, "usage": state.usage, "paid": state.granted_usage,
+    }  # fmt: skip
+    # A run of no length returns its start, which says nothing of the grants.
+    assert history["until"] == day(0) or found == slow
+
+
+@given(histories(), instants)
+def test_in_pieces_from_any_stored_state_it_is_the_same(history: dict[str, Any], cut: datetime) -> None:
+    whole = run_of(history, State(day(0)), history["until"]).state
+    middle = run_of(history, State(day(0)), min(cut, history["until"])).state
+    assert run_of(history, middle, history["until"]).state == whole
+
+
+@given(histories())
+def test_what_was_used_was_burned_or_is_over(history: dict[str, Any]) -> None:
+    """usage + overage before = burned + overage after; a balance falls by what was burned of it, and by nothing else."""
+    overage = Decimal(0)
+    for segment in run_of(history, State(day(0)), history["until"]).segments:
+        before = overage if not segment.is_reset or history["keep"] else Decimal(0)
+        assert segment.usage + before == sum(segment.burned.values(), Decimal(0)) + segment.overage
+        overage = segment.overage
+        assert all(balance >= 0 for balance in segment.balances_at_end.values())
+        if not segment.is_reset:
+            assert segment.balances_at_end == {
+                name: balance - segment.burned.get(name, Decimal(0))
+                for name, balance in segment.balances_at_start.items()
+            }

@@ -1,0 +1,116 @@
+"""The slow, obvious burn-down: time is walked from one interesting instant to the next, and each is lived through in order.
+
+It shares no code with `entitlements`: grants, usage and resets as plain dicts, one list of instants, one state that is
+changed step by step. Written from the price models, section 8.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+Row = dict[str, Any]
+ZERO = Decimal(0)
+NEVER = datetime(9999, 1, 1, tzinfo=UTC)
+
+
+def ends(grant: Row) -> datetime:
+    return min(grant.get("expires_at", NEVER), grant.get("voided_at", NEVER))
+
+
+def active(grant: Row, at: datetime) -> bool:
+    return bool(grant["from"] <= at < ends(grant))
+
+
+def order(grant: Row) -> tuple[Any, ...]:
+    return grant["priority"], grant.get("expires_at", NEVER), grant["created_at"] or NEVER, grant["id"]
+
+
+def recurs(grant: Row, at: datetime) -> bool:
+    """Is this instant one of anchor + n x days, while the grant is active?"""
+    if "every_days" not in grant or not active(grant, at):
+        return False
+    return (at - grant["anchor"]) % timedelta(days=grant["every_days"]) == timedelta(0)
+
+
+def instants(grants: list[Row], start: datetime, until: datetime) -> set[datetime]:
+    """Return every instant at which a grant begins, ends or recurs."""
+    found = set()
+    for grant in grants:
+        found |= {grant["from"], ends(grant)}
+        if "every_days" in grant:
+            step = timedelta(days=grant["every_days"])
+            first = grant["anchor"] + step * ((start - grant["anchor"]) // step)
+            found |= {first + step * n for n in range((until - first) // step + 2)}
+    return found
+
+
+class Walk:
+    """One state, changed step by step."""
+
+    def __init__(self, grants: list[Row], start: Row) -> None:
+        self.grants = sorted(grants, key=order)
+        self.left = {grant["id"]: start["balances"].get(grant["id"], ZERO) for grant in grants}
+        self.overage, self.usage, self.paid = start["overage"], start["usage"], start["paid"]
+
+    def burn(self, need: Decimal) -> None:
+        for grant in self.grants:
+            taken = min(self.left[grant["id"]], need)
+            self.left[grant["id"]] -= taken
+            self.paid += taken
+            need -= taken
+        self.overage = need
+
+    def end_grants(self, at: datetime) -> None:
+        for grant in self.grants:
+            if not active(grant, at):
+                self.left[grant["id"]] = ZERO
+
+    def reset(self, at: datetime, keep: bool) -> None:
+        for grant in self.grants:
+            if active(grant, at) and grant["from"] < at:
+                self.left[grant["id"]] = min(grant["max"], max(grant["min"], self.left[grant["id"]]))
+        self.usage = self.paid = ZERO
+        self.burn(self.overage if keep else ZERO)
+
+    def begin_grants(self, at: datetime) -> None:
+        for grant in self.grants:
+            if active(grant, at) and grant["from"] == at:
+                self.left[grant["id"]] = grant["amount"]
+
+    def refill_grants(self, at: datetime) -> bool:
+        due = [grant for grant in self.grants if recurs(grant, at) and grant["from"] < at]
+        for grant in due:
+            self.left[grant["id"]] = grant["amount"]
+        return bool(due)
+
+
+def walk(
+    grants: list[Row],
+    usage: list[tuple[datetime, Decimal]],
+    start: Row,
+    until: datetime,
+    resets: list[datetime],
+    keep: bool,
+) -> Row:
+    """Return the state at `until`: balances, overage, usage and what grants paid since the last reset."""
+    state = Walk(grants, start)
+    times = {start["at"], until, *resets, *(at for at, _ in usage), *instants(grants, start["at"], until)}
+    for at in sorted(one for one in times if start["at"] <= one <= until < NEVER and until > start["at"]):
+        state.end_grants(at)
+        if at in resets:
+            state.reset(at, keep)
+        is_due = state.refill_grants(at) if at > start["at"] else False
+        if at == until:
+            # What begins at the very end is there, and pays nothing before the next run.
+            if is_due:
+                state.burn(state.overage)
+            state.begin_grants(at)
+            break
+        state.begin_grants(at)
+        # What was over is asked again of whatever is there now.
+        used = sum((quantity for when, quantity in usage if when == at), ZERO)
+        state.usage += used
+        state.burn(state.overage + used)
+    return {"balances": state.left, "overage": state.overage, "usage": state.usage, "paid": state.paid}
