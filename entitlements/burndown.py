@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from metering.numbers import exact_sum
@@ -160,6 +161,73 @@ def burn_down(
         runner.reset(reset, keep_overage=keep_overage)
     runner.run_to(until, is_last=True)
     return Run(runner.state(until), tuple(runner.segments))
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One row of a history: what was used in [start, end), and what was left of all grants at its start."""
+
+    start: datetime
+    end: datetime
+    usage: Decimal
+    balance_at_start: Decimal
+
+
+def history(
+    grants: Sequence[Grant],
+    usage: Sequence[Used],
+    start: State,
+    since: datetime,
+    until: datetime,
+    length: timedelta,
+    *,
+    resets: Sequence[datetime] = (),
+    keep_overage: bool = False,
+) -> list[Window]:
+    """Return the history from `since` in windows of fixed length, the last of which ends at `until` or before it.
+
+    A grant that is effective exactly at the start of a window is in it; one that begins inside shows in the next. A reset
+    inside a window does not split its usage. What was used before `start` is not known here. Raises ValueError as burn_down.
+    """
+    windows = []
+    # A run of no length changes nothing, so what begins at the very start is put there by hand.
+    begun = {grant.id: grant.amount for grant in grants if grant.effective_at == start.at and grant.is_active(start.at)}
+    state, at = replace(start, balances={**start.balances, **begun}), since
+    while at + length <= until:
+        due = [reset for reset in resets if state.at < reset <= at]
+        state = burn_down(grants, usage, state, at, resets=due, keep_overage=keep_overage).state
+        used = exact_sum(one.quantity for one in usage if max(at, start.at) <= one.at < at + length)
+        windows.append(Window(at, at + length, used, state.balance))
+        at += length
+    return windows
+
+
+def ceiling(grants: Sequence[Grant], used: Decimal, at: datetime) -> State:
+    """Return where a tenant stands whose meter cannot be burned down: max, last, percentile, levels over time.
+
+    There the grants that are active are one limit, and what the whole period comes to so far is held against it; nothing
+    is carried from one stretch to the next. The balance of each grant is what the use leaves of it, in burn order.
+    """
+    need = max(used, ZERO)
+    balances: dict[str, Decimal] = {}
+    for grant in burn_order(grants):
+        amount = grant.amount if grant.is_active(at) else ZERO
+        taken = min(amount, need)
+        balances[grant.id] = amount - taken
+        need -= taken
+    return State(at, balances, overage=need, usage=used, granted_usage=max(used, ZERO) - need)
+
+
+def in_units_of(quantity: Decimal, units: Decimal) -> Decimal:
+    """Return a quantity in larger units, such as bytes in a quota of gigabytes, to 9 places, half away from zero.
+
+    Checks never round up to whole units: 4,250 MB of 5 GB leave 0.75. Raises ValueError unless `units` is above zero.
+    """
+    if units <= 0:
+        raise ValueError(f"a unit is above zero, not {units}")
+    scaled = abs(Fraction(quantity)) / Fraction(units) * 10**9
+    whole = (2 * scaled.numerator + scaled.denominator) // (2 * scaled.denominator)
+    return Decimal(whole if quantity >= 0 else -whole).scaleb(-9)
 
 
 class _Runner:

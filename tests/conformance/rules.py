@@ -7,6 +7,7 @@ Where numbers are needed they come from the oracle, so that the engine is still 
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -111,6 +112,36 @@ def _tiered(asked: Values) -> Values:
     return {"amount": oracle_prices.metered_amount(terms, Decimal(str(asked["quantity"])))}
 
 
+def expiry_is_exact(asked: Values, expected: Values) -> Values | None:
+    def key(grant: Values) -> tuple[Any, ...]:
+        ends = Decimal(grant["expires_at_ms"]) if "expires_at_ms" in grant else _offset_ms(grant.get("expires_at"))
+        return grant["priority"], ends, _offset_ms(grant["created_at"]), grant["id"]
+
+    return {"order": [grant["id"] for grant in sorted(asked["grants"], key=key)]}
+
+
+def _offset_ms(text: str | None) -> Decimal:
+    if text is None:
+        return Decimal("Infinity")
+    factors = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000}
+    size = sum(int(number) * factors[unit] for number, unit in re.findall(r"(\d+)([dhms])", text))
+    return Decimal(-size if text.startswith("-") else size)
+
+
+def ceiling_over_the_whole_period(asked: Values, expected: Values) -> Values | None:
+    if asked.get("aggregation") != "LATEST":
+        return None
+    until = _offset_ms(asked["until"])
+    last = max((one for one in asked["usage"] if _offset_ms(one["at"]) < until), key=lambda one: _offset_ms(one["at"]))
+    limit = sum(
+        Decimal(grant["amount"])
+        for grant in asked["grants"]
+        if _offset_ms(grant["effective_at"]) <= until < _offset_ms(grant.get("expires_at"))
+    )
+    used = Decimal(last["value"])
+    return {"usage": used, "grant_usage": min(used, limit), "total_balance": max(limit - used, Decimal(0))}
+
+
 RULES: dict[str, Rule] = {
     rule.__name__: rule
     for rule in (
@@ -125,5 +156,7 @@ RULES: dict[str, Rule] = {
         open_end_is_demanded,
         edge_is_upper,
         first_flat_is_due,
+        expiry_is_exact,
+        ceiling_over_the_whole_period,
     )
 }
