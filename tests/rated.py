@@ -85,9 +85,9 @@ def _rate(catalog: Row, events: list[Row], month: str, as_of: datetime) -> None:
 
 
 def _key(row: Row, catalog: Row) -> LineKey:
-    by = next(
-        price.get("by") or [] for plan in catalog["plans"] for price in plan["prices"] if price["id"] == row["price_id"]
-    )
+    prices = [price for plan in catalog["plans"] for price in plan["prices"] if price["id"] == row["price_id"]]
+    # What is not of a price, such as the true-up of a minimum, has no groups.
+    by = (prices[0].get("by") or []) if prices else []
     return row["subscription_id"], row["period_start"].astimezone(UTC), row["price_id"], group_of(row["group_key"], by)
 
 
@@ -110,6 +110,12 @@ class Booked:
     def __init__(self) -> None:
         self._lines: list[pa.Table] = []
         self._charges: list[pa.Table] = []
+
+    def copy(self) -> Booked:
+        """Return the same bookings, to be gone on from in another way."""
+        other = Booked()
+        other._lines, other._charges = list(self._lines), list(self._charges)
+        return other
 
     def book(
         self, catalog: Row, events: list[Row], month: str, as_of: datetime = AFTER_ALL

@@ -1,16 +1,9 @@
-"""The reader of `openmeter.jsonl`.
-
-There a period is billed in splits: `split` is the piece (first, middle, last, whole), `pre_quantity` the units before
-it. Ours is a cut after each piece, worth minus booked; flat amounts in arrears and volume prices wait for the end.
-Lines there are components, rounded one by one; ours are components of one line, so a component is compared by its
-exact amount unless it is the only one of its line.
-"""
+"""The reader of `openmeter.jsonl`: tiers, time and usage. Pieces of a period and grants have readers of their own."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -19,7 +12,6 @@ from metering.periods import BillingCycle
 from rating.proration import share_of
 from rating.rounding import round_amount
 from tests.conformance import ask
-from tests.conformance.ask import Component, Cut
 from tests.conformance.cases import Answer, Asked, Unsupported
 
 SECOND = timedelta(seconds=1)
@@ -29,7 +21,7 @@ def _tiers(asked: Asked) -> list[dict[str, Any]]:
     return [ask.tier(row("up_to"), row("unit"), row("flat")) for row in asked.rows("tiers")]
 
 
-def _price(asked: Asked) -> dict[str, Any]:
+def tier_price(asked: Asked) -> dict[str, Any]:
     kind = asked("type")
     if kind == "flat":
         when = asked("term", "in_advance")
@@ -42,71 +34,6 @@ def _price(asked: Asked) -> dict[str, Any]:
     if kind in {"graduated", "volume"}:
         return ask.price(type=kind, tiers=_tiers(asked))
     raise Unsupported(f"price type {kind}")
-
-
-def _kind(price_type: str, component: Component) -> str:
-    if price_type == "graduated":
-        return f"tier{component.tier}_{component.part}"
-    if price_type == "volume":
-        return f"tier_{component.part}"
-    return "flat" if price_type == "flat" else "usage"
-
-
-def _lines(asked: Asked, amount: Decimal, components: Sequence[Component]) -> list[dict[str, Any]]:
-    """Return components as lines. Where a tier does not say a unit price, there is no line for its units there."""
-    price_type, tiers = asked("type"), asked("tiers", [])
-    components = [
-        component
-        for component in components
-        if not tiers or component.part == "flat" or tiers[component.tier - 1].get("unit") is not None
-    ]
-    nothing = {"discount": Decimal(0), "charge": Decimal(0), "credit": Decimal(0)}
-    amounts = [amount] if len(components) == 1 else [component.exact_amount for component in components]
-    return [
-        {
-            "kind": _kind(price_type, component),
-            "unit_price": component.unit_price,
-            "quantity": component.quantity,
-            "amount": amount,
-            "total": amount,
-            **nothing,
-        }
-        for component, amount in zip(components, amounts, strict=True)
-    ]
-
-
-def pricing(asked: Asked) -> dict[str, Any]:
-    """One piece of a period: what the cut at its end books, after a cut at its beginning unless it is the first."""
-    inner = asked.inner("price")
-    terms = _price(inner)
-    split, before = asked("split"), Decimal(asked("pre_quantity", "0"))
-    asked("previously_billed")  # Only caps and minimums look at it; they are not supported.
-    quantity = before + Decimal(asked("quantity", "0"))
-    made = [Cut(quantity, at_end=split in {"last", "whole"})]
-    if split in {"middle", "last"} or before:
-        made.insert(0, Cut(before, at_end=False))
-    amount, components = ask.cuts(terms, made, asked("currency", "USD"))[-1]
-    return {"lines": _lines(inner, amount, components)}
-
-
-def delta_rating(asked: Asked) -> dict[str, Any]:
-    """Cumulative quantities, each booked. There components that are worth no money are left out, and tiers shrink."""
-    inner = asked.inner("price")
-    terms = _price(inner)
-    asked("last_run_is_final")
-    made = [Cut(Decimal(quantity)) for quantity in asked("cumulative_quantities")]
-    runs = []
-    for amount, components in ask.cuts(terms, made, asked("currency", "USD")):
-        lines = [line for line in _lines(inner, amount, components) if line["total"]]
-        runs.append({"lines": _in_order_of(inner("type"), lines), "total": amount})
-    return {"runs": runs}
-
-
-def _in_order_of(price_type: str, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    # On paper there: by the name of the component; where one appears twice, the new terms before the reversal.
-    if price_type == "graduated":
-        return lines
-    return sorted(lines, key=lambda line: (line["kind"], -line["quantity"]))
 
 
 def graduated_total(asked: Asked) -> dict[str, Any]:
@@ -166,7 +93,7 @@ def proration(asked: Asked) -> dict[str, Any]:
     if not asked("enabled"):
         asked("service"), asked("full")
         return {"amount": ask.rounded(amount, currency)}
-    service, full = ([_instant(text) for text in asked(name)] for name in ("service", "full"))
+    service, full = ([instant(text) for text in asked(name)] for name in ("service", "full"))
     lengths = [(end - start) // timedelta(microseconds=1) for start, end in (service, full)]
     try:
         return {"amount": ask.rounded(share_of(amount, *lengths), currency)}
@@ -174,28 +101,28 @@ def proration(asked: Asked) -> dict[str, Any]:
         return {"error": "refused"}
 
 
-def _instant(text: str) -> datetime:
+def instant(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
 def calendar_add(asked: Asked) -> dict[str, Any]:
     """A duration: years and months first, the day clamped, then weeks and days, then clock time."""
-    end, length = _instant(asked("start")), _duration(asked("add"))
+    end, length = instant(asked("start")), duration(asked("add"))
     for every, number in (("month", 12 * length["Y"] + length["M"]), ("week", length["W"]), ("day", length["D"])):
-        end = _cycle(every, end).boundary(number)
+        end = cycle(every, end).boundary(number)
     end += timedelta(hours=length["h"], minutes=length["m"], seconds=length["s"])
-    return {"end": _text(end)}
+    return {"end": text(end)}
 
 
-def _cycle(every: str, anchor: datetime, interval: int = 1) -> BillingCycle:
+def cycle(every: str, anchor: datetime, interval: int = 1) -> BillingCycle:
     return BillingCycle(every, anchor.replace(tzinfo=None), "UTC", interval)  # type: ignore[arg-type]
 
 
-def _text(instant: datetime) -> str:
+def text(instant: datetime) -> str:
     return instant.isoformat().replace("+00:00", "Z")
 
 
-def _duration(text: str) -> dict[str, int]:
+def duration(text: str) -> dict[str, int]:
     unit = r"(?:(?P<{}>-?\d+){})?"
     date = "".join(unit.format(name, name) for name in "YMWD")
     clock = "".join(unit.format(name, name.upper()) for name in "hms")
@@ -206,16 +133,17 @@ def _duration(text: str) -> dict[str, int]:
 
 
 def recurrence_period(asked: Asked) -> dict[str, Any]:
-    length = {name: number for name, number in _duration(asked("every")).items() if number}
+    length = {name: number for name, number in duration(asked("every")).items() if number}
     names = {"Y": "year", "M": "month", "W": "week", "D": "day"}
     if len(length) != 1 or not set(length) <= set(names):
         raise Unsupported("recurrence of mixed units")
     name, interval = length.popitem()
-    period = _cycle(names[name], _instant(asked("anchor")), interval).period_at(_instant(asked("at")))
-    return {"period": [_text(period.start), _text(period.end)]}
+    period = cycle(names[name], instant(asked("anchor")), interval).period_at(instant(asked("at")))
+    return {"period": [text(period.start), text(period.end)]}
 
 
 AGGREGATIONS = {
+    "AVG": "average",
     "COUNT": "count",
     "SUM": "sum",
     "MAX": "max",
@@ -269,8 +197,6 @@ def event_validation(asked: Asked) -> dict[str, Any]:
 
 
 ANSWERS: dict[str, Answer] = {
-    "pricing": pricing,
-    "delta_rating": delta_rating,
     "graduated_total": graduated_total,
     "graduated_steps": graduated_steps,
     "volume_tier_lookup": volume_tier_lookup,

@@ -11,11 +11,15 @@ from typing import Any
 
 import pytest
 
-from tests.conformance import lago, openmeter, openmeter_grants, peers
+from tests.conformance import lago, openmeter, openmeter_grants, openmeter_pricing, peers
 from tests.conformance.cases import Case, Tally, judge, load_cases, questioned, unsupported
 from tests.conformance.rules import RULES
 
-READERS = {"openmeter": openmeter.ANSWERS | openmeter_grants.ANSWERS, "lago": lago.ANSWERS, "peers": peers.ANSWERS}
+READERS = {
+    "openmeter": openmeter.ANSWERS | openmeter_grants.ANSWERS | openmeter_pricing.ANSWERS,
+    "lago": lago.ANSWERS,
+    "peers": peers.ANSWERS,
+}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
