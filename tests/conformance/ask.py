@@ -8,6 +8,7 @@ accepted    which events are stored and which refused         metering.events
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -16,16 +17,18 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
+from metering.catalog import Meter
 from metering.errors import BadEvent
 from metering.events import check_quantity
 from metering.usage import Selector, Span, aggregate, load_events
+from rating.dialect import STRICT, Switches
 from rating.iso4217 import minor_units
 from rating.prices import Price
 from rating.rate import RatedQuantity, rate_quantity
 from rating.rounding import round_amount
-from tests.conformance.cases import Unsupported
+from rating.terms import selector_of
 from tests.oracle import Line
-from tests.rated import Booked, Component, engine, events_table
+from tests.rated import Booked, Component, engine, engine_lines, events_table
 
 PERIOD = (datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC))
 _PRICES: TypeAdapter[Any] = TypeAdapter(Price)
@@ -59,6 +62,29 @@ def worth(terms: Mapping[str, Any], quantity: object, currency: str = "USD") -> 
     return _worth(checked.model_dump_json(), Decimal(str(quantity)), currency)
 
 
+def catalog(
+    prices: Sequence[dict[str, Any]],
+    *,
+    currency: str = "USD",
+    meter: Mapping[str, Any] | None = None,
+    plan: Mapping[str, Any] | None = None,
+    subscription: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return a catalog in which one tenant is on one plan with these prices, from January 2026 on."""
+    on = {"id": "s", "tenant": "tenant", "plan": "plan", "version": 1, "from": "2026-01-01"}
+    return {
+        "meters": [{"name": "units", "negative_allowed": not meter, **(meter or {})}],
+        "plans": [{"name": "plan", "version": 1, "currency": currency, "prices": list(prices), **(plan or {})}],
+        "accounts": [{"id": "account", "name": "Account", "tenants": ["tenant"]}],
+        "subscriptions": [{**on, **(subscription or {})}],
+    }
+
+
+def invoiced(sold: dict[str, Any], events: Sequence[dict[str, Any]], month: str) -> list[Line]:
+    """Return the lines of all that is due when a month is over."""
+    return list(engine_lines(sold, list(events), month).values())
+
+
 class Cut(NamedTuple):
     """A point at which everything so far is rated and booked."""
 
@@ -68,18 +94,13 @@ class Cut(NamedTuple):
 
 def cuts(terms: Mapping[str, Any], made: Sequence[Cut], currency: str = "USD") -> list[tuple[Decimal, list[Component]]]:
     """Return (amount, components) that each cut of one billing period books; a cut inside the period lies on day 15."""
-    catalog = {
-        "meters": [{"name": "units", "negative_allowed": True}],
-        "plans": [{"name": "plan", "version": 1, "currency": currency, "prices": [dict(terms)]}],
-        "accounts": [{"id": "account", "name": "Account", "tenants": ["tenant"]}],
-        "subscriptions": [{"id": "s", "tenant": "tenant", "plan": "plan", "version": 1, "from": "2026-01-01"}],
-    }
+    sold = catalog([dict(terms)], currency=currency)
     booked = Booked()
     found = []
     for cut in made:
         events = [event(cut.cumulative_quantity)] if cut.cumulative_quantity else []
         as_of = PERIOD[1] if cut.at_end else PERIOD[0] + timedelta(days=15)
-        lines = booked.book(catalog, events, "2026-01", as_of)
+        lines = booked.book(sold, events, "2026-01", as_of)
         line, components = next(iter(lines.values()), (Line(Decimal(0), Decimal(0), Decimal(0)), []))
         found.append((line.amount, components))
     return found
@@ -122,19 +143,45 @@ def usage(
     events: Sequence[dict[str, Any]],
     *,
     period: tuple[datetime, datetime] = PERIOD,
-    unique_attribute: str | None = None,
+    full: tuple[datetime, datetime] | None = None,
+    timezone: str = "UTC",
     by: Sequence[str] = (),
+    switches: Switches = STRICT,
+    **measure: Any,
 ) -> list[Used]:
-    """Return the usage of the events that lie in a period, one per group."""
-    known = {"count", "sum", "max", "min", "last", "unique_count"}
-    if aggregation not in known:
-        raise Unsupported(f"aggregation {aggregation}")
+    """Return the usage of the events that lie in a period, one per group. `measure`: what else the catalog says of the meter."""
+    said = {name: value for name, value in measure.items() if value is not None}
+    try:
+        meter = Meter.model_validate({"name": "units", "aggregation": aggregation, "negative_allowed": True, **said})
+    except ValidationError as error:
+        raise Refused(str(error)) from error
+    one = _PRICES.validate_python(price(type="unit", unit_price="1", by=list(by)))
+    return used_by([selector_of("all", one, meter, switches)], events, period, full, timezone)["price"]
+
+
+def used_by(
+    selectors: Sequence[Selector],
+    events: Sequence[dict[str, Any]],
+    period: tuple[datetime, datetime] = PERIOD,
+    full: tuple[datetime, datetime] | None = None,
+    timezone: str = "UTC",
+) -> dict[str, list[Used]]:
+    """Return the usage of each selector of one set, by its id, in the order of groups."""
     asked = engine()
     load_events(asked, events_table(list(events)))
-    selector = Selector("all", "one", "units", aggregation, unique_attribute, by=tuple(sorted(by)))
-    aggregate(asked, [Span(0, "tenant", "all", *period)], [selector])
-    rows = asked.execute("SELECT group_key, event_count, quantity FROM usage ORDER BY group_key").fetchall()
-    return [Used(*row) for row in rows]
+    aggregate(asked, [Span(0, "tenant", "all", *period, timezone, *(full or period))], selectors)
+    rows = asked.execute(
+        "SELECT selector_id, group_key, event_count, quantity FROM usage ORDER BY group_key"
+    ).fetchall()
+    return {
+        selector.selector_id: [Used(*row) for selector_id, *row in rows if selector_id == selector.selector_id]
+        for selector in selectors
+    }
+
+
+def group_value(used: Used, attribute: str) -> Any:
+    """Return the value of one attribute that usage was grouped by."""
+    return json.loads(used.group_key)[attribute]
 
 
 def rounded(amount: object, currency: str) -> Decimal:

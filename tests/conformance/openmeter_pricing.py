@@ -90,7 +90,7 @@ def lines_of(inner: Asked, piece: Piece, currency: str, credited: Decimal = ZERO
     priced = [one for one in priced if not tiers or one.part == "flat" or tiers[one.tier - 1].get("unit") is not None]
     # A component that is the whole line is rounded with it; so its rounding error is repaid by the next piece.
     amounts = [ask.rounded(one.exact_amount, currency) for one in priced]
-    if len(piece.components) == 1:
+    if len(piece.components) == len(priced) == 1:
         amounts = [piece.line.amount]
     parts = Counter(
         (_kind(kind, one), one.unit_price, one.quantity, amount) for one, amount in zip(priced, amounts, strict=True)
