@@ -37,8 +37,8 @@ class Step:
     """One step from usage to the amount on paper. What does not apply to a step is None, or empty text.
 
     `step` names it: aggregate, floor, conversion, included, price, cell, component, discount, overage,
-    maximum, worth, rounded, booked_before, amount. `exact_amount` is what the step adds, unrounded; of `price` and `worth` it is the sum so far.
-    `amount` is money on paper, there from `rounded` on. `children` are its parts, and add up to it.
+    maximum, worth, rounded, booked_before, amount. `exact_amount` is what the step adds, unrounded; of `price` and
+    `worth` it is the sum so far. `amount` is money on paper, there from `rounded` on. `children` are its parts, and add up to it.
     """
 
     step: str

@@ -14,7 +14,7 @@ from metering.engine import open_engine
 from metering.periods import Period
 from metering.usage import load_events, register
 from rating.plans import BillingPeriod, Plan
-from rating.rate import RatedQuantity, rate, read_rated
+from rating.rate import RatedQuantity, check_priced, rate, read_rated
 from rating.terms import BillingSpan, Terms, load_terms
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ def rate_events(
     try:
         load_events(engine, events.set_column(place, events.schema.field(place), same))
         rate(engine, Terms.of([meter], [plan], [], []), [span], period.end)
+        check_priced(engine)
         return {group_key: rated for (_, group_key), rated in read_rated(engine).items()}
     finally:
         engine.close()

@@ -87,8 +87,8 @@ def rate(
 
     `as_of` decides what is due, never what it is worth: fees in arrears and volume prices wait for the period's end.
     With `rollups`, states of usage that were worked out before are used, where they fit; nothing else changes.
-    Raises AmountOverflow where a sum or a product does not fit, and UsageUnpriced where a price takes use that it has no
-    amount for; nothing is booked then.
+    Use that a price takes and has no amount for is in `unpriced_usage`: it is not billed, and reconciliation finds it; one
+    strange attribute of one tenant holds up nobody's invoice. Raises AmountOverflow where a sum or a product does not fit.
     """
     load_terms(engine, terms, spans)
     with overflow_named(engine):
@@ -101,12 +101,11 @@ def rate_usage(engine: duckdb.DuckDBPyConnection, as_of: datetime) -> None:
     """Make `charge` and `worth` from the tables `usage`, `billing_span` and the terms."""
     for macro in MACROS:
         engine.execute(read_sql("rating", macro))
+    engine.execute(read_sql("rating", "unpriced_none"))
     for step, needed_by in (*QUANTITY_STEPS, *CHARGE_STEPS):
         if needed_by == "true" or engine.execute(f"SELECT 1 FROM price WHERE {needed_by} LIMIT 1").fetchall():
             statement = read_sql("rating", step)
             engine.execute(statement, {"as_of": as_of} if "$as_of" in statement else None)
-            if step == "unpriced_usage":
-                _check_priced(engine)
     adjust_charges(engine)
     engine.execute(read_sql("rating", "worth"))
     add_true_ups(engine, as_of)
@@ -171,6 +170,7 @@ def rate_quantities(
         as_of = load_preview(engine, prices, quantities, currency)
         with overflow_named(engine):
             rate_usage(engine, as_of)
+            check_priced(engine)
         return list(read_rated(engine).values())
     finally:
         engine.close()
@@ -198,7 +198,8 @@ def rate_quantity(price: UsagePrice, quantity: Decimal, *, currency: str = "USD"
     return rate_quantities([price], [quantity], currency=currency)[0]
 
 
-def _check_priced(engine: duckdb.DuckDBPyConnection) -> None:
+def check_priced(engine: duckdb.DuckDBPyConnection) -> None:
+    """Raise UsageUnpriced if some use has no amount, naming the largest: for who asks what a price is worth."""
     rows = engine.execute(
         "SELECT tenant_id, plan, plan_version, price_id, cell_key, event_count, quantity FROM unpriced_usage"
         " JOIN billing_span USING (span_id) ORDER BY quantity DESC, event_count DESC, tenant_id, price_id, cell_key LIMIT 1"
@@ -206,7 +207,7 @@ def _check_priced(engine: duckdb.DuckDBPyConnection) -> None:
     for tenant_id, plan, version, price_id, cell_key, event_count, quantity in rows:
         raise UsageUnpriced(
             f"tenant {tenant_id} used {quantity} in {event_count} events that price {price_id} of {plan} version {version} "
-            f"takes and has no amount for, at {cell_key or 'no attribute'}; nothing was booked: in a new version of the plan "
+            f"takes and has no amount for, at {cell_key or 'no attribute'}: in a new version of the plan "
             "name that value or give the price a default, or correct the events",
             tenant_id=tenant_id, price_id=price_id, cell_key=cell_key, quantity=quantity,
         )  # fmt: skip

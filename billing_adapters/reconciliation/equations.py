@@ -61,6 +61,7 @@ CONTROLS = {
     "NO_SUBSCRIPTION": "AT_RISK",
     "UNPRICED_METER": "AT_RISK",
     "LATE_USAGE_REFUSED": "AT_RISK",
+    "UNPRICED_CELL": "AT_RISK",
     "ROUNDING_RESIDUAL": "DATA_QUALITY",
 }
 _OF_CAPTURE = ("DROPPED", "SEQUENCE_GAP", "BATCH_TOTALS", "DEAD_LETTER", "DUPLICATE_CONFLICT", "CORRECTION_UNMATCHED")
@@ -157,7 +158,8 @@ def conservation(
     _load_money(engine, period, terms, bookings, as_of)
     with _overflow_named():
         money = _rows(engine, "rated_value", values)
-        found["ROUNDING_RESIDUAL"] = _rows(engine, "rounding_residual", values)
+        for control_id in ("UNPRICED_CELL", "ROUNDING_RESIDUAL"):
+            found[control_id] = _rows(engine, control_id.lower(), values)
     return Statement(
         period=period,
         rows=(

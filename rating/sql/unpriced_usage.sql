@@ -1,6 +1,6 @@
 -- Use that a price takes and gives no amount to: in no cell of a matrix, without a readable price of its own, or without a
--- weight. One row per (span, price, group, cell), the largest first. Whoever rates stops at the first: nothing is free by
--- oversight.
+-- weight. One row per (span, price, group, cell). It is not billed, and a finding of reconciliation: nothing is free by
+-- oversight, and nobody else waits for it.
 CREATE OR REPLACE TABLE unpriced_usage AS
 SELECT usage.span_id, usage.price_id, usage.group_key, usage.cell_key, usage.event_count, usage.quantity
 FROM rated_usage AS usage
