@@ -73,6 +73,12 @@ class Producer:
         return list(self._unsealed.values())
 
     @property
+    def reached(self) -> int:
+        """The highest segment that has rows, or may have: whoever recorded before this was read is in it at the latest."""
+        with self._state:
+            return max(self._sealed_to, *self._unsealed, 0)
+
+    @property
     def rows(self) -> int:
         """How many rows this producer holds or held: those of sealed segments as sealed, of the others as stored by now."""
         # Under the lock that moves a segment from one to the other, so that none is counted twice or not at all.

@@ -307,6 +307,11 @@ class Recorder(Meterings):
                 self._retire_current()
             producer.seal_before(current=self._segment)
 
+    def position(self) -> tuple[str, int] | None:
+        """Return the producer, and the segment in which its last row is at the latest. None: it has recorded nothing."""
+        notice_fork()
+        return None if self._producer is None else (self._producer.producer_id, self._producer.reached)
+
     def health(self) -> Health:
         """Return how this recorder is doing, in well under a millisecond. Never raises, records nothing, starts nothing."""
         # What the parent of this process has mapped may end earlier by now, and reading behind the end would be SIGBUS.
