@@ -21,7 +21,8 @@ from sqlalchemy import Column, Connection, Engine, ForeignKey, Index, Integer, T
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-import rating.books  # noqa: F401 (puts its tables on the MetaData that migrations are compared with)
+import entitlements.books  # noqa: F401 (as rating.books)
+import rating.books  # noqa: F401 (both put their tables on the MetaData that migrations are compared with)
 from metering.books import metadata
 from metering.columns import Instant
 from rating.errors import BooksUnavailable, InvariantViolated
