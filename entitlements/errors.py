@@ -1,17 +1,38 @@
 """The errors of entitlements, drawn as a tree.
 
-    EntitlementError       the root; no leaf yet, because nothing is checked at run time in this release
+    EntitlementError
+    ├── LeaseLost       Terminal   a lease that was settled, or never granted; what it may still spend is nothing
+    ├── BadContract     Terminal   a contract of a provider that cannot be netted: overlapping terms, unreadable values
+    └── AlertRefused    Retryable  whoever should hear of an alert did not take it; it stays pending and is told again
 
 Mistakes in a catalog file are values (`metering.catalog.Mistake`), collected and raised by who loads the files.
-Every leaf to come has a stable `code`, typed attributes, and the marker `Retryable` or `Terminal` of `metering.errors`.
+Every error has a stable `code`, typed attributes, and one of two markers of `metering.errors`: `Retryable` or `Terminal`.
 """
 
 from __future__ import annotations
 
-from metering.errors import CodedError
+from metering.errors import CodedError, Retryable, Terminal
 
 
 class EntitlementError(CodedError):
     """The root of what entitlements raises."""
 
     code = "entitlement_error"
+
+
+class LeaseLost(EntitlementError, Terminal):
+    """The books hold no such open lease. Nothing may be spent from it; take another."""
+
+    code = "lease_lost"
+
+
+class BadContract(EntitlementError, Terminal):
+    """What a provider said of a contract cannot be netted. Nothing was; correct the import."""
+
+    code = "bad_contract"
+
+
+class AlertRefused(EntitlementError, Retryable):
+    """The receiver of an alert did not take it. The alert stays pending."""
+
+    code = "alert_refused"
