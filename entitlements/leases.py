@@ -1,0 +1,368 @@
+"""Leases: parts of a hard quota that processes take from the books and spend on their own.
+
+Enters: a quota (tenant, feature, window) and what a process needs. Leaves: a lease, granted in one transaction that raises
+`granted` and never past the quota. Refuses: to give back what nobody accounted for.
+
+The rule: **granted <= quota, always.** What a lease holds counts as used from the instant it is granted until its holder
+says how much of it was spent. A holder that died said nothing, so its lease counts in full: some of the quota may go unused,
+none is ever granted twice. That rests on no clock. Expiry only says when a live holder must have come back (to hear of a
+changed quota, to return what it does not need), and whose lease is dead; no lease outlives its window. After the window's
+end usage says what was really spent (`reconcile`); nothing can be granted from it any more.
+
+An answer that is lost does no harm: a lease has the name that its holder chose, and taking it again returns it; renewing and
+settling say absolute quantities. Time is the books' own: PostgreSQL's clock, and for SQLite that of the one machine.
+Quantities are integers here, in billionths of the meter's unit (`entitlements.decisions`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, delete, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from entitlements.books import leases, quotas
+from entitlements.decisions import BILLIONTHS, from_billionths, to_billionths
+from entitlements.errors import EntitlementError, LeaseLost
+from metering.clock import SystemClock, from_us
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from sqlalchemy import ColumnElement, Connection, Engine, Row
+
+    from metering.clock import Clock
+
+# A lease ahead of need takes at most this part of what is left per holder, so that the last units reach whoever asks.
+SHARE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaKey:
+    """A quota of one tenant and feature over one window [start, end); without an end it never starts anew."""
+
+    tenant: str
+    feature: str
+    start: datetime
+    end: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What one holder may spend, in billionths of a unit, and what the books said when it was granted.
+
+    `valid_s` is how long, from before the question was asked, by any clock that runs as fast as the books'.
+    `others` is what the rest of the world was granted of the quota, `holders` how many other open leases there were.
+    """
+
+    lease_id: str
+    quantity: int
+    valid_s: float
+    quota: int
+    others: int
+    holders: int
+
+    @property
+    def remaining(self) -> int:
+        """Return what nobody was granted."""
+        return max(0, self.quota - self.others - self.quantity)
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What became of a window: granted, what usage says, and the difference either way, in units of the meter.
+
+    `unused` was granted and not used: leases of dead holders, mostly. `ungranted` was used without a lease: let through
+    while the books were away, or metered beside the quota; zero or a finding.
+    """
+
+    quota: Decimal
+    granted: Decimal
+    metered: Decimal
+    unused: Decimal
+    ungranted: Decimal
+
+
+def lease_size(remaining: int, *, needed: int, demand: int, holders: int) -> int:
+    """Return how much to grant: what is needed now, and of the rest what is expected, at most a fair part of it.
+
+    All in billionths. `demand` is what the holder expects to spend until it asks again; `holders` counts the others. The
+    part shrinks as the quota runs out, so that nobody sits on the last units. What is needed is granted whole or not at all.
+    """
+    if needed > remaining:
+        return 0
+    ahead = min(max(0, demand), (remaining - needed) // (SHARE * (holders + 1)))
+    # Whole units stay whole: a third of a unit at each of three holders is of use to none of them.
+    if needed % BILLIONTHS == 0:
+        ahead -= ahead % BILLIONTHS
+    return needed + ahead
+
+
+class LeaseBook:
+    """The quotas in the books, and the leases drawn on them. Safe for all threads and processes; holds no state.
+
+    `engine` is of the books; on SQLite its transactions must begin with BEGIN IMMEDIATE (`tallybook.books.open_books`).
+    Every method is one transaction, and raises what the engine raises when the books are away; then nothing was half done,
+    and the same call may be made again.
+    """
+
+    def __init__(self, engine: Engine, clock: Clock | None = None, *, valid_s: float = 30.0) -> None:
+        self._engine = engine
+        self._clock = clock or SystemClock()
+        self._valid = timedelta(seconds=valid_s)
+
+    @property
+    def valid_s(self) -> float:
+        """Return how long a lease is valid when its window does not end before, in seconds."""
+        return self._valid.total_seconds()
+
+    def renew_after_fork(self) -> None:
+        """Leave the connections of the parent to the parent."""
+        self._engine.dispose(close=False)
+
+    def set_quota(self, key: QuotaKey, quota: Decimal | int) -> None:
+        """Say how much there is: a changed plan, an override, a top-up. Idempotent; the last one said holds.
+
+        A quota that falls below what was granted takes nothing back: nothing more is granted until it rises.
+        """
+        with self._engine.begin() as connection:
+            row = self._locked(connection, key, to_billionths(quota))
+            self._change(connection, key, row, quota=from_billionths(to_billionths(quota)))
+
+    def take(
+        self, key: QuotaKey, quota: Decimal | int, *, lease_id: str, holder: str, needed: int = 0, demand: int = 0
+    ) -> Lease | None:
+        """Grant a lease of at least `needed` and at most `needed + demand` billionths, or None: it does not fit.
+
+        `quota` is entered if the books do not know this quota yet; what they know holds. `lease_id` is the holder's own
+        name for it: asking again after an answer was lost returns the lease that was granted. Raises LeaseLost when that
+        one was settled.
+        """
+        with self._engine.begin() as connection:
+            row = self._locked(connection, key, to_billionths(quota))
+            now = self._now(connection)
+            found = connection.execute(select(leases).where(leases.c.lease_id == lease_id)).one_or_none()
+            if found is not None:
+                if found.state != "open":
+                    raise LeaseLost(f"lease {lease_id} was settled; take another", lease_id=lease_id)
+                return self._seen(connection, key, row, found.lease_id, to_billionths(found.quantity), found.expires_at)
+            if key.end is not None and now >= key.end:
+                return None
+            holders = self._holders(connection, key, now, lease_id)
+            remaining = to_billionths(row.quota) - to_billionths(row.granted)
+            size = lease_size(remaining, needed=needed, demand=demand, holders=holders)
+            if size <= 0:
+                return None
+            expires_at = self._expiry(key, now)
+            granted = self._change(connection, key, row, more=size)
+            connection.execute(
+                insert(leases).values(
+                    lease_id=lease_id, tenant_id=key.tenant, feature=key.feature, window_start=key.start, holder=holder,
+                    quantity=from_billionths(size), spent=from_billionths(0), state="open", taken_at=now,
+                    expires_at=expires_at,
+                )
+            )  # fmt: skip
+            return self._lease(lease_id, size, now, expires_at, to_billionths(row.quota), granted, holders)
+
+    def renew(self, key: QuotaKey, lease_id: str, *, held: int, spent: int, needed: int = 0, demand: int = 0) -> Lease:
+        """Prolong an open lease, and bring it to what its holder says it holds plus what it needs, as far as that fits.
+
+        `held` is what the holder still counts as its own, spent or not: less than the books have returns the difference.
+        The lease is prolonged also when nothing more fits. Raises LeaseLost when it is not open.
+        """
+        with self._engine.begin() as connection:
+            row = self._locked(connection, key, None)
+            now = self._now(connection)
+            had = self._open_quantity(connection, lease_id)
+            if not 0 <= spent <= held <= had:
+                raise EntitlementError(
+                    f"lease {lease_id} is of {from_billionths(had)}: spent {from_billionths(spent)} of "
+                    f"{from_billionths(held)} held cannot be; only what was granted may be spent",
+                    lease_id=lease_id,
+                )
+            holders = self._holders(connection, key, now, lease_id)
+            remaining = to_billionths(row.quota) - to_billionths(row.granted) + had - held
+            is_over = key.end is not None and now >= key.end
+            more = 0 if is_over else lease_size(remaining, needed=needed, demand=demand, holders=holders)
+            expires_at = self._expiry(key, now)
+            granted = self._change(connection, key, row, more=held + more - had)
+            connection.execute(
+                update(leases)
+                .where(leases.c.lease_id == lease_id)
+                .values(
+                    quantity=from_billionths(held + more), spent=from_billionths(spent), expires_at=expires_at,
+                )
+            )  # fmt: skip
+            return self._lease(lease_id, held + more, now, expires_at, to_billionths(row.quota), granted, holders)
+
+    def give_back(self, key: QuotaKey, lease_id: str, *, keep: int, spent: int) -> Lease:
+        """Return what the holder does not need and keep the rest, spent part included. The expiry moves as in `renew`."""
+        return self.renew(key, lease_id, held=keep, spent=spent)
+
+    def settle(self, key: QuotaKey, lease_id: str, spent: int) -> None:
+        """End a lease: so much of it was spent, the rest is free again. Idempotent; also right after its expiry.
+
+        A live holder knows what it spent, so what a lease counted for past its expiry returns here, too.
+        """
+        with self._engine.begin() as connection:
+            row = self._found(connection, key)
+            lease = connection.execute(select(leases).where(leases.c.lease_id == lease_id)).one_or_none()
+            if row is None or lease is None or lease.state != "open":
+                return
+            had = to_billionths(lease.quantity)
+            if not 0 <= spent <= had:
+                raise EntitlementError(
+                    f"lease {lease_id} is of {lease.quantity}: {from_billionths(spent)} of it cannot have been spent",
+                    lease_id=lease_id,
+                )
+            self._change(connection, key, row, more=spent - had)
+            counted = from_billionths(spent)
+            connection.execute(
+                update(leases)
+                .where(leases.c.lease_id == lease_id)
+                .values(quantity=counted, spent=counted, state="settled", ended_at=self._now(connection))
+            )
+
+    def granted(self, key: QuotaKey) -> tuple[Decimal, Decimal] | None:
+        """Return the quota and what was granted of it, in units of the meter. None: nobody asked for any yet."""
+        with self._engine.begin() as connection:
+            row = connection.execute(select(quotas).where(_is(key))).one_or_none()
+            return None if row is None else (row.quota, row.granted)
+
+    def reconcile(self, key: QuotaKey, metered: Decimal) -> Reconciled:
+        """Enter what usage says was used in a window that is over, once all of it has arrived. Idempotent.
+
+        What leases of dead holders really spent is known only here: an event that was recorded survives its process. The
+        window is over, so what turns out unused is told, not granted again. Raises EntitlementError before the end.
+        """
+        with self._engine.begin() as connection:
+            row = self._found(connection, key)
+            if row is None:
+                raise EntitlementError(f"no lease was ever taken of {key.feature!r} of {key.tenant!r} in this window")
+            if key.end is None or self._now(connection) < key.end:
+                raise EntitlementError(
+                    f"the window of {key.feature!r} of {key.tenant!r} is not over; reconcile it after its end"
+                )
+            self._change(connection, key, row, metered=metered)
+            granted, used = to_billionths(row.granted), to_billionths(metered)
+            return Reconciled(
+                quota=row.quota,
+                granted=row.granted,
+                metered=metered,
+                unused=from_billionths(max(0, granted - used)),
+                ungranted=from_billionths(max(0, used - granted)),
+            )
+
+    def prune(self, ended_before: datetime, *, tenant: str | None = None, feature: str | None = None) -> int:
+        """Forget quotas whose window ended before, with their leases; return how many. For rate limits and old history."""
+        with self._engine.begin() as connection:
+            return self._prune(connection, ended_before, tenant, feature)
+
+    def _prune(self, connection: Connection, ended_before: datetime, tenant: str | None, feature: str | None) -> int:
+        old = [quotas.c.window_end.is_not(None), quotas.c.window_end < ended_before]
+        old += [] if tenant is None else [quotas.c.tenant_id == tenant]
+        old += [] if feature is None else [quotas.c.feature == feature]
+        doomed = select(quotas.c.tenant_id, quotas.c.feature, quotas.c.window_start).where(*old)
+        found = connection.execute(doomed.with_for_update()).all()
+        for tenant_id, name, start in found:
+            one = QuotaKey(tenant_id, name, start)
+            connection.execute(delete(leases).where(_is_of(one)))
+            connection.execute(delete(quotas).where(_is(one)))
+        return len(found)
+
+    def _locked(self, connection: Connection, key: QuotaKey, quota: int | None) -> Row[Any]:
+        """Return the row of a quota, which no other transaction can change now; enter it if it is not there."""
+        row = self._found(connection, key)
+        if row is None and quota is not None:
+            insertion = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+            connection.execute(
+                insertion(quotas)
+                .values(
+                    tenant_id=key.tenant, feature=key.feature, window_start=key.start, window_end=key.end,
+                    quota=from_billionths(quota), granted=from_billionths(0), revision=0,
+                )
+                .on_conflict_do_nothing()
+            )  # fmt: skip
+            row = self._found(connection, key)
+        if row is None:
+            raise LeaseLost(f"the books hold no quota of {key.feature!r} of {key.tenant!r} in this window")
+        return row
+
+    @staticmethod
+    def _found(connection: Connection, key: QuotaKey) -> Row[Any] | None:
+        # SQLite leaves FOR UPDATE out; there BEGIN IMMEDIATE locked already.
+        return connection.execute(select(quotas).where(_is(key)).with_for_update()).one_or_none()
+
+    @staticmethod
+    def _change(connection: Connection, key: QuotaKey, row: Row[Any], *, more: int = 0, **values: object) -> int:
+        """Change a quota that was read in this transaction; return what is granted now.
+
+        Names the revision that was read: were there no lock, a change in between would be refused, not overwritten.
+        """
+        granted = to_billionths(row.granted) + more
+        if more > 0 and granted > to_billionths(row.quota):
+            raise EntitlementError(f"{from_billionths(granted)} granted of {row.quota} cannot be; nothing was granted")
+        done = connection.execute(
+            update(quotas)
+            .where(_is(key), quotas.c.revision == row.revision)
+            .values(granted=from_billionths(granted), revision=row.revision + 1, **values)
+        )
+        if done.rowcount != 1:
+            raise EntitlementError(
+                f"the quota of {key.feature!r} of {key.tenant!r} changed while it was locked; nothing was granted; "
+                "open the books with tallybook.books.open_books, whose transactions exclude each other"
+            )
+        return granted
+
+    @staticmethod
+    def _open_quantity(connection: Connection, lease_id: str) -> int:
+        lease = connection.execute(select(leases).where(leases.c.lease_id == lease_id)).one_or_none()
+        if lease is None or lease.state != "open":
+            raise LeaseLost(f"lease {lease_id} is not open; take another", lease_id=lease_id)
+        return to_billionths(lease.quantity)
+
+    @staticmethod
+    def _holders(connection: Connection, key: QuotaKey, now: datetime, lease_id: str) -> int:
+        """Count the other leases whose holders are alive, as far as the books know."""
+        alive = and_(_is_of(key), leases.c.state == "open", leases.c.expires_at > now, leases.c.lease_id != lease_id)
+        return int(connection.execute(select(func.count()).select_from(leases).where(alive)).scalar_one())
+
+    def _now(self, connection: Connection) -> datetime:
+        if connection.dialect.name == "postgresql":
+            now: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+            return now.astimezone(UTC)
+        return from_us(self._clock.now_us())
+
+    def _expiry(self, key: QuotaKey, now: datetime) -> datetime:
+        return now + self._valid if key.end is None else min(now + self._valid, key.end)
+
+    def _seen(
+        self, connection: Connection, key: QuotaKey, row: Row[Any], lease_id: str, quantity: int, expires_at: datetime
+    ) -> Lease:
+        """Return a lease that was granted before and whose answer was lost."""
+        now = self._now(connection)
+        holders = self._holders(connection, key, now, lease_id)
+        return self._lease(
+            lease_id, quantity, now, expires_at, to_billionths(row.quota), to_billionths(row.granted), holders
+        )
+
+    @staticmethod
+    def _lease(
+        lease_id: str, quantity: int, now: datetime, expires_at: datetime, quota: int, granted: int, holders: int
+    ) -> Lease:
+        valid_s = max(0.0, (expires_at - now).total_seconds())
+        return Lease(lease_id, quantity, valid_s, quota, granted - quantity, holders)
+
+
+def _is(key: QuotaKey) -> ColumnElement[bool]:
+    return and_(
+        quotas.c.tenant_id == key.tenant, quotas.c.feature == key.feature, quotas.c.window_start == key.start
+    )  # fmt: skip
+
+
+def _is_of(key: QuotaKey) -> ColumnElement[bool]:
+    return and_(
+        leases.c.tenant_id == key.tenant, leases.c.feature == key.feature, leases.c.window_start == key.start
+    )  # fmt: skip
