@@ -92,7 +92,7 @@ def plain_decimal(
         raise ValueError(
             f"{value} has more than {places} decimals; write at most {places}, nothing is ever rounded here"
         )
-    if abs(number) >= Decimal(1).scaleb(digits):
+    if number.copy_abs() >= Decimal(1).scaleb(digits):
         raise ValueError(f"{value} has more than {digits} digits before the point; write a smaller number")
     if minimum is not None and number < minimum:
         raise ValueError(f"{value} is below {minimum}; write {minimum} or more")

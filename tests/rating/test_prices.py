@@ -73,6 +73,13 @@ def test_unit_prices_and_amounts_have_limits(value: object, why: str) -> None:
     assert why in refusal(type="package", package_size="1", package_price=value)
 
 
+def test_a_number_may_have_all_its_digits() -> None:
+    # Twenty-nine nines are more digits than Python's own context compares; they must not become one more.
+    largest = f"{'9' * 29}.{'9' * 9}"
+    price = UnitPrice.model_validate({"id": "p", "type": "unit", "meter": "m", "unit_price": "1", "included": largest})
+    assert price.included == Decimal(largest)
+
+
 @pytest.mark.parametrize("size", ["0", "-1", "0.0000000001"])
 def test_a_package_holds_something(size: str) -> None:
     refusal(type="package", package_size=size, package_price="1")
