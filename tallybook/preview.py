@@ -112,7 +112,13 @@ def preview(workspace: Workspace, tenant: str) -> Preview:
     terms = workspace.terms(catalog.revision)
     now = workspace.now
     account, running = _running(terms, tenant, now)
-    of_account = replace(terms, subscriptions=[one for one in terms.subscriptions if _payer(terms, one) == account])
+    paid_for = set(terms.accounts[account].tenants)
+    of_account = replace(
+        terms,
+        subscriptions=[
+            one for one in terms.subscriptions if (one.account or (one.tenant in paid_for and account)) == account
+        ],
+    )
     # The period that the drafts are filed under is the shortest that is running: the next to be invoiced.
     wall = min((_wall_now(terms, one, now) for one in running), key=lambda span: (span.end, span.start))
     files, snapshot = workspace.evidence()
@@ -136,11 +142,7 @@ def _running(terms: Terms, tenant: str, now: datetime) -> tuple[str, list[Subscr
         raise NotFound(
             f"tenant {tenant} has nothing to preview at {iso_utc(now)}: {why}; `tallybook usage` shows what it used"
         )
-    return _payer(terms, running[0]), running
-
-
-def _payer(terms: Terms, subscription: Subscription) -> str:
-    return subscription.account or terms.payer_by_tenant()[subscription.tenant]
+    return running[0].account or terms.payer_by_tenant()[tenant], running
 
 
 def _period_now(terms: Terms, subscription: Subscription, now: datetime) -> Period:
