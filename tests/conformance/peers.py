@@ -1,8 +1,7 @@
 """The reader of `peers.jsonl`. A case says what it does by `op`; areas only sort the cases.
 
-Amounts of prices are exact there, and of roundings in the currency. `bound` says which tier an edge belongs to; ours
-belong to the tier that ends there. A table whose last tier ends is read with an open tier above it as long as the
-quantity lies within the table; the plan checker refuses it as it stands.
+Prices are in peers_prices, what stands around them in peers_money, shares of periods in peers_shares; roundings, periods
+and cuts are here.
 """
 
 from __future__ import annotations
@@ -14,68 +13,15 @@ from typing import Any
 
 from metering.periods import CALENDAR_ANCHOR, BillingCycle, add_months, wall_to_instant
 from rating.proration import share_of
-from tests.conformance import ask
+from tests.conformance import ask, peers_money, peers_prices, peers_shares
 from tests.conformance.ask import Cut
 from tests.conformance.cases import Answer, Asked, Unsupported
 
 DAY_US = 86_400_000_000
 
 
-def _unit(asked: Asked) -> dict[str, Any]:
-    return ask.price(type="unit", unit_price=str(asked("unit")))
-
-
 def _tiers(asked: Asked) -> list[dict[str, Any]]:
     return [ask.tier(row("up_to"), row("unit"), row("flat")) for row in asked.rows("tiers")]
-
-
-def _tiered(asked: Asked) -> dict[str, Any]:
-    kind = asked("mode", "graduated")
-    if kind not in {"graduated", "volume"}:
-        raise Unsupported(f"mode {kind}")
-    asked("bound")  # Ours is upper_inclusive; the other reading is questioned where it changes the amount.
-    return ask.price(type=kind, tiers=_tiers(asked))
-
-
-def _package(asked: Asked) -> dict[str, Any]:
-    if asked("round", "up") != "up":
-        raise Unsupported("package round down")
-    return ask.price(type="package", package_size=str(asked("size")), package_price=str(asked("price")))
-
-
-PRICES = {"unit": _unit, "tiers": _tiered, "package": _package}
-
-
-def _terms(asked: Asked) -> dict[str, Any]:
-    if asked("op") not in PRICES:
-        raise Unsupported(f"sum_of {asked('op')}")
-    return PRICES[asked("op")](asked)
-
-
-def _amount(terms: dict[str, Any], quantity: object) -> dict[str, Any]:
-    """Return the exact amount, or a refusal where the terms leave the quantity without a price."""
-    try:
-        return {"amount": ask.worth(_closed(terms, Decimal(str(quantity))), quantity).exact_amount}
-    except ask.Refused:
-        return {"error": "refused"}
-
-
-def _closed(terms: dict[str, Any], quantity: Decimal) -> dict[str, Any]:
-    last = terms["tiers"][-1].get("up_to") if "tiers" in terms else None
-    if last is None or quantity > Decimal(last):
-        return terms
-    return {**terms, "tiers": [*terms["tiers"], ask.tier(None, "0", "0")]}
-
-
-def priced(asked: Asked) -> dict[str, Any]:
-    return _amount(_terms(asked), asked("quantity"))
-
-
-def sum_of(asked: Asked) -> dict[str, Any]:
-    """One price over several groups, each with its own tiers: the lines are added up."""
-    terms = _terms(asked.inner("price"))
-    amounts = [_amount(terms, quantity)["amount"] for quantity in asked("quantities", [])]
-    return {"amount": sum(amounts, Decimal(0))}
 
 
 def rounded(asked: Asked) -> dict[str, Any]:
@@ -85,7 +31,11 @@ def rounded(asked: Asked) -> dict[str, Any]:
 
 
 def round_product(asked: Asked) -> dict[str, Any]:
-    return {"amount": ask.worth(_unit(asked), asked("quantity"), asked("currency")).amount}
+    return {
+        "amount": ask.worth(
+            ask.price(type="unit", unit_price=str(asked("unit"))), asked("quantity"), asked("currency")
+        ).amount
+    }
 
 
 def round_sum(asked: Asked) -> dict[str, Any]:
@@ -96,7 +46,11 @@ def round_sum(asked: Asked) -> dict[str, Any]:
 
 def delta_rounded(asked: Asked) -> dict[str, Any]:
     """The same quantity again after it was booked: rounding books nothing of its own."""
-    terms, quantity, billed = _unit(asked), Decimal(str(asked("quantity"))), Decimal(asked("billed"))
+    terms, quantity, billed = (
+        ask.price(type="unit", unit_price=str(asked("unit"))),
+        Decimal(str(asked("quantity"))),
+        Decimal(asked("billed")),
+    )
     (first, _), (again, _) = ask.cuts(terms, [Cut(quantity), Cut(quantity)])
     if first != billed:
         raise Unsupported("billed by other terms")
@@ -179,10 +133,9 @@ def _instant(text: str) -> datetime:
 
 
 ANSWERS: dict[str, Answer] = {
-    "unit": priced,
-    "tiers": priced,
-    "package": priced,
-    "sum_of": sum_of,
+    **peers_money.ANSWERS,
+    **peers_prices.ANSWERS,
+    **peers_shares.ANSWERS,
     "round": rounded,
     "round_product": round_product,
     "round_sum": round_sum,

@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 from tests import oracle, oracle_prices
+from tests.conformance import rules_peers
 from tests.conformance.ask import accepted_quantity, price, tier
 from tests.conformance.cases import Rule
 
@@ -192,4 +193,4 @@ RULES: dict[str, Rule] = {
         expiry_is_exact,
         ceiling_over_the_whole_period,
     )
-}
+} | rules_peers.RULES
