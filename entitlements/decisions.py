@@ -43,6 +43,8 @@ def to_billionths(quantity: int | Decimal) -> int:
     """Return a quantity in billionths of its unit, exactly. Raises ValueError for more than nine decimal places."""
     if isinstance(quantity, int):
         return quantity * BILLIONTHS
+    if not isinstance(quantity, Decimal):
+        raise TypeError(f"a quantity is exact: an int or a Decimal, not {type(quantity).__name__}")
     numerator, denominator = quantity.as_integer_ratio()
     whole, rest = divmod(numerator * BILLIONTHS, denominator)
     if rest:
