@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Literal
 
-from sqlalchemy import Connection, Engine, func, insert, or_, select, update
+from sqlalchemy import JSON, ColumnElement, Connection, Engine, cast, func, insert, or_, select, type_coerce, update
 
 from metering.catalog import CatalogModel, Meter, decimal_text
 from rating.errors import NotFound, PlanVersionChanged
-from rating.plans import Plan, when_text
+from rating.plans import Account, Plan, Subscription, when_text
 from rating.terms import plan_key
 from tallybook.books import catalog_entries, catalog_revisions, lock_for_writing, reading
 from tallybook.catalog_entries import MODEL_BY_KIND, Catalog
@@ -79,13 +80,62 @@ def load_revision(engine: Engine, revision: int | None = None) -> Catalog:
         return Catalog.of(_read_entries(connection, wanted).values(), revision=wanted)
 
 
-def _read_entries(connection: Connection, revision: int) -> dict[Key, CatalogModel]:
+def load_last_revision_of(engine: Engine, tenant: str) -> Catalog:
+    """Return what the last revision says of everything that is for sale, and of the accounts that pay for one tenant.
+
+    The same as `load_revision` without the accounts, subscriptions and balances of others: of a hundred thousand
+    subscriptions a handful is read. Raises NotFound before the first apply.
+    """
+    with reading(engine) as connection:
+        last = connection.execute(select(func.max(catalog_revisions.c.revision))).scalar()
+        if last is None:
+            raise NotFound("no catalog was applied yet; write catalog/*.yaml and run `tallybook apply`")
+        read = partial(_read_entries, connection, last)
+        table = catalog_entries.c
+        # A tenant's name stands in the list of its account, and in its subscriptions.
+        quoted = json.dumps(tenant, ensure_ascii=False)
+        listed = read(table.kind == "account", table.definition.contains(quoted, autoescape=True)).values()
+        payers = {one.id for one in listed if isinstance(one, Account) and tenant in one.tenants}
+        own = read(table.kind == "subscription", _field(connection, "tenant") == tenant).values()
+        payers |= {one.account for one in own if isinstance(one, Subscription) and one.account is not None}
+        accounts = read(table.kind == "account", table.key.in_(payers))
+        tenants = {name for one in accounts.values() if isinstance(one, Account) for name in one.tenants} | {tenant}
+        paid_for = or_(_field(connection, "tenant").in_(tenants), _field(connection, "account").in_(payers))
+        found = [
+            *read(table.kind.not_in(_OF_CUSTOMERS)).values(),
+            *accounts.values(),
+            *read(table.kind == "subscription", paid_for).values(),
+            *read(table.kind == "balance", _field(connection, "account").in_(payers)).values(),
+        ]
+    return Catalog.of(
+        (one for one in found if not isinstance(one, Subscription) or _is_paid(one, payers)), revision=last
+    )
+
+
+# The kinds of which there are as many as customers.
+_OF_CUSTOMERS = ("account", "balance", "grant", "subscription")
+
+
+def _is_paid(subscription: Subscription, payers: Set[str]) -> bool:
+    return subscription.account is None or subscription.account in payers
+
+
+def _field(connection: Connection, name: str) -> ColumnElement[str]:
+    """Return a field of the definition, as text, in the words of the database."""
+    definition = catalog_entries.c.definition
+    is_sqlite = connection.dialect.name == "sqlite"
+    document = type_coerce(definition, JSON) if is_sqlite else cast(definition, JSON)
+    text: ColumnElement[str] = document[name].as_string()
+    return text
+
+
+def _read_entries(connection: Connection, revision: int, *conditions: ColumnElement[bool]) -> dict[Key, CatalogModel]:
+    """Return the entries of a revision for which the conditions hold."""
     # A row holds for [revision_from, revision_to), so a revision reads the same for ever, whatever is applied later.
     table = catalog_entries.c
+    holds = [table.revision_from <= revision, or_(table.revision_to.is_(None), table.revision_to > revision)]
     rows = connection.execute(
-        select(table.kind, table.key, table.definition)
-        .where(table.revision_from <= revision, or_(table.revision_to.is_(None), table.revision_to > revision))
-        .order_by(table.kind, table.key)
+        select(table.kind, table.key, table.definition).where(*holds, *conditions).order_by(table.kind, table.key)
     )
     return {
         (kind, key): MODEL_BY_KIND[kind].model_validate(json.loads(definition), by_alias=True, by_name=False)

@@ -25,6 +25,7 @@ from rating.rounding import exact_sum, round_amount
 from rating.run import earlier_periods, rated
 from rating.terms import BillingSpan, Terms, billing_spans, cycle_of, service_of
 from tallybook.books import reading
+from tallybook.catalog_history import load_last_revision_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,27 +109,24 @@ def preview(workspace: Workspace, tenant: str) -> Preview:
 
     Raises NotFound where no subscription of the tenant runs now.
     """
-    catalog = workspace.catalog()
-    terms = workspace.terms(catalog.revision)
+    catalog = load_last_revision_of(workspace.books, tenant)
+    terms = Terms.of(catalog.meters, catalog.plans, catalog.accounts, catalog.subscriptions, catalog.balances)
     now = workspace.now
     account, running = _running(terms, tenant, now)
-    paid_for = set(terms.accounts[account].tenants)
-    of_account = replace(
-        terms,
-        subscriptions=[
-            one for one in terms.subscriptions if (one.account or (one.tenant in paid_for and account)) == account
-        ],
+    payers = terms.payer_by_tenant()
+    terms = replace(
+        terms, subscriptions=[one for one in terms.subscriptions if (one.account or payers[one.tenant]) == account]
     )
     # The period that the drafts are filed under is the shortest that is running: the next to be invoiced.
     wall = min((_wall_now(terms, one, now) for one in running), key=lambda span: (span.end, span.start))
     files, snapshot = workspace.evidence()
     with reading(workspace.books) as connection:
         close = draft_close(connection, wall, as_of=now, snapshot=snapshot, catalog_revision=catalog.revision or 0)
-        spans = _spans(of_account, now, earlier_periods(connection, close))
+        spans = _spans(terms, now, earlier_periods(connection, close))
         close = replace(close, as_of=max(span.period.end for span in spans))
-        prepaid = Prepaid(of_account.balances_by_account(), burned_before(connection, close.position))
-        with rated(connection, close, of_account, files, spans=spans) as engine:
-            usage = _usage(engine, of_account, tenant)
+        prepaid = Prepaid(terms.balances_by_account(), burned_before(connection, close.position))
+        with rated(connection, close, terms, files, spans=spans) as engine:
+            usage = _usage(engine, terms, tenant)
             invoices = make_invoices(engine, close, "draft", prepaid)
     return Preview(tenant, account, now, snapshot.snapshot_id, usage, tuple(invoices))
 

@@ -23,7 +23,8 @@ from rating.errors import NotFound, PlanVersionChanged
 from rating.plans import Account, Plan, Subscription
 from tallybook.books import catalog_entries, catalog_revisions, migrate, open_books
 from tallybook.catalog import Catalog, apply_catalog, load_catalog, load_revision
-from tallybook.catalog_history import content_hash, definition_of
+from tallybook.catalog_history import content_hash, definition_of, load_last_revision_of
+from tests.tallybook.shop import open_shop
 
 NOW = datetime(2026, 10, 1, tzinfo=UTC)
 
@@ -374,3 +375,29 @@ def test_every_kind_of_entry_is_equal_to_itself_read_back() -> None:
     counted = Meter.model_validate({"name": "users", "aggregation": "unique_count", "attributes": ["user"]})
     assert counted.unique_attribute == "user"
     assert Meter.model_validate_json(definition_of(counted)) == counted
+
+
+def test_one_tenant_is_read_without_the_customers_of_others(tmp_path: Path) -> None:
+    with open_shop(tmp_path) as workspace:
+        more = """
+accounts:
+  - {id: group, name: Group, tenants: [north, "so\\"uth"]}
+subscriptions:
+  - {id: sub-north, tenant: north, plan: pro, version: 1, from: "2026-01-01"}
+  - {id: sub-south, tenant: "so\\"uth", plan: pro, version: 1, from: "2026-01-01"}
+  - {id: sub-guest, tenant: acme, account: group, plan: pro, version: 1, from: "2025-01-01", to: "2026-01-01"}
+balances:
+  - {id: group-money, account: group, currency: USD, amount: "5", effective: "2026-01-01"}
+"""
+        (workspace.layout.catalog / "group.yaml").write_text(more, encoding="utf-8")
+        workspace.apply()
+        whole = workspace.catalog()
+        found = load_last_revision_of(workspace.books, "north")
+        assert (found.meters, found.plans, found.revision) == (whole.meters, whole.plans, whole.revision)
+        assert [one.id for one in found.accounts] == ["group"]
+        assert [one.id for one in found.subscriptions] == ["sub-guest", "sub-north", "sub-south"]
+        assert [one.id for one in found.balances] == ["group-money"]
+        assert [one.id for one in load_last_revision_of(workspace.books, "acme").subscriptions] == [
+            "sub-acme", "sub-guest", "sub-north", "sub-south",
+        ]  # fmt: skip
+        assert load_last_revision_of(workspace.books, "nobody").subscriptions == ()
