@@ -17,6 +17,7 @@ from metering.catalog import CatalogModel, Days, Place, Text, Whole, name_of, re
 from rating.adjust import Commitment, Discount, Maximum, Minimum, check_adjustments, repeated
 from rating.catalog_times import CatalogAnchor, CatalogTime, Currency, When, ZoneName, instant_of, when_text
 from rating.dialect import DialectName, Switches, refusals
+from rating.grants import EntitlementOverride
 from rating.prices import Price
 from rating.proration import THIRTY_DAYS, Basis
 from rating.thresholds import InvoiceThresholds
@@ -190,6 +191,9 @@ class Subscription(CatalogModel):
     )
     account: AccountId | None = Field(default=None, description="who pays, if not the account that lists the tenant")
     discounts: tuple[Discount, ...] = Field(default=(), description="what it is lowered by, such as a coupon")
+    entitlements: tuple[EntitlementOverride, ...] = Field(
+        default=(), description="entitlements in the place of the plan's, from when to when"
+    )
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:

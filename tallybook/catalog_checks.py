@@ -10,10 +10,11 @@ from collections.abc import Container, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 
-from entitlements.features import Feature
+from entitlements.features import Entitlement, Feature
 from metering.catalog import CatalogModel, Meter, Mistake, Place
 from rating.adjust import Discount
 from rating.balances import Balance
+from rating.grants import TenantGrant
 from rating.plans import Account, Plan, Subscription, instant_of, when_text
 from rating.price_meters import find_misfits
 from rating.prices import Price
@@ -60,6 +61,8 @@ def check_together(entries: Sequence[Entry], unread: Set[str] = frozenset()) -> 
                 mistakes.extend(known.check_plan(entry, plan))
             case Account() as account:
                 mistakes.extend(known.check_account(entry, account))
+            case TenantGrant() as grant:
+                mistakes.extend(known.check_grant(entry, grant))
             case Balance() as balance:
                 mistakes.extend(known.check_balance(entry, balance))
             case Subscription() as subscription:
@@ -90,7 +93,10 @@ class _Known:
     def check_plan(self, entry: Entry, plan: Plan) -> Iterator[Mistake]:
         for at, price in enumerate(plan.prices):
             yield from self._check_price(entry, price, ("prices", at))
-        for at, entitlement in enumerate(plan.entitlements):
+        yield from self._check_entitlements(entry, plan.entitlements)
+
+    def _check_entitlements(self, entry: Entry, entitlements: Sequence[Entitlement]) -> Iterator[Mistake]:
+        for at, entitlement in enumerate(entitlements):
             if entitlement.meter is not None and self._is_missing("meter", entitlement.meter, self.meters):
                 yield self._no_meter(entry, entitlement.meter, "entitlements", at, "meter")
             # Declaring features is optional; once there is a list, a name that is not in it is a slip of the pen.
@@ -163,6 +169,24 @@ class _Known:
                 hint = nearest(price_id, sorted(priced)) if priced else "there is none yet"
                 yield entry.mistake(f"no plan has a price {price_id!r}; {hint}", "prices", at)
 
+    def check_grant(self, entry: Entry, grant: TenantGrant) -> Iterator[Mistake]:
+        """A grant adds to a metered feature, and a tenant that nobody knows never gets it."""
+        if {"plan", "subscription"} & self.unread:
+            return
+        held = [subscription for _, subscription in self.subscriptions if subscription.tenant == grant.tenant]
+        if not held:
+            what = f"tenant {grant.tenant!r} has no subscription, so nothing is added to; correct the name or remove the grant"
+            yield entry.mistake(what, "tenant")
+            return
+        plans = [self.plans.get(plan_key(one.plan, one.version)) for one in held]
+        said = [entitlement for plan in plans if plan is not None for entitlement in plan.entitlements]
+        said += [entitlement for one in held for entitlement in one.entitlements]
+        metered = sorted({one.feature for one in said if one.type == "metered"})
+        if grant.feature not in metered:
+            hint = nearest(grant.feature, metered) if metered else "there is none yet"
+            what = f"no plan of tenant {grant.tenant!r} has a metered entitlement to {grant.feature!r} that this adds to; {hint}"
+            yield entry.mistake(what, "feature")
+
     def check_subscription(self, entry: Entry, subscription: Subscription) -> Iterator[Mistake]:
         plan = self.plans.get(plan_key(subscription.plan, subscription.version))
         if plan is None:
@@ -174,6 +198,7 @@ class _Known:
                 what = f"{when_text(subscription.ends_at)} is not after from, {when_text(subscription.starts_at)}, in {zone}"
                 yield entry.mistake(f"{what}; write a later end", "to" if "to" in _keys(entry) else "until")
         yield from self._check_discounts(entry, subscription.discounts, {subscription.plan})
+        yield from self._check_entitlements(entry, subscription.entitlements)
         if "account" in self.unread:
             return
         if subscription.account is not None and subscription.account not in self.accounts:

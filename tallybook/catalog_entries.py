@@ -1,4 +1,4 @@
-"""The catalog as one value: meters, features, plans, accounts, subscriptions, balances, each with its place in the files.
+"""The catalog as one value: meters, features, plans, accounts, subscriptions, balances, grants, each with its place in the files.
 
 Enters: models of the packages below. Leaves: a frozen `Catalog`, sorted, so that the same files in any order are equal.
 Refuses nothing: what is in a Catalog has passed `load_catalog`, or was read from the books.
@@ -14,6 +14,7 @@ from typing import cast
 from entitlements.features import Feature
 from metering.catalog import CatalogModel, Meter
 from rating.balances import Balance
+from rating.grants import TenantGrant
 from rating.plans import Account, Plan, Subscription
 from rating.terms import plan_key
 
@@ -26,6 +27,7 @@ MODELS: Mapping[str, tuple[str, type[CatalogModel]]] = MappingProxyType(
         "accounts": ("account", Account),
         "subscriptions": ("subscription", Subscription),
         "balances": ("balance", Balance),
+        "grants": ("grant", TenantGrant),
     }
 )
 MODEL_BY_KIND: Mapping[str, type[CatalogModel]] = MappingProxyType(dict(MODELS.values()))
@@ -53,6 +55,7 @@ class Catalog:
     accounts: tuple[Account, ...] = ()
     subscriptions: tuple[Subscription, ...] = ()
     balances: tuple[Balance, ...] = ()
+    grants: tuple[TenantGrant, ...] = ()
     sources: Mapping[tuple[str, str], Source] = field(default_factory=dict, compare=False, repr=False)
     revision: int | None = field(default=None, compare=False)
 
@@ -75,6 +78,7 @@ class Catalog:
             accounts=tuple(sorted((one for one in all_ if isinstance(one, Account)), key=lambda one: one.id)),
             subscriptions=tuple(sorted((one for one in all_ if isinstance(one, Subscription)), key=lambda one: one.id)),
             balances=tuple(sorted((one for one in all_ if isinstance(one, Balance)), key=lambda one: one.id)),
+            grants=tuple(sorted((one for one in all_ if isinstance(one, TenantGrant)), key=lambda one: one.id)),
             sources=MappingProxyType(dict(sources or {})),
             revision=revision,
         )
@@ -83,7 +87,7 @@ class Catalog:
         """Return every entry by (kind, key), in the order of the lists."""
         lists = cast(
             "tuple[tuple[CatalogModel, ...], ...]",
-            (self.meters, self.features, self.plans, self.accounts, self.subscriptions, self.balances),
+            (self.meters, self.features, self.plans, self.accounts, self.subscriptions, self.balances, self.grants),
         )
         return {entry_key(model): model for models in lists for model in models}
 
@@ -103,5 +107,7 @@ def entry_key(model: CatalogModel) -> tuple[str, str]:
             return "subscription", model.id
         case Balance():
             return "balance", model.id
+        case TenantGrant():
+            return "grant", model.id
         case _:
             raise TypeError(f"{type(model).__name__} is no entry of a catalog")
