@@ -257,16 +257,32 @@ def _blocks(rows: Sequence[Asked]) -> list[dict[str, Any]]:
     return tiers
 
 
+def capacity(asked: Asked) -> dict[str, Any]:
+    """The amount of the tier that holds the peak of a unit; without use nothing is due, so zero has a tier of its own."""
+    series = {unit: [value] for unit, value in asked("usage", {}).items()} or asked("series", {})
+    rows = [(row("price"), row("limits", {})) for row in asked.rows("tiers")]
+    if len({*series, *(unit for _, limits in rows for unit in limits)}) > 1:
+        raise Unsupported("capacity of several units")
+    ((unit, values),) = series.items()
+    ends = [None if Decimal(limits[unit]) < 0 else limits[unit] for _, limits in rows]
+    tiers = [ask.tier(end, None, amount) for end, (amount, _) in zip(ends, rows, strict=True)]
+    peak = max(Decimal(value) for value in values)
+    terms = closed({"type": "stairstep", "tiers": [ask.tier("0", None, "0"), *tiers]}, peak)
+    events = [ask.event(value, row=row, price=unit) for row, value in enumerate(values) if Decimal(value)]
+    return _beside_and_after(asked, [one_each(unit, **terms)], events, aggregation="max")
+
+
 def _beside_and_after(
-    asked: Asked, prices: Sequence[Mapping[str, Any]], events: list[dict[str, Any]]
+    asked: Asked, prices: Sequence[Mapping[str, Any]], events: list[dict[str, Any]], **meter: Any
 ) -> dict[str, Any]:
     """Book what was `billed` (by a price that was another then), then what the prices and a flat `base` are worth now."""
     books, billed = Books(), Decimal(str(asked("billed", "0")))
     first = str(prices[0]["id"])
     try:
         if billed:
-            books.book(sold([one_each(first)]), [ask.event(billed, price=first)])
-        return {"amount": total(books.book(sold([flat("base", asked("base", "0")), *prices]), events))}
+            books.book(sold([one_each(first)], meter=meter or None), [ask.event(billed, price=first)])
+        catalog = sold([flat("base", asked("base", "0")), *prices], meter=meter or None)
+        return {"amount": total(books.book(catalog, events))}
     except (ask.Refused, UsageUnpriced):
         return REFUSED
 
@@ -288,4 +304,6 @@ ANSWERS: dict[str, Answer] = {
     "matrix": matrix,
     "event_output": carried_by_events,
     "kb_consumable": consumable,
+    "kb_capacity": capacity,
+    "kb_capacity_peak": capacity,
 }
