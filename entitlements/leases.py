@@ -112,6 +112,7 @@ class LeaseBook:
         self._engine = engine
         self._clock = clock or SystemClock()
         self._valid = timedelta(seconds=valid_s)
+        self._inherited: list[object] = []
 
     @property
     def valid_s(self) -> float:
@@ -119,7 +120,9 @@ class LeaseBook:
         return self._valid.total_seconds()
 
     def renew_after_fork(self) -> None:
-        """Leave the connections of the parent to the parent."""
+        """Leave the connections of the parent to the parent: not used here, and not closed either."""
+        # Kept, because SQLite would tidy up the parent's files when the last connection of a process is closed.
+        self._inherited.append(self._engine.pool)
         self._engine.dispose(close=False)
 
     def set_quota(self, key: QuotaKey, quota: Decimal | int) -> None:
@@ -133,8 +136,8 @@ class LeaseBook:
 
     def take(
         self, key: QuotaKey, quota: Decimal | int, *, lease_id: str, holder: str, needed: int = 0, demand: int = 0
-    ) -> Lease | None:
-        """Grant a lease of at least `needed` and at most `needed + demand` billionths, or None: it does not fit.
+    ) -> Lease:
+        """Grant a lease of at least `needed` and at most `needed + demand` billionths, or of 0, which is none: no room.
 
         `quota` is entered if the books do not know this quota yet; what they know holds. `lease_id` is the holder's own
         name for it: asking again after an answer was lost returns the lease that was granted. Raises LeaseLost when that
@@ -148,14 +151,14 @@ class LeaseBook:
                 if found.state != "open":
                     raise LeaseLost(f"lease {lease_id} was settled; take another", lease_id=lease_id)
                 return self._seen(connection, key, row, found.lease_id, to_billionths(found.quantity), found.expires_at)
-            if key.end is not None and now >= key.end:
-                return None
             holders = self._holders(connection, key, now, lease_id)
             remaining = to_billionths(row.quota) - to_billionths(row.granted)
-            size = lease_size(remaining, needed=needed, demand=demand, holders=holders)
-            if size <= 0:
-                return None
+            is_over = key.end is not None and now >= key.end
+            size = 0 if is_over else lease_size(remaining, needed=needed, demand=demand, holders=holders)
             expires_at = self._expiry(key, now)
+            if size <= 0:
+                granted = to_billionths(row.granted)
+                return self._lease(lease_id, 0, now, expires_at, to_billionths(row.quota), granted, holders)
             granted = self._change(connection, key, row, more=size)
             connection.execute(
                 insert(leases).values(

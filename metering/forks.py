@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from metering.recorder import Recorder
@@ -43,7 +43,15 @@ def _page_wiped_on_fork() -> mmap.mmap | _ProcessId:
 
 here: Any = _page_wiped_on_fork()
 
+
+class OfOneProcess(Protocol):
+    """What else holds something that only its own process may use, such as a lease."""
+
+    def _renew(self) -> None: ...
+
+
 recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
+of_one_process: weakref.WeakSet[OfOneProcess] = weakref.WeakSet()
 
 
 def notice_fork() -> None:
@@ -54,8 +62,8 @@ def notice_fork() -> None:
 
 def _renew_all() -> None:
     """Make every recorder of a child process a new producer; what was inherited belongs to the parent."""
-    for recorder in list(recorders):
-        recorder._renew()  # noqa: SLF001 - the two halves of one thing
+    for one in [*recorders, *of_one_process]:
+        one._renew()  # noqa: SLF001 - the two halves of one thing
     here[0] = 1
 
 
