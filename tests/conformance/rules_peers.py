@@ -74,6 +74,74 @@ def floor_above_the_cap(asked: Values, expected: Values) -> Values | None:
     return REFUSED if least is not None and most is not None and Decimal(most) < Decimal(least) else None
 
 
+def threshold_of_the_period(asked: Values, expected: Values) -> Values | None:
+    if asked.get("op") != "threshold_invoices":
+        return None
+    worth, invoiced, invoices, every = ZERO, ZERO, [], Decimal(asked["threshold"])
+    for batch in asked["batches"]:
+        worth += Decimal(asked["unit"]) * Decimal(batch)
+        if invoiced < worth // every * every:
+            invoices.append(oracle.round_half_away(worth, 2) - invoiced)
+            invoiced += invoices[-1]
+    return {"invoices": invoices, "open": oracle.round_half_away(worth, 2) - invoiced}
+
+
+def burned_as_they_stand(asked: Values, expected: Values) -> Values | None:
+    if "cost_basis" not in asked["order"]:
+        return None
+    blocks = enumerate(asked["blocks"])
+    by_priority = "priority" in asked["order"]
+
+    def key(numbered: tuple[int, Values]) -> tuple[Any, ...]:
+        at, block = numbered
+        priority = block["priority"] if by_priority and block["priority"] is not None else 1000
+        return priority, block["expires"] or "9999", at
+
+    need, debits = Decimal(asked["need"]), {}
+    for _, block in sorted(blocks, key=key):
+        taken = min(need, Decimal(block["amount"]))
+        need -= taken
+        debits |= {block["id"]: taken} if taken else {}
+    return {"debits": debits}
+
+
+def prepaid_pays_no_tax(asked: Values, expected: Values) -> Values | None:
+    nets = [
+        Fraction(line) * (1 - Fraction(asked["line_percent_off"].get(str(at), 0)) / 100)
+        for at, line in enumerate(asked["lines"])
+    ]
+    net = max(Fraction(0), sum(nets, Fraction(0)) - Fraction(asked["invoice_fixed_off"]))
+    if Fraction(asked["credits"]) <= net:
+        return None
+    digits = minor_units(asked["currency"])
+    tax = oracle.round_fraction(oracle_usage.half_away(net, digits) * Fraction(asked["tax"]) / 100, digits)
+    return {"total": tax, "tax": tax}
+
+
+def capacity_has_an_open_end(asked: Values, expected: Values) -> Values | None:
+    used = {unit: [value] for unit, value in asked.get("usage", {}).items()} or asked.get("series", {})
+    last = asked["tiers"][-1]["limits"]
+    is_beyond = any(
+        max(Decimal(value) for value in values) > Decimal(last[unit])
+        for unit, values in used.items()
+        if Decimal(last[unit]) >= 0
+    )
+    return REFUSED if is_beyond else None
+
+
+def unmatched_is_refused(asked: Values, expected: Values) -> Values | None:
+    if asked.get("op") != "matrix" or asked.get("default") is not None:
+        return None
+    return REFUSED if set(asked["usage"]) - set(asked["cells"]) else None
+
+
+def seats_given_back(asked: Values, expected: Values) -> Values | None:
+    fewer = Fraction(asked["to"]) - Fraction(asked["from"])
+    if fewer >= 0:
+        return None
+    return {"amount": oracle.round_fraction(fewer * Fraction(asked["unit"]) * asked["num"] / asked["den"], 2)}
+
+
 RULES: dict[str, Rule] = {
     rule.__name__: rule
     for rule in (
@@ -83,5 +151,11 @@ RULES: dict[str, Rule] = {
         blocks_have_an_open_end,
         discounts_are_exact,
         floor_above_the_cap,
+        threshold_of_the_period,
+        burned_as_they_stand,
+        prepaid_pays_no_tax,
+        capacity_has_an_open_end,
+        unmatched_is_refused,
+        seats_given_back,
     )
 }
