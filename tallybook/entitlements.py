@@ -1,0 +1,370 @@
+"""What every tenant may use and what is left of it: entitlements, grants and usage, put together at an instant.
+
+Enters: a workspace's catalog, its lake, an instant. Leaves: `EntitlementState`s that explain themselves; a `View` for
+checkers; history in fixed windows. Refuses: to store anything; states are worked out from what was used and granted.
+
+Only what matters is run through: a burn-down begins at the last reset after which nothing depends on what was before
+(full quotas, no overage kept), else at the one before that, and so on. Usage is asked once for all tenants, one span per
+stretch between two cuts. Meters whose usage cannot be added up stretch by stretch are ceilings: the aggregate of the whole
+period so far against the grants that are active (price models, section 8).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from entitlements.burndown import ZERO, Grant, Run, Segment, State, Used, burn_down, burn_order
+from entitlements.decisions import Decision, to_billionths
+from entitlements.view import Figures, Held, Rule, View, fold_of
+from metering.measures import PLAIN
+from metering.numbers import exact_sum
+from metering.usage import Selector, Span, aggregate, open_evidence
+from rating.errors import NotFound
+from tallybook.entitlement_terms import Entitled, resolve
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from metering.catalog import Meter
+    from metering.clock import Clock
+    from metering.periods import BillingCycle
+    from tallybook.workspace import Workspace
+
+# One question to usage: whose, of which meter, from when to when.
+Asked = tuple[str, str, datetime, datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class GrantState:
+    """One grant at an instant: what it was, and what is left of it. In units of the meter."""
+
+    grant: Grant
+    balance: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class EntitlementState:
+    """One feature of one tenant at an instant. Quantities are in units of the meter and count since the last reset.
+
+    `limit` None: no limit. `segments` are the stretches that led here, each with what was there, used and burned.
+    """
+
+    entitled: Entitled
+    limit: Decimal | None = None
+    used: Decimal = ZERO
+    remaining: Decimal | None = None
+    overage: Decimal = ZERO
+    resets_at: datetime | None = None
+    grants: tuple[GrantState, ...] = ()
+    segments: tuple[Segment, ...] = ()
+
+    @property
+    def decision(self) -> Decision:
+        """Return what a check for nothing in particular answers: is anything left?"""
+        entitlement, source = self.entitled.entitlement, self.entitled.source
+        names = {"tenant": self.entitled.tenant, "feature": entitlement.feature}
+        if entitlement.type != "metered" or self.remaining is None:
+            is_on = entitlement.enabled is not False
+            value, reason = entitlement.typed_value, "granted" if is_on else "switched_off"
+            return Decision.of(is_on, reason, used=self.used, value=value, source=source, **names)  # type: ignore[arg-type]
+        left = self.remaining - self.overage
+        more = {
+            "limit": self.limit,
+            "used": self.used,
+            "remaining": left,
+            "resets_at": self.resets_at,
+            "source": source,
+        }
+        if self.remaining > 0:
+            return Decision.of(True, "within_quota", **names, **more)  # type: ignore[arg-type]
+        reason = "quota_exhausted" if entitlement.stops else "soft_limit_exceeded"
+        return Decision.of(not entitlement.stops, reason, **names, **more)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryRow:
+    """One window [start, end) of a metered entitlement: what was used in it, and the balance at its start."""
+
+    start: datetime
+    end: datetime
+    usage: Decimal
+    balance_at_start: Decimal
+
+
+class Entitlements:
+    """What is known of entitlements at one instant over one workspace: its catalog as applied, its lake as of now."""
+
+    def __init__(self, workspace: Workspace, at: datetime | None = None, *, tenant: str | None = None) -> None:
+        self.at = workspace.now if at is None else at
+        catalog, terms = workspace.catalog(), workspace.terms()
+        self.meters: Mapping[str, Meter] = terms.meters
+        # Read before the lake: a cut may be older than what is counted, never newer.
+        self._files, self.snapshot = workspace.evidence()
+        grants = [one for one in catalog.grants if tenant is None or one.tenant == tenant]
+        self.by_tenant, self.elsewhen = resolve(terms, grants, self.at, tenant=tenant)
+
+    def states(self) -> list[EntitlementState]:
+        """Return every feature of every tenant, by tenant and feature."""
+        entitled = [one for held in self.by_tenant.values() for one in held]
+        runs = {id(one): self._plan(one) for one in entitled if one.entitlement.type == "metered"}
+        usage = self._usage(asked for plan in runs.values() for asked in plan.asked)
+        states = [
+            EntitlementState(one) if one.entitlement.type != "metered" else runs[id(one)].state(usage, self.at)
+            for one in entitled
+        ]
+        return sorted(states, key=lambda one: (one.entitled.tenant, one.entitled.entitlement.feature))
+
+    def view(self) -> View:
+        """Return what a checker needs, with the cut up to which usage is counted."""
+        rules: dict[tuple[object, ...], dict[str, Rule]] = {}
+        grouped: defaultdict[str, list[EntitlementState]] = defaultdict(list)
+        for state in self.states():
+            grouped[state.entitled.tenant].append(state)
+        tenants = {}
+        for tenant, states in grouped.items():
+            key = tuple((one.entitled.source, one.entitled.entitlement.feature, one.limit is None) for one in states)
+            shared = rules.get(key)
+            if shared is None:
+                shared = rules[key] = self._rules(states)
+            figures = tuple(_figures(one) for one in states if one.entitled.entitlement.type == "metered")
+            tenants[tenant] = Held(shared, figures, frozenset(self.elsewhen.get(tenant, ())))
+        for tenant, features in self.elsewhen.items():
+            tenants.setdefault(tenant, Held({}, (), frozenset(features)))
+        return View(tenants, dict(self.snapshot.cut), self.at)
+
+    def history(
+        self, tenant: str, feature: str, start: datetime, until: datetime, every: BillingCycle
+    ) -> list[HistoryRow]:
+        """Return one row per whole window of a cycle in [start, until), for a metered entitlement that burns down.
+
+        A grant effective exactly at a window's start is in its balance; one that begins inside shows in the next row.
+        Raises NotFound where the tenant has no such entitlement at this instant, or its meter is a ceiling.
+        """
+        found = [one for one in self.by_tenant.get(tenant, ()) if one.entitlement.feature == feature]
+        if (
+            not found
+            or found[0].entitlement.type != "metered"
+            or _is_ceiling(self.meters[found[0].entitlement.meter or ""])
+        ):
+            raise NotFound(f"tenant {tenant!r} has no metered entitlement to {feature!r} with a history at {self.at}")
+        first = every.number_at(start)
+        number = first if every.boundary(first) == start else first + 1
+        bounds = [every.boundary(number)]
+        while (bound := every.boundary(len(bounds) + number)) <= min(until, self.at):
+            bounds.append(bound)
+        plan = _Plan(
+            found[0], self.meters[found[0].entitlement.meter or ""], found[0].measured_from, bounds[-1], bounds
+        )
+        usage = self._usage(plan.asked)
+        return [row for row in plan.rows(usage, bounds) if row.start >= found[0].measured_from]
+
+    def _plan(self, entitled: Entitled) -> _Plan:
+        meter = self.meters[entitled.entitlement.meter or ""]
+        return _Plan(entitled, meter, _begin(entitled, self.at), self.at)
+
+    def _rules(self, states: Sequence[EntitlementState]) -> dict[str, Rule]:
+        rules, place = {}, 0
+        for state in states:
+            entitlement = state.entitled.entitlement
+            fold = fold_of(self.meters[entitlement.meter].aggregation) if entitlement.meter else "hides"
+            is_metered = entitlement.type == "metered"
+            rules[entitlement.feature] = Rule.of(
+                entitlement, state.entitled.source, fold=fold, place=place if is_metered else None
+            )
+            place += is_metered
+        return rules
+
+    def _usage(self, asked: Iterable[Asked]) -> dict[Asked, Decimal]:
+        questions = sorted(set(asked))
+        spans = [
+            Span(number, tenant, meter, start, end) for number, (tenant, meter, start, end) in enumerate(questions)
+        ]
+        selectors = [
+            Selector(name, name, name, meter.aggregation, meter.unique_attribute, measure=meter.measure)
+            for name, meter in sorted(self.meters.items())
+            if name in {question[1] for question in questions}
+        ]
+        if not spans:
+            return {}
+        engine = open_evidence(self._files, self.snapshot)
+        try:
+            aggregate(engine, spans, selectors)
+            return _answers(engine, questions)
+        finally:
+            engine.close()
+
+
+class WorkspaceSource:
+    """Views of a workspace, for a `Checker`. Opened when first read, anew in each process."""
+
+    def __init__(self, root: str, *, clock: Clock | None = None) -> None:
+        self._root = root
+        self._clock = clock
+        self._opened: tuple[int, Workspace] | None = None
+
+    def read(self) -> View:
+        """Return the view as of now. Raises what the books and the lake raise while they are away."""
+        import os
+
+        from tallybook.workspace import Workspace
+
+        if self._opened is None or self._opened[0] != os.getpid():
+            self._opened = os.getpid(), Workspace(self._root, clock=self._clock)
+        return Entitlements(self._opened[1]).view()
+
+
+class _Plan:
+    """What to ask of usage for one metered entitlement from one instant to another, and what the answers mean."""
+
+    def __init__(
+        self, entitled: Entitled, meter: Meter, start: datetime, until: datetime, cuts: Iterable[datetime] = ()
+    ) -> None:
+        self._entitled, self._meter = entitled, meter
+        self._start, self._until = start, until
+        self._resets = entitled.resets(start, until)
+        self._is_ceiling = _is_ceiling(meter)
+        if self._is_ceiling:
+            self._start = entitled.last_reset(until)
+            self._bounds = [self._start, until]
+        else:
+            inside = {*cuts, *self._resets, *_cuts(entitled.grants, start, until)}
+            self._bounds = sorted({start, until, *(cut for cut in inside if start < cut < until)})
+
+    @property
+    def asked(self) -> list[Asked]:
+        """Return the questions: each stretch by itself, or (for what is unique) from the last reset to its end."""
+        tenant, meter = self._entitled.tenant, self._meter.name
+        return [(tenant, meter, start, end) for start, end in self._spans() if start < end]
+
+    def _spans(self) -> list[tuple[datetime, datetime]]:
+        pairs = list(pairwise(self._bounds))
+        if self._meter.aggregation != "unique_count":
+            return pairs
+        return [(self._since_reset(start), end) for start, end in pairs]
+
+    def _since_reset(self, at: datetime) -> datetime:
+        return max([self._start, *(reset for reset in self._resets if reset <= at)])
+
+    def used(self, usage: Mapping[Asked, Decimal]) -> list[Used]:
+        """Return what was used in each stretch, as of its beginning: nothing of the grants changes within one."""
+        found, before = [], ZERO
+        for (start, end), at in zip(self._spans(), self._bounds, strict=False):
+            quantity = usage.get((self._entitled.tenant, self._meter.name, start, end), ZERO)
+            if self._meter.aggregation == "unique_count":
+                # What was seen earlier in the period is not used again: the difference of two counts from its start.
+                before = ZERO if start == at else before
+                quantity, before = quantity - before, quantity
+            found.append(Used(at, quantity))
+        return found
+
+    def state(self, usage: Mapping[Asked, Decimal], at: datetime) -> EntitlementState:
+        entitled = self._entitled
+        resets_at = entitled.next_reset(at)
+        if self._is_ceiling:
+            return self._ceiling(usage, at, resets_at)
+        used = self.used(usage)
+        if not entitled.is_limited:
+            since = entitled.last_reset(at)
+            total = exact_sum(one.quantity for one in used if one.at >= since)
+            return EntitlementState(entitled, used=total, resets_at=resets_at)
+        run = self.run(used, at)
+        end = run.state
+        return EntitlementState(
+            entitled,
+            limit=end.available,
+            used=end.usage,
+            remaining=end.balance,
+            overage=end.overage,
+            resets_at=resets_at,
+            grants=tuple(GrantState(one, end.balances[one.id]) for one in burn_order(entitled.grants)),
+            segments=run.segments,
+        )
+
+    def run(self, used: Sequence[Used], until: datetime, start: State | None = None) -> Run:
+        begin = start or _state_at(self._entitled.grants, self._start)
+        resets = [reset for reset in self._resets if begin.at < reset <= until]
+        keep = bool(self._entitled.entitlement.keep_overage)
+        return burn_down(self._entitled.grants, used, begin, until, resets=resets, keep_overage=keep)
+
+    def rows(self, usage: Mapping[Asked, Decimal], bounds: Sequence[datetime]) -> list[HistoryRow]:
+        used = self.used(usage)
+        state = _state_at(self._entitled.grants, self._start)
+        rows = []
+        for start, end in pairwise(bounds):
+            if start > state.at:
+                state = self.run(used, start, state).state
+            quantity = exact_sum(one.quantity for one in used if start <= one.at < end)
+            rows.append(HistoryRow(start, end, quantity, state.balance))
+        return rows
+
+    def _ceiling(self, usage: Mapping[Asked, Decimal], at: datetime, resets_at: datetime | None) -> EntitlementState:
+        entitled = self._entitled
+        used = usage.get((entitled.tenant, self._meter.name, self._bounds[0], self._bounds[-1]), ZERO)
+        if not entitled.is_limited:
+            return EntitlementState(entitled, used=used, resets_at=resets_at)
+        active = [one for one in burn_order(entitled.grants) if one.is_active(at)]
+        limit = exact_sum(one.amount for one in active)
+        left = limit - used
+        grants = tuple(GrantState(one, one.amount) for one in active)
+        return EntitlementState(entitled, limit, used, max(ZERO, left), max(ZERO, -left), resets_at, grants=grants)
+
+
+def _is_ceiling(meter: Meter) -> bool:
+    """Return whether the usage of a period is not the sum of what was used in its stretches."""
+    return meter.aggregation not in {"count", "sum", "unique_count"} or meter.measure != PLAIN
+
+
+def _cuts(grants: Iterable[Grant], start: datetime, until: datetime) -> set[datetime]:
+    found = set()
+    for grant in grants:
+        found |= {grant.effective_at, grant.ends_at, *grant.recurrences(start, until)}
+    return found
+
+
+def _state_at(grants: Iterable[Grant], at: datetime) -> State:
+    """Return the state from which nothing depends on the past: at the beginning, or just after such a reset."""
+    # Whatever began before counts as full: grants from before the first use, and quotas that the reset made full.
+    return State(at, {grant.id: grant.amount for grant in grants if grant.is_active(at)})
+
+
+def _recurs_at(grant: Grant, at: datetime) -> bool:
+    cycle = grant.recurrence
+    return cycle is not None and cycle.period_at(at).start == at
+
+
+def _begin(entitled: Entitled, at: datetime) -> datetime:
+    """Return the latest reset after which nothing depends on what was before it, or the beginning."""
+    start = entitled.last_reset(at)
+    while start > entitled.measured_from:
+        if not entitled.entitlement.keep_overage and all(_is_renewed(grant, start) for grant in entitled.grants):
+            return start
+        cycle = entitled.cycle
+        if cycle is None:
+            break
+        start = max(entitled.measured_from, cycle.boundary(cycle.number_at(start) - 1))
+    return entitled.measured_from
+
+
+def _is_renewed(grant: Grant, reset: datetime) -> bool:
+    """Return whether what is left of a grant just after a reset is the same whatever was left before."""
+    if not grant.is_active(reset) or grant.effective_at == reset or _recurs_at(grant, reset):
+        return True
+    return grant.rollover_min == grant.rollover_max == grant.amount
+
+
+def _figures(state: EntitlementState) -> Figures:
+    if state.limit is None or state.remaining is None:
+        return Figures(used=to_billionths(state.used), resets_at=state.resets_at)
+    left = to_billionths(state.remaining) - to_billionths(state.overage)
+    return Figures(to_billionths(state.limit), to_billionths(state.used), left, state.resets_at)
+
+
+def _answers(engine: duckdb.DuckDBPyConnection, questions: Sequence[Asked]) -> dict[Asked, Decimal]:
+    rows = engine.execute("SELECT span_id, quantity FROM usage WHERE quantity IS NOT NULL").fetchall()
+    return {questions[number]: quantity for number, quantity in rows}

@@ -1,0 +1,229 @@
+"""Entitlements of a whole workspace: plans, overrides, grants and usage at an instant, exactly."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from entitlements.checker import Checker
+from metering.clock import FixedClock
+from metering.periods import CALENDAR_ANCHOR, BillingCycle
+from metering.recorder import Recorder
+from rating.errors import CatalogInvalid, NotFound
+from tallybook import Workspace
+from tallybook.entitlements import Entitlements, EntitlementState, WorkspaceSource
+
+CATALOG = """
+meters:
+  - {name: tokens}
+  - {name: calls, aggregation: count}
+  - {name: users, aggregation: unique_count, unique_attribute: user}
+  - {name: disk, aggregation: max}
+  - {name: level, aggregation: last}
+  - {name: load, aggregation: average}
+accounts:
+  - {id: a, name: A, tenants: [acme, zoe, two]}
+plans:
+  - name: pro
+    version: 1
+    currency: USD
+    entitlements:
+      - {feature: sso, type: boolean}
+      - {feature: seats, type: static, value: "5", value_type: integer}
+      - {feature: tokens, type: metered, meter: tokens, quota: 100, overage: blocked}
+      - {feature: users, type: metered, meter: users, quota: 3}
+      - {feature: disk, type: metered, meter: disk, quota: 50}
+      - {feature: level, type: metered, meter: level, quota: 50}
+      - {feature: load, type: metered, meter: load, quota: 50}
+      - {feature: calls, type: metered, meter: calls}
+  - name: addon
+    version: 1
+    currency: USD
+    entitlements:
+      - {feature: tokens, type: metered, meter: tokens, quota: 30}
+      - {feature: seats, type: static, value: "50", value_type: integer}
+subscriptions:
+"""
+ACME = "  - {id: s-acme, tenant: acme, plan: pro, version: 1, from: 2026-01-01"
+
+
+NOW = datetime(2026, 3, 20, tzinfo=UTC)
+
+
+def march(day: int, hour: int = 0) -> datetime:
+    return datetime(2026, 3, day, hour, tzinfo=UTC)
+
+
+def open_(root: Path, subscriptions: str, usage: str = "", now: datetime = NOW) -> Workspace:
+    workspace = Workspace.init(root, clock=FixedClock(now))
+    (root / "catalog" / "all.yaml").write_text(CATALOG + subscriptions, encoding="utf-8")
+    workspace.apply()
+    if usage:
+        path = root / "usage.csv"
+        rows = [f"{number},{line}" for number, line in enumerate(usage.strip().splitlines())]
+        path.write_text(
+            "\n".join(["idempotency_key,tenant_id,meter,quantity,event_time,user", *rows]) + "\n", encoding="utf-8"
+        )
+        workspace.import_files([path])
+    return workspace
+
+
+def state_of(workspace: Workspace, feature: str, at: datetime | None = None, tenant: str = "acme") -> EntitlementState:
+    states = Entitlements(workspace, at, tenant=tenant).states()
+    return next(one for one in states if one.entitled.entitlement.feature == feature)
+
+
+def left(state: EntitlementState) -> tuple[Any, ...]:
+    return state.limit, state.used, state.remaining, state.overage
+
+
+TOKENS = """
+acme,tokens,70,2026-02-10T00:00:00Z,
+acme,tokens,60,2026-03-02T00:00:00Z,
+acme,tokens,55,2026-03-12T00:00:00Z,
+"""
+
+
+def test_a_quota_is_full_at_each_reset_and_overage_is_forgiven(tmp_path: Path) -> None:
+    with open_(tmp_path, ACME + "}\n", TOKENS) as workspace:
+        state = state_of(workspace, "tokens")
+        assert left(state) == (100, 115, 0, 15)
+        assert state.decision.reason == "quota_exhausted"
+        assert state.resets_at == datetime(2026, 4, 1, tzinfo=UTC)
+        assert left(state_of(workspace, "tokens", march(12))) == (100, 60, 40, 0), (
+            "what is used at the instant is not yet"
+        )
+        assert left(state_of(workspace, "tokens", march(1))) == (100, 0, 100, 0)
+
+
+def test_overage_that_is_kept_is_paid_by_the_next_quota(tmp_path: Path) -> None:
+    override = "\n    entitlements: [{feature: tokens, type: metered, meter: tokens, quota: 50, keep_overage: true}]\n"
+    subscription = "  - id: s-acme\n    tenant: acme\n    plan: pro\n    version: 1\n    from: 2026-01-01" + override
+    with open_(tmp_path, subscription, TOKENS) as workspace:
+        # February: 70 of 50, 20 over. March: 20 are paid at once, 60 + 55 used of 30: 85 over.
+        state = state_of(workspace, "tokens")
+        assert left(state) == (50, 115, 0, 85)
+        assert state.entitled.source == "subscription s-acme"
+        assert state.decision.allowed, "the override does not block"
+
+
+def test_top_ups_work_on_plan_quotas_and_survive_resets(tmp_path: Path) -> None:
+    grants = (
+        "grants:\n"
+        "  - {id: g1, tenant: acme, feature: tokens, amount: 40, effective: 2026-02-01}\n"
+        "  - {id: g2, tenant: acme, feature: tokens, amount: 5, effective: 2026-03-15, expires: 2026-03-18}\n"
+    )
+    with open_(tmp_path, ACME + "}\n" + grants, TOKENS) as workspace:
+        # The quota (100) and 15 of g1 paid for March; g2 came and went unused.
+        state = state_of(workspace, "tokens")
+        assert left(state) == (140, 115, 25, 0)
+        assert {one.grant.id: one.balance for one in state.grants} == {"s-acme/2026-01-01": 0, "g1": 25, "g2": 0}
+        assert left(state_of(workspace, "tokens", march(16))) == (145, 115, 30, 0)
+        burned = [segment.burned for segment in state.segments if segment.burned]
+        assert burned[-1] == {"s-acme/2026-01-01": Decimal(100), "g1": Decimal(15)}
+
+
+def test_a_rollover_is_what_was_left_for_one_more_period(tmp_path: Path) -> None:
+    override = "\n    entitlements: [{feature: tokens, type: metered, meter: tokens, quota: 100, rollover_max: 20}]\n"
+    subscription = "  - id: s-acme\n    tenant: acme\n    plan: pro\n    version: 1\n    from: 2026-02-01" + override
+    with open_(tmp_path, subscription, "acme,tokens,70,2026-02-10T00:00:00Z,\n") as workspace:
+        assert left(state_of(workspace, "tokens", march(5))) == (120, 0, 120, 0), "30 were left, 20 roll over"
+        april = datetime(2026, 4, 5, tzinfo=UTC)
+        assert left(state_of(workspace, "tokens", april)) == (120, 0, 120, 0), "20 of March's, none of February's"
+
+
+@pytest.mark.parametrize(
+    ("feature", "used", "remaining"),
+    [("users", 2, 1), ("disk", 40, 10), ("level", 10, 40), ("load", 25, 25)],
+)
+def test_every_aggregation_can_be_limited(tmp_path: Path, feature: str, used: int, remaining: int) -> None:
+    usage = f"""
+acme,{feature},40,2026-03-02T00:00:00Z,ann
+acme,{feature},10,2026-03-12T00:00:00Z,bob
+acme,{feature},99,2026-02-12T00:00:00Z,cid
+"""
+    grants = f"grants:\n  - {{id: g, tenant: acme, feature: {feature}, amount: 1, effective: 2026-03-05, expires: 2026-03-06}}\n"
+    if feature == "users":
+        usage += "acme,users,1,2026-03-12T00:00:00Z,ann\n"
+    with open_(tmp_path, ACME + "}\n" + grants, usage) as workspace:
+        state = state_of(workspace, feature)
+        assert (state.used, state.remaining) == (used, remaining)
+
+
+def test_unlimited_use_is_counted(tmp_path: Path) -> None:
+    usage = "acme,calls,1,2026-03-02T00:00:00Z,\nacme,calls,1,2026-03-03T00:00:00Z,\n"
+    with open_(tmp_path, ACME + "}\n", usage) as workspace:
+        assert left(state_of(workspace, "calls")) == (None, 2, None, 0)
+
+
+def test_several_subscriptions_add_their_quotas_up(tmp_path: Path) -> None:
+    both = ACME + "}\n  - {id: s-more, tenant: acme, plan: addon, version: 1, from: 2026-03-10}\n"
+    with open_(tmp_path, both, TOKENS) as workspace:
+        assert left(state_of(workspace, "tokens", march(9))) == (100, 60, 40, 0)
+        assert left(state_of(workspace, "tokens", march(11))) == (130, 60, 70, 0)
+        assert state_of(workspace, "seats").decision.value == 50, "of a value the newest subscription decides"
+
+
+def test_an_override_holds_for_its_time_and_for_the_whole_period_in_which_it_begins(tmp_path: Path) -> None:
+    override = (
+        "\n    entitlements:\n"
+        "      - {feature: sso, type: boolean, enabled: false, from: 2026-03-10, to: 2026-03-20}\n"
+        "      - {feature: tokens, type: metered, meter: tokens, quota: 200, from: 2026-03-10}\n"
+    )
+    subscription = "  - id: s-acme\n    tenant: acme\n    plan: pro\n    version: 1\n    from: 2026-01-01" + override
+    with open_(tmp_path, subscription, TOKENS) as workspace:
+        reasons = [state_of(workspace, "sso", march(day)).decision.reason for day in (9, 10, 19, 20)]
+        assert reasons == ["granted", "switched_off", "switched_off", "granted"]
+        assert left(state_of(workspace, "tokens", march(9))) == (100, 60, 40, 0)
+        assert left(state_of(workspace, "tokens", march(10))) == (200, 60, 140, 0)
+
+
+def test_a_plan_change_and_a_cancellation_take_effect_at_their_instant(tmp_path: Path) -> None:
+    both = (
+        ACME + ", to: '2026-03-10T09:00:00Z'}\n"
+        "  - {id: s-new, tenant: acme, plan: addon, version: 1, from: '2026-03-10T09:00:00Z', to: 2026-03-15}\n"
+    )
+    with open_(tmp_path, both, TOKENS) as workspace:
+        assert state_of(workspace, "tokens", march(10, 8)).limit == 100
+        assert left(state_of(workspace, "tokens", march(10, 9))) == (30, 0, 30, 0)
+        gone = Entitlements(workspace, march(15), tenant="acme")
+        assert gone.states() == []
+        assert "tokens" in gone.view().tenants["acme"].elsewhen
+
+
+def test_history_is_one_row_per_whole_window(tmp_path: Path) -> None:
+    grants = "grants:\n  - {id: g, tenant: acme, feature: tokens, amount: 50, effective: 2026-03-03T12:00:00Z}\n"
+    with open_(tmp_path, ACME + "}\n" + grants, TOKENS) as workspace:
+        days = BillingCycle("day", CALENDAR_ANCHOR)
+        rows = Entitlements(workspace, march(20)).history("acme", "tokens", march(1, 6), march(5), days)
+        assert [(one.start.day, one.usage, one.balance_at_start) for one in rows] == [
+            (2, 60, 100), (3, 0, 40), (4, 0, 90),
+        ]  # fmt: skip
+        with pytest.raises(NotFound):
+            Entitlements(workspace).history("acme", "disk", march(1), march(5), days)
+
+
+def test_a_checker_over_a_workspace(tmp_path: Path) -> None:
+    with open_(tmp_path, ACME + "}\n", "acme,tokens,60,2026-03-02T00:00:00Z,\n") as workspace:
+        usage = Recorder(tmp_path, ship="none", clock=FixedClock(march(20)))
+        source = WorkspaceSource(str(tmp_path), clock=FixedClock(march(20, 1)))
+        with Checker(source, usage, refresh_interval_s=3600, stale_after_s=7200) as entitled:
+            assert entitled.check("acme", "seats").value == 5
+            assert entitled.consume("acme", "tokens", 30).remaining == 10
+            assert not entitled.consume("acme", "tokens", 11)
+            assert entitled.check("nobody", "sso").reason == "no_entitlement"
+            usage.seal()
+            workspace.ship()
+            assert entitled.refresh()
+            assert entitled.check("acme", "tokens").used == 90, "in the lake now, and counted once"
+        usage.close()
+
+
+def test_what_was_granted_to_nobody_or_for_nothing_is_refused(tmp_path: Path) -> None:
+    grants = "grants:\n  - {id: g, tenant: acme, feature: sso, amount: 1, effective: 2026-03-01}\n"
+    with pytest.raises(CatalogInvalid, match="has a metered entitlement to 'sso'"):
+        open_(tmp_path, ACME + "}\n" + grants)
