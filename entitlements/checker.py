@@ -15,6 +15,7 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from metering.recorder import Recorder
 
 Quantity = int | Decimal
+Record = Callable[[Quantity], object]
 
 # More than any quantity: what is not limited is never beyond its limit.
 ENDLESS = 1 << 200
@@ -44,12 +46,8 @@ class HardQuotas(Protocol):
         """Return whether so much could be had now, taking nothing."""
         ...
 
-    def consume(self, tenant: str, feature: str, quantity: Quantity) -> Decision:
-        """Take so much, or nothing; the caller records it."""
-        ...
-
-    def give_back(self, tenant: str, feature: str, quantity: Quantity) -> None:
-        """Take back a consumption that could not be recorded."""
+    def consume(self, tenant: str, feature: str, quantity: Quantity, record: Record) -> Decision:
+        """Take so much, and record it, as one act; or nothing of both."""
         ...
 
 
@@ -352,15 +350,13 @@ class Checker:
     def _consume_hard(
         self, hard: HardQuotas, entry: _Entry, quantity: Quantity, key: str | None, attributes: dict[str, Any]
     ) -> Decision:
-        tenant, feature, rule = entry.standing.tenant, entry.standing.feature, entry.rule
-        decision = hard.consume(tenant, feature, quantity)
-        if decision.allowed and rule is not None and rule.meter is not None:
-            try:
-                self._record(entry, tenant, rule.meter, quantity, key, attributes)
-            except BaseException:
-                hard.give_back(tenant, feature, quantity)
-                raise
-        return decision
+        tenant, meter = entry.standing.tenant, None if entry.rule is None else entry.rule.meter
+
+        def record(taken: Quantity) -> None:
+            if meter is not None:
+                self._record(entry, tenant, meter, taken, key, attributes)
+
+        return hard.consume(tenant, entry.standing.feature, quantity, record)
 
     def _must_wait(self, tenant: str, feature: str) -> bool:
         """Return whether an answer may have to wait for a disk or the books."""
