@@ -39,7 +39,9 @@ OnOutage = Literal["open", "closed"]
 ValueType = Literal["boolean", "integer", "decimal", "text"]
 
 PRIORITY_MAX = 1000
-# Between what is given first (0) and what is kept for last (1000), as for prepaid balances.
+# Between what is given first (0) and what is kept for last (1000). A quota burns before what was bought on top of it: a
+# reset makes it full again anyway.
+QUOTA_PRIORITY_DEFAULT = 50
 PRIORITY_DEFAULT = 100
 
 _QUOTA_KEYS = (
@@ -92,7 +94,9 @@ class Entitlement(CatalogModel):
     )
     overage: Overage | None = Field(default=None, description="metered only: what happens beyond the quota")
     limit: Limit | None = Field(default=None, description="metered only: soft (as fresh as the view) or hard (leases)")
-    priority: Priority | None = Field(default=None, description="metered only: 0 to 1000, a lower grant burns first")
+    priority: Priority | None = Field(
+        default=None, description="metered only: 0 to 1000, lower burns first; 50 unless said"
+    )
     rollover_min: Quota | None = Field(
         default=None, description="metered only: the least that a reset leaves of the quota"
     )

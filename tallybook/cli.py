@@ -18,6 +18,7 @@ from metering.clock import iso_utc
 from metering.numbers import trimmed
 from tallybook import show
 from tallybook.cli_documents import documents
+from tallybook.cli_entitlements import entitlements
 from tallybook.cli_questions import questions
 from tallybook.cli_shell import (
     DONE,
@@ -245,6 +246,7 @@ def reconcile(period: PeriodOption, as_json: JsonOption = False) -> None:
 
 app.add_typer(documents)
 app.add_typer(questions)
+app.add_typer(entitlements)
 
 
 @app.command()

@@ -19,7 +19,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from entitlements.burndown import ZERO, Grant
-from entitlements.features import PRIORITY_DEFAULT
+from entitlements.features import QUOTA_PRIORITY_DEFAULT
 from metering.periods import CALENDAR_ANCHOR, BillingCycle, zone
 from rating.catalog_times import instant_of
 from rating.terms import cycle_of, service_of
@@ -207,7 +207,7 @@ def _allowance(name: str, terms: Entitlement, start: datetime, end: datetime | N
         id=name,
         amount=quota,
         effective_at=start,
-        priority=PRIORITY_DEFAULT if terms.priority is None else terms.priority,
+        priority=QUOTA_PRIORITY_DEFAULT if terms.priority is None else terms.priority,
         voided_at=end,
         created_at=start,
         rollover_min=quota,

@@ -227,3 +227,29 @@ def test_what_was_granted_to_nobody_or_for_nothing_is_refused(tmp_path: Path) ->
     grants = "grants:\n  - {id: g, tenant: acme, feature: sso, amount: 1, effective: 2026-03-01}\n"
     with pytest.raises(CatalogInvalid, match="has a metered entitlement to 'sso'"):
         open_(tmp_path, ACME + "}\n" + grants)
+
+
+def test_the_command_shows_what_is_left_of_each_grant(tmp_path: Path) -> None:
+    import json
+
+    from typer.testing import CliRunner
+
+    from tallybook.cli import app
+
+    grants = "grants:\n  - {id: g1, tenant: acme, feature: tokens, amount: 40, effective: 2026-02-01}\n"
+    open_(tmp_path, ACME + "}\n" + grants, TOKENS).close()
+    asked = ["-w", str(tmp_path), "entitlements", "--tenant", "acme", "--at"]
+    shown = CliRunner().invoke(app, [*asked, "2026-03-20"])
+    assert shown.exit_code == 0, shown.output
+    assert "g1" in shown.output
+    said = json.loads(CliRunner().invoke(app, [*asked, "2026-03-20T00:00:00Z", "--json"]).stdout)
+    tokens = next(one for one in said["entitlements"] if one["feature"] == "tokens")
+    assert (tokens["limit"], tokens["used"], tokens["remaining"], tokens["reason"]) == (
+        "140",
+        "115",
+        "25",
+        "within_quota",
+    )
+    assert [(one["id"], one["balance"]) for one in tokens["grants"]] == [("s-acme/2026-01-01", "0"), ("g1", "25")]
+    assert tokens["segments"][-1]["overage"] == "0"
+    assert CliRunner().invoke(app, [*asked, "soon"]).exit_code == 2
