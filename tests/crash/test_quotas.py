@@ -1,0 +1,94 @@
+"""Hard quotas drawn on by a crowd that is killed, on books that fail: never more granted than there is, and metered as spent."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from sqlalchemy import select
+
+from entitlements.books import leases, quotas
+from entitlements.decisions import to_billionths
+from metering.lake import Lake
+from metering.layout import Layout
+from tallybook.books import migrate, open_books
+from tests.crash.quota_children import size_of
+from tests.crash.workspace import REPOSITORY, journal_is_empty, ship_all
+from tests.postgres import postgres_server, postgres_url  # noqa: F401 (fixtures)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, fast_disk: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{fast_disk}/books.sqlite"
+    found: str = request.getfixturevalue("postgres_url")
+    return found
+
+
+def draw_on(url: str, root: Path, processes: int, runs: int, seed: int) -> dict[str, int]:
+    """Let the crowd draw; then demand of every run what must hold. Return what happened, in numbers."""
+    engine = open_books(url)
+    migrate(engine)
+    command = [sys.executable, "-m", "tests.crash.quota_children", url, root, processes, runs, seed]
+    engine.dispose()
+    done = subprocess.run(list(map(str, command)), cwd=REPOSITORY, stdout=subprocess.PIPE, check=True, timeout=900)
+    told = json.loads(done.stdout)
+    ship_all(root)
+    assert journal_is_empty(root)
+    metered = billionths_metered(root)
+    open_leases = 0
+    with engine.connect() as connection:
+        held: dict[str, list[tuple[str, int]]] = defaultdict(list)
+        for lease in connection.execute(select(leases)):
+            held[lease.tenant_id].append((lease.state, to_billionths(lease.quantity)))
+        found = connection.execute(select(quotas)).all()
+    engine.dispose()
+    assert len(found) == runs
+    for quota in found:
+        run = quota.tenant_id.removeprefix("run-")
+        granted = to_billionths(quota.granted)
+        assert quota.quota == size_of(int(run), seed)
+        assert granted <= to_billionths(quota.quota), f"seed {seed}, run {run}: over-granted"
+        assert granted == sum(size for _, size in held[quota.tenant_id]), (
+            f"seed {seed}, run {run}: leases do not add up"
+        )
+        # What was metered is what was said to be consumed, but for what was under way when somebody was killed.
+        said, under_way = told["spent"].get(run, 0), told["unknown"].get(run, 0)
+        assert said <= metered[quota.tenant_id] <= said + under_way, f"seed {seed}, run {run}: metered is not consumed"
+        # And it is what the leases say: exactly what the settled ones spent, at most what the dead ones held.
+        settled = sum(size for state, size in held[quota.tenant_id] if state == "settled")
+        assert settled <= metered[quota.tenant_id] <= granted, f"seed {seed}, run {run}: metered is not spent"
+        open_leases += sum(state == "open" for state, _ in held[quota.tenant_id])
+    return {"runs": runs, "kills": told["kills"], "refused": told["refused"], "leases of the dead": open_leases}
+
+
+def billionths_metered(root: Path) -> Counter[str]:
+    lake = Lake(Layout.of(root).lake)
+    metered: Counter[str] = Counter()
+    for file in lake.data_files():
+        table = pq.ParquetFile(file.path).read(columns=["tenant_id", "quantity"])
+        for tenant, quantity in zip(table["tenant_id"].to_pylist(), table["quantity"].to_pylist(), strict=True):
+            metered[tenant] += to_billionths(quantity)
+    return metered
+
+
+def test_a_hard_quota_is_never_over_granted(url: str, fast_disk: Path) -> None:
+    happened = draw_on(url, fast_disk / "data", processes=5, runs=25, seed=7)
+    assert happened["kills"] > 0
+    assert happened["refused"] > 0
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(900)
+def test_sixteen_processes_draw_on_a_thousand_quotas(
+    url: str, fast_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    happened = draw_on(url, fast_disk / "data", processes=16, runs=1000, seed=16)
+    with capsys.disabled():
+        words = ", ".join(f"{number} {what}" for what, number in happened.items())
+        sys.stdout.write(f"\n{url.split(':', 1)[0]}: {words}; never over-granted, metered as consumed\n")
