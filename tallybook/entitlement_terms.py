@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from entitlements.burndown import ZERO, Grant
@@ -63,24 +64,31 @@ class Entitled:
 
     def resets(self, after: datetime, until: datetime) -> list[datetime]:
         """Return the resets in (after, until]."""
-        if self.cycle is None:
-            return []
-        number, found = self.cycle.number_at(after) + 1, []
-        while (at := self.cycle.boundary(number)) <= until:
-            found.append(at)
-            number += 1
-        return found
+        return [] if self.cycle is None else list(_boundaries(self.cycle, after, until))
 
     def last_reset(self, at: datetime) -> datetime:
         """Return where usage began to count at an instant: the last reset, or the beginning of the subscription."""
-        return self.measured_from if self.cycle is None else max(self.measured_from, self.cycle.period_at(at).start)
+        return self.measured_from if self.cycle is None else max(self.measured_from, _period_at(self.cycle, at).start)
 
     def next_reset(self, at: datetime) -> datetime | None:
         """Return the first reset after an instant at which it still runs."""
         if self.cycle is None:
             return None
-        reset = self.cycle.period_at(at).end
+        reset = _period_at(self.cycle, at).end
         return reset if reset < self.holding.service.end else None
+
+
+# Most tenants share their cycles, and all are asked about at one instant.
+_period_at = lru_cache(maxsize=4096)(BillingCycle.period_at)
+
+
+@lru_cache(maxsize=4096)
+def _boundaries(cycle: BillingCycle, after: datetime, until: datetime) -> tuple[datetime, ...]:
+    number, found = cycle.number_at(after) + 1, []
+    while (at := cycle.boundary(number)) <= until:
+        found.append(at)
+        number += 1
+    return tuple(found)
 
 
 def resolve(
