@@ -1,0 +1,296 @@
+"""What a check costs, beside what applications ask today: a flag in memory, Redis on loopback, a row in PostgreSQL.
+
+Enters: nothing. Leaves: one row per measurement. Calls are measured turn by turn in one process; `consume` keeps a usage
+event that survives SIGKILL, none of the others does. The refresh is that of a workspace with many tenants of 10 features,
+three of them metered: catalog from the books, usage from the lake.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks.figures import Figure
+from entitlements.checker import Checker
+from entitlements.decisions import BILLIONTHS
+from entitlements.features import Entitlement
+from entitlements.view import Figures, FixedSource, Held, Rule, View
+from metering.recorder import Recorder
+
+Loop = Callable[[int], None]
+RESETS_AT = datetime(2100, 1, 1, tzinfo=UTC)
+
+
+def run(quick: bool) -> list[Figure]:
+    """Return the rows of this benchmark. `quick` measures a tenth as long, and a tenth of the tenants."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows = _calls(Path(folder), 20_000 if quick else 200_000, repeats=5 if quick else 9)
+    return rows + _refresh(2_000 if quick else 20_000) + _memory(100_000 if quick else 1_000_000)
+
+
+def _view() -> View:
+    said = {"feature": "tokens", "type": "metered", "meter": "tokens", "quota": str(10**15), "overage": "blocked"}
+    rules = {
+        "tokens": Rule.of(Entitlement.model_validate(said), "plan pro/1", fold="adds", place=0),
+        "sso": Rule.of(Entitlement.model_validate({"feature": "sso", "type": "boolean"}), "plan pro/1"),
+    }
+    left = 10**15 * BILLIONTHS
+    return View({"acme": Held(rules, (Figures(left, 0, left, RESETS_AT),))})
+
+
+def _calls(folder: Path, count: int, repeats: int) -> list[Figure]:
+    with Recorder(folder, ship="none") as usage, contextlib.ExitStack() as stack:
+        checker = Checker(FixedSource(_view()), usage, refresh_interval_s=3600, stale_after_s=7200)
+        ours = _ours(checker, usage)
+        theirs, notes = _theirs(stack)
+        times: dict[str, list[float]] = {name: [] for name in (*ours, *theirs)}
+        # Turn by turn, so that a busy moment of the machine meets all of them.
+        for _ in range(repeats):
+            for name, loop in {**ours, **theirs}.items():
+                calls = count if name not in notes else max(200, count // 200)
+                # Of what stays in the process, its processor time, which others on this machine do not lengthen; of a
+                # round trip, how long the caller waits.
+                clock = time.perf_counter_ns if name in notes else time.thread_time_ns
+                begun = clock()
+                loop(calls)
+                times[name].append((clock() - begun) / calls)
+    median = {name: statistics.median(values) for name, values in times.items()}
+    rows = [
+        Figure(
+            name=name,
+            value=median[name],
+            unit="ns",
+            ratio=median[name] / median[peer],
+            against=peer,
+            note="budget 1,000 ns" if name.startswith("check") else "",
+        )
+        for name in ours
+        for peer in theirs
+        if name == "check() metered" or peer == next(iter(theirs))
+    ]
+    rows += [
+        Figure(name=name, value=median[name], unit="ns", ratio=None, against=None, note=notes.get(name, ""))
+        for name in theirs
+    ]
+    skipped = {key: note for key, note in notes.items() if key not in theirs}
+    return rows + [
+        Figure(name=name, value=0, unit="ns", ratio=None, against=None, note=note) for name, note in skipped.items()
+    ]
+
+
+def _ours(checker: Checker, recorder: Recorder) -> dict[str, Loop]:
+    def check(count: int) -> None:
+        ask = checker.check
+        for _ in range(count):
+            ask("acme", "tokens")
+
+    def check_quantity(count: int) -> None:
+        ask = checker.check
+        for number in range(1, count + 1):
+            ask("acme", "tokens", number)
+
+    def boolean(count: int) -> None:
+        ask = checker.check
+        for _ in range(count):
+            ask("acme", "sso")
+
+    def consume(count: int) -> None:
+        take = checker.consume
+        for _ in range(count):
+            take("acme", "tokens", 5)
+
+    tokens = recorder.bind("tokens", tenant="acme")
+
+    def bound(count: int) -> None:
+        add = tokens.add
+        for _ in range(count):
+            add(5)
+
+    return {
+        "bound add() without a check": bound,
+        "check() metered": check,
+        "check() of many quantities": check_quantity,
+        "check() boolean": boolean,
+        "consume()": consume,
+    }
+
+
+def _theirs(stack: contextlib.ExitStack) -> tuple[dict[str, Loop], dict[str, str]]:
+    """Return the alternatives, and notes: of those that go over a socket, and of those that could not be started."""
+    loops: dict[str, Loop] = {}
+    notes: dict[str, str] = {}
+    for name, make in (
+        ("OpenFeature in memory", _openfeature),
+        ("Redis on loopback", _redis),
+        ("PostgreSQL row", _postgres),
+    ):
+        try:
+            loops[name], note = make(stack)
+            if note:
+                notes[name] = note
+        except Exception as refused:  # noqa: BLE001 (whatever stops it is the reason why it is not here)
+            notes[f"{name}, not measured"] = f"skipped: {type(refused).__name__}: {refused}"
+    return loops, notes
+
+
+def _openfeature(stack: contextlib.ExitStack) -> tuple[Loop, str]:
+    from openfeature import api
+    from openfeature.evaluation_context import EvaluationContext
+    from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvider
+
+    flag = InMemoryFlag("on", {"on": True, "off": False})
+    api.set_provider_and_wait(InMemoryProvider({"tokens": flag}), domain="benchmark")
+    stack.callback(api.clear_providers)
+    client, context = api.get_client(domain="benchmark"), EvaluationContext(targeting_key="acme")
+
+    def ask(count: int) -> None:
+        for _ in range(count):
+            client.get_boolean_value("tokens", False, context)
+
+    return ask, ""
+
+
+def _redis(stack: contextlib.ExitStack) -> tuple[Loop, str]:
+    import redis
+
+    port = stack.enter_context(_redis_server())
+    client = stack.enter_context(redis.Redis(port=port))
+    client.set("quota:acme:tokens", 10**15)
+
+    def ask(count: int) -> None:
+        for _ in range(count):
+            client.get("quota:acme:tokens")
+
+    return ask, "GET, redis-server" if shutil.which(
+        "redis-server"
+    ) else "GET, fakeredis over TCP, in a process of its own"
+
+
+@contextlib.contextmanager
+def _redis_server() -> Iterator[int]:
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    fake = f"from fakeredis import TcpFakeServer; TcpFakeServer(('127.0.0.1', {port})).serve_forever()"
+    real = shutil.which("redis-server")
+    command = [real, "--port", str(port), "--save", ""] if real else [sys.executable, "-c", fake]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(100):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            if process.poll() is not None:
+                raise RuntimeError("no Redis server could be started")
+            time.sleep(0.1)
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _postgres(stack: contextlib.ExitStack) -> tuple[Loop, str]:
+    import psycopg
+
+    from tests.postgres import _start
+
+    server, reason = _start()
+    if server is None:
+        raise RuntimeError(reason)
+    connection = stack.enter_context(psycopg.connect(server.get_uri(), autocommit=True))
+    connection.execute(
+        "CREATE TEMPORARY TABLE quota (tenant text, feature text, quantity numeric, PRIMARY KEY (tenant, feature))"
+    )
+    connection.execute("INSERT INTO quota VALUES ('acme', 'tokens', 1000000)")
+
+    def ask(count: int) -> None:
+        for _ in range(count):
+            connection.execute(
+                "SELECT quantity FROM quota WHERE tenant = %s AND feature = %s", ("acme", "tokens"), prepare=True
+            ).fetchone()
+
+    return ask, "one prepared SELECT, one local socket"
+
+
+def _refresh(tenants: int) -> list[Figure]:
+    """Return how long a view of a workspace takes, from books and lake, and what its process holds."""
+    import pyarrow as pa
+
+    from tallybook import Workspace
+    from tallybook.entitlements import Entitlements
+
+    features: list[dict[str, object]] = [{"feature": f"f{number}", "type": "boolean"} for number in range(7)]
+    features += [
+        {"feature": f"m{number}", "type": "metered", "meter": f"m{number}", "quota": 1000} for number in range(3)
+    ]
+    names = [f"t{number}" for number in range(tenants)]
+    catalog = {
+        "meters": [{"name": f"m{number}"} for number in range(3)],
+        "plans": [{"name": "pro", "version": 1, "currency": "USD", "entitlements": features}],
+        "accounts": [{"id": "a", "name": "A", "tenants": names}],
+        "subscriptions": [
+            {"id": f"s-{name}", "tenant": name, "plan": "pro", "version": 1, "from": "2026-01-01"} for name in names
+        ],
+    }
+    with tempfile.TemporaryDirectory() as folder, Workspace.init(folder) as workspace:
+        (workspace.layout.catalog / "all.yaml").write_text(json.dumps(catalog), encoding="utf-8")
+        workspace.apply()
+        with Recorder(folder, ship="none") as usage:
+            for meter in range(3):
+                columns = {
+                    "tenant_id": names * 10,
+                    "meter": [f"m{meter}"] * (tenants * 10),
+                    "quantity": pa.array([7] * (tenants * 10)),
+                    "event_time": pa.array([datetime.now(UTC)] * (tenants * 10), pa.timestamp("us", tz="UTC")),
+                }
+                usage.record_batch(pa.table(columns))
+        workspace.ship()
+        begun = time.perf_counter()
+        view = Entitlements(workspace).view()
+        taken = time.perf_counter() - begun
+    if view.held(names[0]).figures[0].used != 70 * BILLIONTHS:
+        raise RuntimeError("the view does not say what was used")
+    events = tenants * 30
+    note = f"{tenants:,} tenants x 10 features, {events:,} events; catalog from the books, usage from the lake"
+    return [Figure(name="refresh of a workspace", value=taken, unit="s", ratio=None, against=None, note=note)]
+
+
+def _memory(tenants: int) -> list[Figure]:
+    """Return what a view of so many tenants holds in memory, half of whom used something, and the first check on it."""
+    code = (
+        "import time\n"
+        "from benchmarks.entitlements import _view\n"
+        "from entitlements.checker import Checker\n"
+        "from entitlements.view import Figures, FixedSource, Held, View\n"
+        "def used(): return int(open('/proc/self/statm').read().split()[1]) * 4096\n"
+        "rules = _view().tenants['acme'].rules\n"
+        "before = used()\n"
+        f"n = {tenants}\n"
+        "unused = (Figures(1000, 0, 1000),) * 3\n"
+        "view = View({f't{i}': Held(rules, unused if i % 2 else tuple(Figures(1000, i, 1000 - i) for _ in range(3)))\n"
+        "    for i in range(n)})\n"
+        "print((used() - before) / n)\n"
+        "checker = Checker(FixedSource(view), refresh_interval_s=3600, stale_after_s=7200).start()\n"
+        "begun = time.perf_counter_ns()\n"
+        "for i in range(10000): checker.check(f't{i}', 'sso')\n"
+        "print((time.perf_counter_ns() - begun) / 10000)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    each, first = (float(text) for text in done.stdout.split())
+    note = f"{tenants:,} tenants x 10 features on one plan, half of them with usage: {each * tenants / 2**20:,.0f} MiB"
+    return [
+        Figure(name="view in memory, per tenant", value=each, unit="bytes", ratio=None, against=None, note=note),
+        Figure(
+            name="first check() after a refresh", value=first, unit="ns", ratio=None, against=None, note="compiles it"
+        ),
+    ]
