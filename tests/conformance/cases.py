@@ -97,7 +97,15 @@ class Asked:
             child.check_all_seen()
 
 
-Answer = Callable[[Asked], dict[str, Any]]
+@dataclass(frozen=True)
+class Agrees:
+    """An answer that is compared by what the expectation means, where the same thing can be written in many ways."""
+
+    agrees: Callable[[dict[str, Any]], bool]
+    shown: str
+
+
+Answer = Callable[[Asked], Any]
 Rule = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any] | None]
 
 
@@ -174,6 +182,8 @@ def says(answer: Any, expected: Any) -> bool:
     """Return whether the answer holds all that is expected; numbers are equal if they are the same number."""
     if answer is NOT_OURS:
         return True
+    if isinstance(answer, Agrees):
+        return answer.agrees(expected)
     if isinstance(expected, dict):
         if not isinstance(answer, dict):
             return False
