@@ -11,6 +11,7 @@ all tenants at each refresh, which costs most for those who never ask.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -102,8 +103,8 @@ class Checker:
         recorder: Recorder | None = None,
         *,
         hard: HardQuotas | None = None,
-        refresh_interval_s: float = 5.0,
-        stale_after_s: float = 60.0,
+        refresh_interval_s: float = 5,
+        stale_after_s: float = 60,
         on_unknown: Literal["open", "closed"] = "closed",
     ) -> None:
         if not 0 < refresh_interval_s <= stale_after_s or on_unknown not in {"open", "closed"}:
@@ -118,7 +119,7 @@ class Checker:
         self._stale_after_s = stale_after_s
         self._opens_unknown = on_unknown == "open"
         self._view: View | None = None
-        self._read_at_s = float("-inf")
+        self._read_at_s = -math.inf
         self._reads = self._failures = self._answered_open = self._answered_closed = 0
         self._error: BaseException | None = None
         self._is_closed = False
@@ -137,7 +138,7 @@ class Checker:
         self._is_away = False
         # Until then nothing needs to be looked after. A check compares the clock with it, so that neither a thread that
         # died nor a fork that nobody noticed can make an old view last.
-        self._due_s = float("-inf")
+        self._due_s = -math.inf
 
     def start(self) -> Self:
         """Read the first view now, and begin to refresh. The first check does it otherwise. Never raises for the source."""
