@@ -12,6 +12,7 @@ lives through the next one too; without it, it is one grant, full at each reset 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -113,6 +114,44 @@ def resolve(
     for name, others in elsewhen.items():
         others.difference_update(one.entitlement.feature for one in found.get(name, ()))
     return found, elsewhen
+
+
+def templates(
+    terms: Terms, grants: Iterable[TenantGrant], at: datetime
+) -> tuple[list[tuple[list[Entitled], list[str]]], Terms]:
+    """Return what is the same for many tenants, once, with those tenants; and the terms of all others.
+
+    Many tenants are on one plan since one instant, without overrides, grants or further subscriptions: what holds for one
+    holds for all of them, but for what they used.
+    """
+    counts = Counter(subscription.tenant for subscription in terms.subscriptions)
+    special = {grant.tenant for grant in grants} | {tenant for tenant, count in counts.items() if count > 1}
+    same: dict[tuple[object, ...], list[Subscription]] = {}
+    others: list[Subscription] = []
+    for subscription in terms.subscriptions:
+        if subscription.entitlements or subscription.tenant in special:
+            others.append(subscription)
+        else:
+            key = subscription.plan, subscription.version, subscription.starts_at, subscription.ends_at
+            same.setdefault(key, []).append(subscription)
+    found = []
+    for subscriptions in same.values():
+        entitled, _ = resolve(replace(terms, subscriptions=subscriptions[:1]), (), at)
+        held = entitled.get(subscriptions[0].tenant, [])
+        if held and all(_is_plain(one, at) for one in held):
+            found.append((held, [subscription.tenant for subscription in subscriptions]))
+        else:
+            others += subscriptions
+    return found, replace(terms, subscriptions=sorted(others, key=lambda one: one.id))
+
+
+def _is_plain(entitled: Entitled, at: datetime) -> bool:
+    """Return whether what is left is the quota minus what was used since the last reset, whatever was before."""
+    if entitled.entitlement.type != "metered" or not entitled.is_limited:
+        return True
+    (grant, *more), keeps = entitled.grants, entitled.entitlement.keep_overage
+    is_full = grant.rollover_min == grant.rollover_max == grant.amount and grant.is_active(at)
+    return not more and not keeps and is_full
 
 
 def _of_tenant(

@@ -11,12 +11,12 @@ period so far against the grants that are active (price models, section 8).
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
-from itertools import pairwise
+from functools import cached_property
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
 from entitlements.burndown import ZERO, Grant, Run, Segment, State, Used, burn_down, burn_order
@@ -26,7 +26,7 @@ from metering.measures import PLAIN
 from metering.numbers import exact_sum
 from metering.usage import Selector, Span, aggregate, open_evidence
 from rating.errors import NotFound
-from tallybook.entitlement_terms import Entitled, resolve
+from tallybook.entitlement_terms import Entitled, resolve, templates
 
 if TYPE_CHECKING:
     import duckdb
@@ -106,37 +106,68 @@ class Entitlements:
         self.meters: Mapping[str, Meter] = terms.meters
         # Read before the lake: a cut may be older than what is counted, never newer.
         self._files, self.snapshot = workspace.evidence()
-        grants = [one for one in catalog.grants if tenant is None or one.tenant == tenant]
-        self.by_tenant, self.elsewhen = resolve(terms, grants, self.at, tenant=tenant)
+        self._grants = [one for one in catalog.grants if tenant is None or one.tenant == tenant]
+        held = [one for one in terms.subscriptions if tenant is None or one.tenant == tenant]
+        self._terms = replace(terms, subscriptions=held)
+
+    @cached_property
+    def by_tenant(self) -> Mapping[str, list[Entitled]]:
+        """What each tenant is entitled to at the instant."""
+        return resolve(self._terms, self._grants, self.at)[0]
 
     def states(self) -> list[EntitlementState]:
         """Return every feature of every tenant, by tenant and feature."""
-        entitled = [one for held in self.by_tenant.values() for one in held]
-        runs = {id(one): self._plan(one) for one in entitled if one.entitlement.type == "metered"}
-        usage = self._usage(asked for plan in runs.values() for asked in plan.asked)
+        return self._states(self.by_tenant)
+
+    def view(self) -> View:
+        """Return what a checker needs, with the cut up to which usage is counted."""
+        shared, others = templates(self._terms, self._grants, self.at)
+        by_tenant, elsewhen = resolve(others, self._grants, self.at)
+        tenants = self._alike(shared)
+        rules: dict[tuple[object, ...], dict[str, Rule]] = {}
+        for tenant, found in groupby(self._states(by_tenant), key=lambda one: one.entitled.tenant):
+            states = list(found)
+            key = tuple((one.entitled.source, one.entitled.entitlement) for one in states)
+            if key not in rules:
+                rules[key] = self._rules([one.entitled for one in states])
+            figures = tuple(_figures(one) for one in states if one.entitled.entitlement.type == "metered")
+            tenants[tenant] = Held(rules[key], figures, frozenset(elsewhen.get(tenant, ())))
+        for tenant, features in elsewhen.items():
+            tenants.setdefault(tenant, Held({}, (), frozenset(features)))
+        return View(tenants, dict(self.snapshot.cut), self.at)
+
+    def _states(self, by_tenant: Mapping[str, list[Entitled]]) -> list[EntitlementState]:
+        entitled = [one for held in by_tenant.values() for one in held]
+        plans = {id(one): self._plan(one) for one in entitled if one.entitlement.type == "metered"}
+        usage = self._usage(asked for plan in plans.values() for asked in plan.asked)
         states = [
-            EntitlementState(one) if one.entitlement.type != "metered" else runs[id(one)].state(usage, self.at)
+            EntitlementState(one) if one.entitlement.type != "metered" else plans[id(one)].state(usage, self.at)
             for one in entitled
         ]
         return sorted(states, key=lambda one: (one.entitled.tenant, one.entitled.entitlement.feature))
 
-    def view(self) -> View:
-        """Return what a checker needs, with the cut up to which usage is counted."""
-        rules: dict[tuple[object, ...], dict[str, Rule]] = {}
-        grouped: defaultdict[str, list[EntitlementState]] = defaultdict(list)
-        for state in self.states():
-            grouped[state.entitled.tenant].append(state)
-        tenants = {}
-        for tenant, states in grouped.items():
-            key = tuple((one.entitled.source, one.entitled.entitlement.feature, one.limit is None) for one in states)
-            shared = rules.get(key)
-            if shared is None:
-                shared = rules[key] = self._rules(states)
-            figures = tuple(_figures(one) for one in states if one.entitled.entitlement.type == "metered")
-            tenants[tenant] = Held(shared, figures, frozenset(self.elsewhen.get(tenant, ())))
-        for tenant, features in self.elsewhen.items():
-            tenants.setdefault(tenant, Held({}, (), frozenset(features)))
-        return View(tenants, dict(self.snapshot.cut), self.at)
+    def _alike(self, shared: Iterable[tuple[list[Entitled], list[str]]]) -> dict[str, Held]:
+        """Return what tenants hold that differ in what they used only: full quotas minus use since the last reset."""
+        tenants: dict[str, Held] = {}
+        for held, names in shared:
+            rules = self._rules(held)
+            metered = [one for one in held if one.entitlement.type == "metered"]
+            starts = [(one.entitlement.meter or "", one.last_reset(self.at)) for one in metered]
+            asked = ((name, meter, start, self.at) for name in names for meter, start in starts if start < self.at)
+            usage = self._usage(asked)
+            unused = tuple(_figures_of(one, ZERO, self.at) for one in metered)
+            nothing_used = Held(rules, unused)
+            for name in names:
+                used = [usage.get((name, meter, start, self.at)) for meter, start in starts]
+                pairs = zip(metered, used, unused, strict=True)
+                tenants[name] = (
+                    Held(
+                        rules, tuple(_figures_of(one, count, self.at) if count else none for one, count, none in pairs)
+                    )
+                    if any(used)
+                    else nothing_used
+                )
+        return tenants
 
     def history(
         self, tenant: str, feature: str, start: datetime, until: datetime, every: BillingCycle
@@ -168,27 +199,28 @@ class Entitlements:
         meter = self.meters[entitled.entitlement.meter or ""]
         return _Plan(entitled, meter, _begin(entitled, self.at), self.at)
 
-    def _rules(self, states: Sequence[EntitlementState]) -> dict[str, Rule]:
+    def _rules(self, held: Iterable[Entitled]) -> dict[str, Rule]:
         rules, place = {}, 0
-        for state in states:
-            entitlement = state.entitled.entitlement
+        for one in held:
+            entitlement = one.entitlement
             fold = fold_of(self.meters[entitlement.meter].aggregation) if entitlement.meter else "hides"
             is_metered = entitlement.type == "metered"
             rules[entitlement.feature] = Rule.of(
-                entitlement, state.entitled.source, fold=fold, place=place if is_metered else None
+                entitlement, one.source, fold=fold, place=place if is_metered else None
             )
             place += is_metered
         return rules
 
     def _usage(self, asked: Iterable[Asked]) -> dict[Asked, Decimal]:
         questions = sorted(set(asked))
+        meters = {question[1] for question in questions}
         spans = [
             Span(number, tenant, meter, start, end) for number, (tenant, meter, start, end) in enumerate(questions)
         ]
         selectors = [
             Selector(name, name, name, meter.aggregation, meter.unique_attribute, measure=meter.measure)
             for name, meter in sorted(self.meters.items())
-            if name in {question[1] for question in questions}
+            if name in meters
         ]
         if not spans:
             return {}
@@ -356,6 +388,15 @@ def _is_renewed(grant: Grant, reset: datetime) -> bool:
     if not grant.is_active(reset) or grant.effective_at == reset or _recurs_at(grant, reset):
         return True
     return grant.rollover_min == grant.rollover_max == grant.amount
+
+
+def _figures_of(entitled: Entitled, used: Decimal, at: datetime) -> Figures:
+    """Return the figures of a quota that every reset makes full, and of which so much was used since."""
+    count, resets_at = to_billionths(used), entitled.next_reset(at)
+    if not entitled.is_limited:
+        return Figures(used=count, resets_at=resets_at)
+    limit = to_billionths(entitled.grants[0].amount)
+    return Figures(limit, count, limit - count, resets_at)
 
 
 def _figures(state: EntitlementState) -> Figures:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from entitlements.checker import Checker
+from entitlements.decisions import Decision
 from metering.clock import FixedClock
 from metering.periods import CALENDAR_ANCHOR, BillingCycle
 from metering.recorder import Recorder
@@ -64,7 +65,7 @@ def open_(root: Path, subscriptions: str, usage: str = "", now: datetime = NOW) 
     workspace.apply()
     if usage:
         path = root / "usage.csv"
-        rows = [f"{number},{line}" for number, line in enumerate(usage.strip().splitlines())]
+        rows = [f"{number},{line}" for number, line in enumerate(usage.split())]
         path.write_text(
             "\n".join(["idempotency_key,tenant_id,meter,quantity,event_time,user", *rows]) + "\n", encoding="utf-8"
         )
@@ -193,6 +194,36 @@ def test_a_plan_change_and_a_cancellation_take_effect_at_their_instant(tmp_path:
         gone = Entitlements(workspace, march(15), tenant="acme")
         assert gone.states() == []
         assert "tokens" in gone.view().tenants["acme"].elsewhen
+
+
+def test_a_view_says_what_the_states_say(tmp_path: Path) -> None:
+    both = (
+        ACME
+        + "}\n"
+        + "".join(
+            f"  - {{id: s-{name}, tenant: {name}, plan: pro, version: 1, from: 2026-01-01}}\n"
+            for name in ("zoe", "two")
+        )
+    )
+    grants = "grants:\n  - {id: g1, tenant: two, feature: tokens, amount: 40, effective: 2026-02-01}\n"
+    usage = (
+        TOKENS
+        + TOKENS.replace("acme", "two")
+        + "acme,calls,1,2026-03-02T00:00:00Z,\nacme,disk,60,2026-03-02T00:00:00Z,\n"
+    )
+    with open_(tmp_path, both + grants, usage) as workspace:
+        found = Entitlements(workspace)
+        view = found.view()
+        assert view.tenants["acme"].rules is view.tenants["zoe"].rules, "what is the same is held once"
+        for state in found.states():
+            tenant, said = state.entitled.tenant, state.decision
+            held = view.tenants[tenant]
+            standing = held.standing(tenant, held.rules[said.feature])
+            got = Decision(True, "granted", standing)
+            assert (got.limit, got.used, got.remaining, got.overage, got.value, got.source) == (
+                said.limit, said.used, said.remaining, said.overage, said.value, said.source,
+            )  # fmt: skip
+            assert got.resets_at == state.resets_at or standing.limit is None
 
 
 def test_history_is_one_row_per_whole_window(tmp_path: Path) -> None:
