@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Engine, event, func, select
+from sqlalchemy import Engine, create_engine, event, func, select
 from sqlalchemy.exc import OperationalError
 
 from entitlements.books import leases, quotas
@@ -210,6 +210,26 @@ def test_a_database_that_fails_in_mid_transaction_grants_nothing(both: Engine, s
     event.remove(both, "after_cursor_execute", fail)
     assert book.granted(key) == (10, 1)
     assert book.take(key, 10, lease_id="b", holder="two", needed=U).quantity == U
+
+
+def test_books_whose_transactions_do_not_exclude_each_other_grant_nothing_twice(books: Engine) -> None:
+    """An engine without BEGIN IMMEDIATE reads first and locks later; what changed in between is not overwritten."""
+    careless = create_engine(books.url)
+    key = QuotaKey("acme", "tokens", START)
+    LeaseBook(books).take(key, 10, lease_id="a", holder="one", needed=U)
+
+    to_do = ["take"]
+
+    def take_in_between(_connection: object, _cursor: object, text: str, *_rest: object) -> None:
+        if "FROM leases" in text and to_do:
+            to_do.clear()
+            LeaseBook(books).take(key, 10, lease_id="b", holder="two", needed=8 * U)
+
+    event.listen(careless, "after_cursor_execute", take_in_between)
+    with pytest.raises(EntitlementError, match="changed while it was locked"):
+        LeaseBook(careless).take(key, 10, lease_id="c", holder="three", needed=8 * U)
+    careless.dispose()
+    assert LeaseBook(books).granted(key) == (10, 9)
 
 
 # The process
