@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import Decimal
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from rating.adjust import Commitment, Discount, narrow_first, order_of, scope_of
@@ -56,8 +57,10 @@ class _Offer:
     owner_id: str
 
     @property
-    def order(self) -> tuple[int, bool, str, str, str]:
-        return *order_of(self.discount, of_account=self.owner == "account"), self.owner, self.owner_id
+    def order(self) -> tuple[int, bool, str, str, str, str]:
+        """Return its place among all. The terms are part of it: another version of a plan may have others."""
+        order = order_of(self.discount, of_account=self.owner == "account")
+        return *order, self.owner, self.owner_id, str(_terms_of(self.discount))
 
 
 @dataclass(slots=True)
@@ -128,7 +131,7 @@ def _price_ids(plan: Plan) -> tuple[str, ...]:
 def _discount_rows(
     terms: Terms, plans: Mapping[str, Plan], spans: Sequence[BillingSpan], scopes: _Scopes
 ) -> list[tuple[object, ...]]:
-    held: dict[tuple[int, bool, str, str, str], tuple[_Offer, list[BillingSpan]]] = {}
+    held: dict[tuple[int, bool, str, str, str, str], tuple[_Offer, list[BillingSpan]]] = {}
     for span, offer in _offers(terms, plans, spans):
         held.setdefault(offer.order, (offer, []))[1].append(span)
     rows: list[tuple[object, ...]] = []
@@ -174,10 +177,12 @@ def _pool_of(offer: _Offer, span: BillingSpan) -> tuple[object, ...]:
 
     The terms are part of it: the same discount in two versions of a plan is one, another amount is another.
     """
-    discount = offer.discount
     whose = span.account_id if offer.owner == "account" else span.subscription_id
-    terms = (discount.id, discount.amount, discount.percent, discount.prices)
-    return span.side, offer.owner, whose, span.currency, span.period, terms
+    return span.side, offer.owner, whose, span.currency, span.period, offer.discount.id, _terms_of(offer.discount)
+
+
+def _terms_of(discount: Discount) -> tuple[object, ...]:
+    return Fraction(discount.percent or 0), Fraction(discount.amount or 0), discount.prices
 
 
 def _holds(discount: Discount, span: BillingSpan, subscription: Subscription, plan: Plan) -> bool:

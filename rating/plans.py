@@ -8,17 +8,31 @@ Source: DESIGN section 5; billing periods, price models sections 5.1 and 5.2.
 
 from __future__ import annotations
 
+from decimal import Decimal
+from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, model_validator
 
 from entitlements.features import Entitlement
-from metering.catalog import CatalogModel, Days, Place, Text, Whole, name_of, refuse, refuse_at, unique
+from metering.catalog import (
+    AttributeName,
+    CatalogModel,
+    Days,
+    Place,
+    Text,
+    Whole,
+    exact,
+    name_of,
+    refuse,
+    refuse_at,
+    unique,
+)
 from rating.adjust import Commitment, Discount, Maximum, Minimum, check_adjustments, repeated
 from rating.catalog_times import CatalogAnchor, CatalogTime, Currency, When, ZoneName, instant_of, when_text
 from rating.dialect import DialectName, Switches, refusals
 from rating.grants import EntitlementOverride
-from rating.prices import Price
+from rating.prices import Price, PriceId, WhenChanged
 from rating.proration import THIRTY_DAYS, Basis
 from rating.thresholds import InvoiceThresholds
 
@@ -42,6 +56,7 @@ PlanName = Annotated[str, *name_of("plan")]
 TenantName = Annotated[str, *name_of("tenant")]
 AccountId = Annotated[str, *name_of("account")]
 SubscriptionId = Annotated[str, *name_of("subscription")]
+Quantity = Annotated[Decimal, *exact(digits=12, places=9, minimum=Decimal(0))]
 
 
 class BillingPeriod(CatalogModel):
@@ -166,6 +181,30 @@ class Account(CatalogModel):
         return self
 
 
+class PlanChange(CatalogModel):
+    """From an instant on a subscription is on another plan, on another version, or holds other numbers of units."""
+
+    starts_at: CatalogTime = Field(alias="from", description="when it changes, a date or an instant with offset")
+    plan: PlanName | None = Field(default=None, description="the name of the new plan; left out, the plan stays")
+    version: Whole | None = Field(default=None, description="the version of the plan from then on")
+    quantities: dict[AttributeName, Quantity] = Field(
+        default_factory=dict, description="how many units it holds from then on, such as {seats: 8}; others stay"
+    )
+    takes_effect: WhenChanged = Field(
+        default="at_once", description="of a plan: at once, or at the end of the billing period that is running"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.plan is not None and self.version is None:
+            refuse_at("plan", message=f"write the version of plan {self.plan!r} too")
+        if self.version is None and not self.quantities:
+            refuse_at(message="nothing changes; write version, plan and version, or quantities")
+        if self.quantities and self.takes_effect != "at_once":
+            refuse_at("takes_effect", message="units wait where their price says when_fewer: period_end; leave it out")
+        return self
+
+
 def _also_until(schema: dict[str, Any]) -> None:
     schema["properties"]["until"] = schema["properties"]["to"]
 
@@ -194,10 +233,29 @@ class Subscription(CatalogModel):
     entitlements: tuple[EntitlementOverride, ...] = Field(
         default=(), description="entitlements in the place of the plan's, from when to when"
     )
+    quantities: dict[AttributeName, Quantity] = Field(
+        default_factory=dict, description="how many units it holds, such as {seats: 5}; see per_unit_of of a flat price"
+    )
+    changes: tuple[PlanChange, ...] = Field(
+        default=(), description="other plans, versions or numbers of units, each from its time on"
+    )
+    overrides: dict[PriceId, dict[str, Any]] = Field(
+        default_factory=dict, description="other terms for it alone: by price id the fields that differ"
+    )
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:
-        if mistakes := repeated(self.discounts):
+        mistakes = repeated(self.discounts)
+        times = [self.starts_at, *(change.starts_at for change in self.changes)]
+        for at, (before, later) in enumerate(pairwise(times)):
+            if type(before) is type(later) and later <= before:
+                what = f"{when_text(later)} is not after {when_text(before)}, which stands before it"
+                mistakes.append((("changes", at, "from"), f"{what}; write changes in the order of time, after from"))
+        for price_id, fields in self.overrides.items():
+            if "id" in fields or not fields:
+                what = "write the fields of this price that differ, such as unit_price; its id stays"
+                mistakes.append((("overrides", price_id), what))
+        if mistakes:
             refuse(mistakes)
         same_kind = type(self.starts_at) is type(self.ends_at)
         if self.ends_at is not None and same_kind and self.ends_at <= self.starts_at:

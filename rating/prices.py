@@ -56,6 +56,7 @@ Multiplier = Annotated[Decimal, *exact(digits=9, places=9, above=Decimal(0))]
 Weight = Annotated[Decimal, *exact(digits=9, places=9, minimum=Decimal(0))]
 PriceMultiplier = Annotated[Decimal, *exact(digits=6, places=6, above=Decimal(0))]
 ANY = "any"
+WhenChanged = Literal["at_once", "period_end"]
 
 
 def _read_places(value: object) -> int:
@@ -237,6 +238,12 @@ class FlatPrice(_Price):
         default="in_advance", description="billed before the period it pays for, or after it"
     )
     prorate: Boolean = Field(default=True, description="whether a part of a period costs its share")
+    per_unit_of: AttributeName | None = Field(
+        default=None, description="the amount is for one unit of this, such as seats; subscriptions say how many"
+    )
+    when_more: WhenChanged = Field(default="at_once", description="when more units begin to count")
+    when_fewer: WhenChanged = Field(default="at_once", description="when fewer units begin to count")
+    trial_days: Whole | None = Field(default=None, description="how many days from the subscription's start are free")
 
 
 class UnitPrice(_QuantityPrice):

@@ -19,7 +19,9 @@ from metering.usage import Selector, Span, register
 from rating.adjust_tables import load_adjustments
 from rating.dialect import STRICT, Switches, measure_under
 from rating.errors import NotFound
+from rating.flat_parts import load_flat_parts
 from rating.iso4217 import minor_units
+from rating.phases import OVERRIDDEN, Plans, phases_of
 from rating.plans import instant_of
 from rating.price_tables import cell_attributes, load_flat_amounts, load_prices
 from rating.tables import load_table
@@ -59,10 +61,13 @@ class BillingSpan:
     is_current: bool
     # Two sides of a comparison may be rated in one engine; what is shared within a side is not shared between them.
     side: int = 0
+    has_overrides: bool = False
 
     @property
     def plan_key(self) -> str:
-        return plan_key(self.plan, self.plan_version)
+        """Return the key of its terms: the plan version, and the subscription if it has overrides."""
+        key = plan_key(self.plan, self.plan_version)
+        return f"{key}{OVERRIDDEN}{self.subscription_id}" if self.has_overrides else key
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +108,17 @@ class Terms:
         """Return the billing account of each tenant that an account lists."""
         return {tenant: account.id for account in self.accounts.values() for tenant in account.tenants}
 
-    def plan_of(self, subscription: Subscription) -> Plan:
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "plans", Plans(self.plans, self.subscriptions))
+
+    def plan_of(self, subscription: Subscription, name: str | None = None, version: int | None = None) -> Plan:
+        """Return the plan that a subscription begins on, or the named one that it is on later. Raises NotFound."""
+        name, version = name or subscription.plan, version or subscription.version
         try:
-            return self.plans[plan_key(subscription.plan, subscription.version)]
+            return self.plans[plan_key(name, version)]
         except KeyError:
             raise NotFound(
-                f"subscription {subscription.id} is on plan {subscription.plan} version {subscription.version}, "
+                f"subscription {subscription.id} is on plan {name} version {version}, "
                 "which the catalog does not hold; add the plan version and apply"
             ) from None
 
@@ -160,32 +170,55 @@ def billing_spans(terms: Terms, current: WallPeriod | None, earlier: Sequence[Wa
     spans: list[BillingSpan] = []
     for subscription in terms.subscriptions:
         plan = terms.plan_of(subscription)
-        running = Running(subscription.starts_at, subscription.ends_at)
-        for period, service, is_current in stretches_of(plan_key(plan.name, plan.version), running):
+        if subscription.changes:
+            stretches = [
+                (each, *stretch)
+                for each, phase in _phases(terms, subscription)
+                for stretch in _within(phase, periods_of(cycle_of(subscription, each)))
+            ]
+        else:
+            running = Running(subscription.starts_at, subscription.ends_at)
+            stretches = [(plan, *stretch) for stretch in stretches_of(plan_key(plan.name, plan.version), running)]
+        for each, period, service, is_current in stretches:
             spans.append(
                 BillingSpan(
                     span_id=len(spans),
                     subscription_id=subscription.id,
                     tenant_id=subscription.tenant,
                     account_id=subscription.account or payers[subscription.tenant],
-                    plan=plan.name,
-                    plan_version=plan.version,
-                    currency=plan.currency,
+                    plan=each.name,
+                    plan_version=each.version,
+                    currency=each.currency,
                     period=period,
                     service=service,
                     is_current=is_current,
+                    has_overrides=bool(subscription.overrides),
                 )
             )
     return spans
+
+
+def _phases(terms: Terms, subscription: Subscription) -> list[tuple[Plan, Period]]:
+    """Return the plans that a subscription is on, one after the other, each with its time."""
+    running = Running(subscription.starts_at, subscription.ends_at)
+    phases = phases_of(
+        subscription,
+        lambda name, version: terms.plan_of(subscription, name, version),
+        lambda plan, instant: cycle_of(running, plan).period_at(instant),
+    )
+    return [(terms.plan_of(subscription, one.plan, one.version), Period(one.start, one.end or NEVER)) for one in phases]
 
 
 def _stretches(
     plan: Plan, running: Running, periods_of: Callable[[BillingCycle], Mapping[Period, bool]]
 ) -> list[tuple[Period, Period, bool]]:
     """Return the billing periods in which a subscription ran: the period, the part in which it did, and is it current."""
-    service = service_of(running, plan)
+    return _within(service_of(running, plan), periods_of(cycle_of(running, plan)))
+
+
+def _within(service: Period, periods: Mapping[Period, bool]) -> list[tuple[Period, Period, bool]]:
     found = []
-    for period, is_current in periods_of(cycle_of(running, plan)).items():
+    for period, is_current in periods.items():
         start, end = max(period.start, service.start), min(period.end, service.end)
         if start < end:
             found.append((period, Period(start, end), is_current))
@@ -203,10 +236,9 @@ def usage_questions(terms: Terms, spans: Iterable[BillingSpan]) -> tuple[list[Sp
     ]  # fmt: skip
     used_plans = {span.selector_set for span in asked}
     selectors = [
-        selector_of(key, price, terms.meters[price.meter], plan.reading)
-        for key, plan in sorted(terms.plans.items())
-        if key in used_plans
-        for price in plan.prices
+        selector_of(key, price, terms.meters[price.meter], terms.plans[key].reading)
+        for key in sorted(used_plans)
+        for price in terms.plans[key].prices
         if price.type != "flat"
     ]
     return asked, selectors
@@ -236,8 +268,9 @@ def load_terms(engine: duckdb.DuckDBPyConnection, terms: Terms, spans: Sequence[
     used = {span.plan_key: terms.plans[span.plan_key] for span in spans}
     load_prices(engine, terms.meters, used)
     # Few objects for many spans, so few lengths are worked out.
-    distinct = {(span.plan, span.plan_version, id(span.service), id(span.period)): span for span in spans}
+    distinct = {(span.plan_key, id(span.service), id(span.period)): span for span in spans}
     load_flat_amounts(engine, used, {_lengths(span) for span in distinct.values()})
+    load_flat_parts(engine, terms, used, spans)
     load_adjustments(engine, terms, used, spans)
     currencies = sorted({plan.currency for plan in used.values()})
     load_table(engine, "currency", _CURRENCY_COLUMNS, [_currency_row(currency) for currency in currencies])

@@ -214,17 +214,12 @@ def rated_quantity(events: list[Row], meter: Row) -> Decimal:
     return ZERO if quantity is None or quantity < 0 else quantity
 
 
-def share(period: Period) -> Fraction:
-    """Return service period / full period, in exact instants."""
-    microsecond = timedelta(microseconds=1)
-    served = (period.service_end - period.service_start) // microsecond
-    return Fraction(served, (period.end - period.start) // microsecond)
-
-
-def flat_amount(price: Row, period: Period) -> Decimal:
+def flat_amount(price: Row, period: Period, plan: Row | None = None) -> Decimal:
     """Return the flat amount, prorated unless the price says otherwise, with 21 decimals."""
-    part = share(period) if price.get("prorate", True) else Fraction(1)
-    return round_fraction(Fraction(str(price["amount"])) * part, 21)
+    from tests import oracle_adjust
+
+    span = oracle_adjust.Span({}, plan or {}, period)
+    return round_fraction(oracle_adjust.amount_of(price, span, prorate=True), 21)
 
 
 def price_lines(
@@ -232,7 +227,7 @@ def price_lines(
 ) -> dict[Group, tuple[Any, ...]]:
     """Return (quantity, exact amount) per group; `events` are the tenant's, of any meter and any time."""
     if price["type"] == "flat":
-        return {(): (Decimal(1), flat_amount(price, period))}
+        return {(): (Decimal(1), flat_amount(price, period, plan))}
     from tests import oracle_prices
 
     rivals = [other for other in (plan or {}).get("prices", [price]) if other.get("meter") == price["meter"]]
@@ -274,15 +269,28 @@ def rated_periods(catalog: Row, month: str, account: str | None = None) -> Itera
 
 def lines(catalog: Row, events: list[Row], month: str, account: str | None = None) -> dict[LineKey, Line]:
     """Return every invoice line of the billing periods that end in the month."""
+    from tests import oracle_adjust
+
     meters = {meter["name"]: meter for meter in catalog["meters"]}
     counted = dedupe(events)
-    found: dict[LineKey, Line] = {}
+    spans = []
     for subscription, plan, period in rated_periods(catalog, month, account):
         usage = [event for event in counted if event["tenant_id"] == subscription["tenant"]]
+        span = oracle_adjust.Span(subscription, plan, period)
         for price in plan["prices"]:
             for key, (quantity, exact) in price_lines(price, meters, usage, period, plan).items():
-                amount = round_half_away(exact, MINOR_DIGITS.get(plan["currency"], 2))
-                found[subscription["id"], period.start, price["id"], key] = Line(quantity, exact, amount)
+                by = price.get("by") or []
+                span.lines.append(oracle_adjust.Net(price["id"], key, by, quantity, Fraction(exact)))
+        spans.append(span)
+    oracle_adjust.adjust(catalog, spans)
+    found: dict[LineKey, Line] = {}
+    for span in spans:
+        for net in span.lines:
+            exact = round_fraction(net.exact, 21)
+            amount = round_fraction(net.exact, MINOR_DIGITS.get(span.plan["currency"], 2))
+            found[span.subscription["id"], span.period.service_start, net.price_id, net.group] = Line(
+                net.quantity, exact, amount
+            )
     return found
 
 

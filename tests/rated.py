@@ -73,7 +73,7 @@ def engine_lines(catalog: Row, events: list[Row], month: str, as_of: datetime = 
     return {
         _key(row, catalog): Line(row["quantity"], row["exact_amount"], row["amount"])
         for row in _rows(
-            "SELECT subscription_id, period_start, price_id, group_key, quantity, exact_amount, amount FROM worth"
+            "SELECT subscription_id, service_start, price_id, group_key, quantity, exact_amount, amount FROM worth"
         )
     }
 
@@ -88,7 +88,7 @@ def _key(row: Row, catalog: Row) -> LineKey:
     prices = [price for plan in catalog["plans"] for price in plan["prices"] if price["id"] == row["price_id"]]
     # What is not of a price, such as the true-up of a minimum, has no groups.
     by = (prices[0].get("by") or []) if prices else []
-    return row["subscription_id"], row["period_start"].astimezone(UTC), row["price_id"], group_of(row["group_key"], by)
+    return row["subscription_id"], row["service_start"].astimezone(UTC), row["price_id"], group_of(row["group_key"], by)
 
 
 def group_of(group_key: str, by: list[str]) -> Group:

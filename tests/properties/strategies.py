@@ -194,7 +194,54 @@ def plan(chance: Random, name: str, prices: list[Row]) -> Row:
             "timezone": chance.choice(ZONES),
         },
         "prices": prices,
+        **around(chance, [price["id"] for price in prices]),
     }
+
+
+def scope(chance: Random, ids: list[str]) -> Row:
+    """Return a few prices of a plan, or all of them."""
+    return {"prices": chance.sample(ids, chance.randint(1, len(ids)))} if chance.random() < 0.6 else {}
+
+
+def discount(chance: Random, one_id: str, ids: list[str]) -> Row:
+    percent = chance.choice(("10", "25", "33.3333", "100", "0.0001"))
+    amount = chance.choice(("5", "0.01", "20.005", "1000", "0.335"))
+    return {
+        "id": one_id,
+        **({"percent": percent} if chance.random() < 0.6 else {"amount": amount}),
+        **scope(chance, ids),
+        **chance.choice(({}, {}, {}, {"periods": "once"}, {"periods": 3}, {"from": "2026-02-01", "to": "2026-04-01"})),
+    }
+
+
+def around(chance: Random, ids: list[str]) -> Row:
+    """Return what stands around the prices of a plan: often nothing, sometimes all of it at once."""
+    if not ids or chance.random() < 0.4:
+        return {}
+    amounts = ("0", "0.335", "7", "19.995", "100", "333.333333333333")
+    floors = [{"id": f"least{at}", "amount": chance.choice(amounts), **scope(chance, ids)} for at in range(2)]
+    caps = [{"id": f"most{at}", "amount": chance.choice(amounts), **scope(chance, ids)} for at in range(2)]
+    promised = {
+        "id": "promised",
+        "amount": chance.choice(amounts),
+        "overage_factor": chance.choice(("1", "1.5", "2.000001")),
+    }
+    commitments = [{**promised, "true_up": False, "prorate": chance.random() < 0.5, **scope(chance, ids)}]
+    made: Row = {
+        "discounts": [discount(chance, f"off{at}", ids) for at in range(chance.randint(0, 3))],
+        "commitments": commitments[: chance.randint(0, 1)],
+        # A cap below a minimum of the same prices is refused; plans have either caps or minimums, and sometimes both far apart.
+        "maximums": [{**cap, "prorate": chance.random() < 0.3} for cap in caps],
+        "minimums": [{**floor, "prorate": chance.random() < 0.7} for floor in floors],
+    }
+    chosen = chance.choice(("maximums", "minimums", "both"))
+    if chosen == "both":
+        made["maximums"] = [{**cap, "amount": str(Decimal(cap["amount"]) + 334)} for cap in made["maximums"]]
+    elif chosen == "maximums":
+        made["minimums"] = []
+    else:
+        made["maximums"] = []
+    return made
 
 
 def subscription(chance: Random, number: int) -> Row:
@@ -207,7 +254,22 @@ def subscription(chance: Random, number: int) -> Row:
         "version": 1,
         "from": chance.choice(STARTS),
         **({} if until is None else {"until": until}),
+        "discounts": [discount(chance, f"coupon{at}", [f"p{number}-0"]) for at in range(chance.choice((0, 0, 1, 2)))],
     }
+
+
+def account_discounts(seed: int, plans: list[Row]) -> list[Row]:
+    chance = Random(f"{seed} account")
+    ids = [price["id"] for plan in plans for price in plan["prices"]]
+    made = [discount(chance, f"deal{at}", ids) for at in range(chance.choice((0, 0, 1, 2)))]
+    return [
+        {
+            **one,
+            **({"currency": chance.choice(("USD", "JPY"))} if "amount" in one else {}),
+            **({"plans": ["p0"]} if chance.random() < 0.3 else {}),
+        }
+        for one in made
+    ]
 
 
 def catalog(seed: int, plans: int, prices: int) -> Row:
@@ -227,7 +289,7 @@ def catalog(seed: int, plans: int, prices: int) -> Row:
     meters[-1]["unique_attribute"] = "user"
     meters.append({"name": SPEND, "attributes": [*ATTRIBUTES, "user", "price"]})
     tenants = sorted({row["tenant"] for row in subscribed})
-    accounts = [{"id": "payer", "name": "Payer", "tenants": tenants}]
+    accounts = [{"id": "payer", "name": "Payer", "tenants": tenants, "discounts": account_discounts(seed, made)}]
     return {"meters": meters, "plans": made, "accounts": accounts, "subscriptions": subscribed}
 
 

@@ -155,6 +155,60 @@ MUTANTS = {
     "filters do not filter": Mutant(
         "metering", "selection", "coalesce(met.attributes_met, 0) = coalesce(required.attributes_required, 0)", "true"
     ),
+    "percent discounts lower negative lines": Mutant(
+        "rating", "adjust_percent", "WHERE exact_amount > 0", "WHERE exact_amount <> 0"
+    ),
+    "percent discounts of one line add instead of multiplying": Mutant(
+        "rating",
+        "adjust_percent",
+        "JOIN charge USING (span_id)",
+        "JOIN (SELECT * FROM charge WHERE part NOT LIKE 'discount:%') AS charge USING (span_id)",
+    ),
+    "a discount ignores what it is limited to": Mutant(
+        "rating", "adjust_percent", " AND adjust_scope.price_id = charge.price_id", ""
+    ),
+    "a fixed discount is shared out over the gross": Mutant(
+        "rating",
+        "adjust_fixed_base",
+        "JOIN charge USING (span_id)",
+        "JOIN (SELECT * FROM charge WHERE part NOT LIKE 'discount:%') AS charge USING (span_id)",
+    ),
+    "a fixed discount also goes over negative lines": Mutant(
+        "rating", "adjust_fixed_base", "HAVING sum(charge.exact_amount) > 0", "HAVING sum(charge.exact_amount) <> 0"
+    ),
+    "the cap holds on the gross": Mutant(
+        "rating",
+        "adjust_excess",
+        "JOIN charge USING (span_id)",
+        "JOIN (SELECT * FROM charge WHERE part NOT LIKE 'discount:%') AS charge USING (span_id)",
+    ),
+    "every line has the cap for itself": Mutant(
+        "rating",
+        "adjust_excess",
+        "PARTITION BY span_id ORDER BY position, group_key ROWS UNBOUNDED PRECEDING",
+        "PARTITION BY span_id, price_id, group_key ROWS UNBOUNDED PRECEDING",
+    ),
+    "the last line bears the excess first": Mutant(
+        "rating", "adjust_excess", "ORDER BY position, group_key ROWS", "ORDER BY position DESC, group_key DESC ROWS"
+    ),
+    "a negative line gives nothing back of the cap": Mutant(
+        "rating", "adjust_excess", "WHERE excess_amount <> 0", "WHERE excess_amount > 0"
+    ),
+    "ratios lose the rest of an amount": Mutant(
+        "rating",
+        "adjust_ratio",
+        "((exact_amount - trunc(exact_amount))::DECIMAL(21, 21) * ratio::DECIMAL(10, 6))::DECIMAL(38, 21)",
+        "0::DECIMAL(38, 21)",
+    ),
+    "a minimum is measured on the exact amounts": Mutant(
+        "rating", "true_up", "sum(worth.amount) AS amount", "sum(worth.exact_amount) AS amount"
+    ),
+    "a minimum covers every line": Mutant("rating", "true_up", " AND adjust_scope.price_id = worth.price_id", ""),
+    "a minimum met gives money back": Mutant("rating", "true_up", "AND owed > 0", "AND owed <> 0"),
+    "a minimum without usage owes nothing": Mutant("rating", "true_up", "LEFT JOIN covered", "JOIN covered"),
+    "a true-up is due before the period is over": Mutant(
+        "rating", "true_up", "AND billing_span.period_end <= $as_of", "AND $as_of IS NOT NULL"
+    ),
 }
 
 
@@ -201,6 +255,6 @@ def test_mutants_are_caught(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> 
         return statement.replace(mutant.find, mutant.replace) if (package, name) == mutant[:2] else statement
 
     assert read(*mutant[:2]).count(mutant.find) == 1, f"the mutant of {mutant.file}.sql has to be rewritten with it"
-    for module in ("metering.usage", "rating.rate"):
+    for module in ("metering.usage", "rating.rate", "rating.adjust_steps"):
         monkeypatch.setattr(f"{module}.read_sql", read_mutated)
     assert is_caught(by_pieces=mutant.file in BOOKING or "$as_of" in mutant.replace)
