@@ -227,7 +227,7 @@ def _refresh(tenants: int) -> list[Figure]:
     import pyarrow as pa
 
     from tallybook import Workspace
-    from tallybook.entitlements import Entitlements
+    from tallybook.entitlements import WorkspaceSource
 
     features: list[dict[str, object]] = [{"feature": f"f{number}", "type": "boolean"} for number in range(7)]
     features += [
@@ -255,14 +255,24 @@ def _refresh(tenants: int) -> list[Figure]:
                 }
                 usage.record_batch(pa.table(columns))
         workspace.ship()
-        begun = time.perf_counter()
-        view = Entitlements(workspace).view()
-        taken = time.perf_counter() - begun
+        source = WorkspaceSource(folder)
+        taken = []
+        for _ in range(3):
+            begun = time.perf_counter()
+            view = source.read()
+            taken.append(time.perf_counter() - begun)
     if view.held(names[0]).figures[0].used != 70 * BILLIONTHS:
         raise RuntimeError("the view does not say what was used")
     events = tenants * 30
     note = f"{tenants:,} tenants x 10 features, {events:,} events; catalog from the books, usage from the lake"
-    return [Figure(name="refresh of a workspace", value=taken, unit="s", ratio=None, against=None, note=note)]
+    first, again = taken[0], min(taken[1:])
+    return [
+        Figure(name="first view of a workspace", value=first, unit="s", ratio=None, against=None, note=note),
+        Figure(
+            name="view again, same catalog", value=again, unit="s", ratio=again / first, against="first view",
+            note="usage from the lake",
+        ),
+    ]  # fmt: skip
 
 
 def _memory(tenants: int) -> list[Figure]:

@@ -201,7 +201,9 @@ def read_attribute_value(value: object) -> str:
 
 def unique(values: tuple[str, ...]) -> tuple[str, ...]:
     """Return the values as they are; refuse each one that stands twice, at its place."""
-    repeated = [(at, value) for at, value in enumerate(values) if value in values[:at]]
+    # Not a search of all before it: an account may list a hundred thousand tenants.
+    first = {value: at for at, value in reversed(list(enumerate(values)))}
+    repeated = [(at, value) for at, value in enumerate(values) if first[value] < at]
     if repeated:
         refuse([((at,), f"{value!r} stands here twice; remove one") for at, value in repeated])
     return values

@@ -68,6 +68,13 @@ def apply_catalog(engine: Engine, catalog: Catalog, now: datetime) -> Applied:
     return Applied(revision + 1, tuple(changes))
 
 
+def last_revision(engine: Engine) -> int | None:
+    """Return the number of the revision that was applied last; None before the first apply."""
+    with reading(engine) as connection:
+        last: int | None = connection.execute(select(func.max(catalog_revisions.c.revision))).scalar()
+        return last
+
+
 def load_revision(engine: Engine, revision: int | None = None) -> Catalog:
     """Return the catalog of a revision, by default the last. Raises NotFound before the first apply and for no revision."""
     with reading(engine) as connection:

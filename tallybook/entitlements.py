@@ -26,6 +26,7 @@ from metering.measures import PLAIN
 from metering.numbers import exact_sum
 from metering.usage import Selector, Span, aggregate, open_evidence
 from rating.errors import NotFound
+from rating.terms import Terms
 from tallybook.entitlement_terms import Entitled, resolve, templates
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from metering.catalog import Meter
     from metering.clock import Clock
     from metering.periods import BillingCycle
+    from tallybook.catalog_entries import Catalog
     from tallybook.workspace import Workspace
 
 # One question to usage: whose, of which meter, from when to when.
@@ -100,9 +102,17 @@ class HistoryRow:
 class Entitlements:
     """What is known of entitlements at one instant over one workspace: its catalog as applied, its lake as of now."""
 
-    def __init__(self, workspace: Workspace, at: datetime | None = None, *, tenant: str | None = None) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        at: datetime | None = None,
+        *,
+        tenant: str | None = None,
+        catalog: Catalog | None = None,
+    ) -> None:
         self.at = workspace.now if at is None else at
-        catalog, terms = workspace.catalog(), workspace.terms()
+        catalog = workspace.catalog() if catalog is None else catalog
+        terms = Terms.of(catalog.meters, catalog.plans, catalog.accounts, catalog.subscriptions)
         self.meters: Mapping[str, Meter] = terms.meters
         # Read before the lake: a cut may be older than what is counted, never newer.
         self._files, self.snapshot = workspace.evidence()
@@ -239,16 +249,23 @@ class WorkspaceSource:
         self._root = root
         self._clock = clock
         self._opened: tuple[int, Workspace] | None = None
+        # A revision never changes, so it is read once.
+        self._catalog: Catalog | None = None
 
     def read(self) -> View:
         """Return the view as of now. Raises what the books and the lake raise while they are away."""
         import os
 
+        from tallybook.catalog_history import last_revision
         from tallybook.workspace import Workspace
 
         if self._opened is None or self._opened[0] != os.getpid():
             self._opened = os.getpid(), Workspace(self._root, clock=self._clock)
-        return Entitlements(self._opened[1]).view()
+        workspace = self._opened[1]
+        last = last_revision(workspace.books)
+        if self._catalog is None or self._catalog.revision != last:
+            self._catalog = workspace.catalog()
+        return Entitlements(workspace, catalog=self._catalog).view()
 
 
 class _Plan:
