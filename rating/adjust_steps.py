@@ -30,27 +30,27 @@ _SHARE_COLUMNS = {"span_id": "int", "price_id": "text", "group_key": "text", "pa
 
 
 def adjust_charges(engine: duckdb.DuckDBPyConnection) -> None:
-    """Add to `charge` what discounts, commitments and maximums change, round by round."""
+    """Add to `charge` what discounts, commitments and maximums change, turn by turn."""
     engine.execute(read_sql("rating", "adjust_ratio"))
-    for number in _rounds(engine, "discount"):
-        _run(engine, "adjust_percent", round=number)
-        bases = fetch(engine, read_sql("rating", "adjust_fixed_base"), {"round": number}).to_pylist()
+    for number in _turns(engine, "discount"):
+        _run(engine, "adjust_percent", turn=number)
+        bases = fetch(engine, read_sql("rating", "adjust_fixed_base"), {"turn": number}).to_pylist()
         load_table(engine, "fixed_share", _SHARE_COLUMNS, list(_shares(bases)))
         _run(engine, "adjust_fixed")
-    for number in _rounds(engine, "ceiling"):
-        _run(engine, "adjust_excess", round=number)
+    for number in _turns(engine, "ceiling"):
+        _run(engine, "adjust_excess", turn=number)
 
 
 def add_true_ups(engine: duckdb.DuckDBPyConnection, as_of: datetime) -> None:
     """Add to `charge` and `worth` what is missing of the minimums of periods that are over, the narrower ones first."""
-    for number in _rounds(engine, "minimum"):
-        _run(engine, "true_up", round=number, as_of=as_of)
+    for number in _turns(engine, "minimum"):
+        _run(engine, "true_up", turn=number, as_of=as_of)
         _run(engine, "true_up_charge")
         _run(engine, "true_up_line")
 
 
-def _rounds(engine: duckdb.DuckDBPyConnection, table: str) -> Iterable[int]:
-    [(last,)] = engine.execute(f"SELECT coalesce(max(round), 0) FROM {table}").fetchall()
+def _turns(engine: duckdb.DuckDBPyConnection, table: str) -> Iterable[int]:
+    [(last,)] = engine.execute(f"SELECT coalesce(max(turn), 0) FROM {table}").fetchall()
     return range(1, last + 1)
 
 

@@ -3,8 +3,8 @@
 Enters: the terms and the billing spans. Leaves: the tables adjust_scope, discount, ceiling and minimum of the engine.
 Refuses: to look at usage or charges. A span without adjustments has no row; most catalogs make four empty tables.
 
-Rounds give the order. Whoever is in round 2 sees what round 1 left of a line. A discount comes after every other one that
-lowers one of its spans before it, and so a span never has two in one round.
+Turns give the order. Whoever is in turn 2 sees what turn 1 left of a line. A discount comes after every other one that
+lowers one of its spans before it, and so a span never has two in one turn.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 _SCOPE_COLUMNS = {"scope_id": "int", "price_id": "text", "position": "int"}
 _DISCOUNT_COLUMNS = {
-    "span_id": "int", "round": "int", "pool_id": "int", "part": "text", "scope_id": "int", "ratio": "ratio",
+    "span_id": "int", "turn": "int", "pool_id": "int", "part": "text", "scope_id": "int", "ratio": "ratio",
     "amount": "amount",
 }  # fmt: skip
 _CEILING_COLUMNS = {
-    "span_id": "int", "round": "int", "part": "text", "scope_id": "int", "amount": "exact", "factor": "ratio",
+    "span_id": "int", "turn": "int", "part": "text", "scope_id": "int", "amount": "exact", "factor": "ratio",
 }  # fmt: skip
 _MINIMUM_COLUMNS = {
-    "span_id": "int", "round": "int", "minimum_id": "text", "position": "int", "description": "text",
+    "span_id": "int", "turn": "int", "minimum_id": "text", "position": "int", "description": "text",
     "scope_id": "int", "amount": "exact",
 }  # fmt: skip
 # What a comparison puts before the names of its second side.
@@ -135,13 +135,13 @@ def _discount_rows(
     for span, offer in _offers(terms, plans, spans):
         held.setdefault(offer.order, (offer, []))[1].append(span)
     rows: list[tuple[object, ...]] = []
-    last_round: dict[int, int] = {}
+    last_turn: dict[int, int] = {}
     pools: dict[tuple[object, ...], int] = {}
     for order in sorted(held):
         offer, lowered = held[order]
-        number = 1 + max(last_round.get(span.span_id, 0) for span in lowered)
+        number = 1 + max(last_turn.get(span.span_id, 0) for span in lowered)
         for span in lowered:
-            last_round[span.span_id] = number
+            last_turn[span.span_id] = number
             pool_id = pools.setdefault(_pool_of(offer, span), len(pools))
             covered = scopes.number_of(scope_of(offer.discount, _price_ids(plans[span.plan_key])))
             percent = offer.discount.percent

@@ -16,7 +16,7 @@ WITH net AS (
     FROM ceiling
     JOIN charge USING (span_id)
     JOIN adjust_scope ON adjust_scope.scope_id = ceiling.scope_id AND adjust_scope.price_id = charge.price_id
-    WHERE ceiling.round = $round
+    WHERE ceiling.turn = $turn
     GROUP BY ALL
 ),
 running AS (

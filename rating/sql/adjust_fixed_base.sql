@@ -14,7 +14,7 @@ FROM discount
 JOIN charge USING (span_id)
 JOIN billing_span USING (span_id)
 JOIN adjust_scope ON adjust_scope.scope_id = discount.scope_id AND adjust_scope.price_id = charge.price_id
-WHERE discount.round = $round AND discount.amount IS NOT NULL
+WHERE discount.turn = $turn AND discount.amount IS NOT NULL
 GROUP BY ALL
 HAVING sum(charge.exact_amount) > 0
 ORDER BY pool_id, span_id, position, group_key

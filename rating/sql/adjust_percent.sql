@@ -13,7 +13,7 @@ WITH net AS (
     FROM discount
     JOIN charge USING (span_id)
     JOIN adjust_scope ON adjust_scope.scope_id = discount.scope_id AND adjust_scope.price_id = charge.price_id
-    WHERE discount.round = $round AND discount.ratio IS NOT NULL
+    WHERE discount.turn = $turn AND discount.ratio IS NOT NULL
     GROUP BY ALL
 )
 SELECT

@@ -7,7 +7,7 @@ WITH covered AS (
     FROM minimum
     JOIN worth USING (span_id)
     JOIN adjust_scope ON adjust_scope.scope_id = minimum.scope_id AND adjust_scope.price_id = worth.price_id
-    WHERE minimum.round = $round
+    WHERE minimum.turn = $turn
     GROUP BY ALL
 )
 SELECT
@@ -21,6 +21,6 @@ FROM minimum
 JOIN billing_span USING (span_id)
 JOIN currency USING (currency)
 LEFT JOIN covered ON covered.span_id = minimum.span_id AND covered.minimum_id = minimum.minimum_id
-WHERE minimum.round = $round
+WHERE minimum.turn = $turn
     AND billing_span.period_end <= $as_of
     AND owed > 0
