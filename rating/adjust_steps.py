@@ -24,14 +24,15 @@ if TYPE_CHECKING:
 
     import duckdb
 
-DISCOUNT_STEPS = ("adjust_percent", "adjust_fixed")
+MACROS = ("adjust_ratio_size", "adjust_ratio")
 TRUE_UP_STEPS = ("true_up", "true_up_charge", "true_up_line")
 _SHARE_COLUMNS = {"span_id": "int", "price_id": "text", "group_key": "text", "part": "text", "exact_amount": "exact"}
 
 
 def adjust_charges(engine: duckdb.DuckDBPyConnection) -> None:
     """Add to `charge` what discounts, commitments and maximums change, turn by turn."""
-    engine.execute(read_sql("rating", "adjust_ratio"))
+    for macro in MACROS:
+        engine.execute(read_sql("rating", macro))
     for number in _turns(engine, "discount"):
         _run(engine, "adjust_percent", turn=number)
         bases = fetch(engine, read_sql("rating", "adjust_fixed_base"), {"turn": number}).to_pylist()
@@ -44,9 +45,8 @@ def adjust_charges(engine: duckdb.DuckDBPyConnection) -> None:
 def add_true_ups(engine: duckdb.DuckDBPyConnection, as_of: datetime) -> None:
     """Add to `charge` and `worth` what is missing of the minimums of periods that are over, the narrower ones first."""
     for number in _turns(engine, "minimum"):
-        _run(engine, "true_up", turn=number, as_of=as_of)
-        _run(engine, "true_up_charge")
-        _run(engine, "true_up_line")
+        for step in TRUE_UP_STEPS:
+            _run(engine, step, **({"turn": number, "as_of": as_of} if step == "true_up" else {}))
 
 
 def _turns(engine: duckdb.DuckDBPyConnection, table: str) -> Iterable[int]:

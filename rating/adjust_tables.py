@@ -3,7 +3,7 @@
 Enters: the terms and the billing spans. Leaves: the tables adjust_scope, discount, ceiling and minimum of the engine.
 Refuses: to look at usage or charges. A span without adjustments has no row; most catalogs make four empty tables.
 
-Turns give the order. Whoever is in turn 2 sees what turn 1 left of a line. A discount comes after every other one that
+Turns give the order. Whoever has turn 2 sees what turn 1 left of a line. A discount comes after every other one that
 lowers one of its spans before it, and so a span never has two in one turn.
 """
 

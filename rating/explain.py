@@ -19,7 +19,7 @@ from rating.invoice import Charge, InvoiceLine
 from rating.ledger import invoice_of_line
 from rating.rounding import exact_sum
 from rating.run import rated_spans, spans_of
-from rating.terms import Terms, plan_key
+from rating.terms import Terms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -171,7 +171,7 @@ def _aggregation(terms: Terms, line: InvoiceLine) -> str:
 
 def _price_of(terms: Terms, line: InvoiceLine) -> Any:
     """Return the price of a line; None for a line that no price of the plan stands behind, such as a true-up."""
-    plan = terms.plans.get(plan_key(line.plan, line.plan_version))
+    plan = terms.plan_for(line.subscription_id, line.plan, line.plan_version)
     return next((price for price in plan.prices if price.id == line.price_id), None) if plan else None
 
 

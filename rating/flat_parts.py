@@ -62,7 +62,7 @@ def _special(plan: Plan) -> list[FlatPrice]:
 def _rows(
     price: FlatPrice, span: BillingSpan, plan: Plan, subscription: Subscription | None
 ) -> Iterator[tuple[object, ...]]:
-    charged_from = _end_of_trial(price, span, plan, subscription)
+    charged_from = _end_of_trial(price, plan, subscription)
     stretches = _stretches(price, span, plan, subscription)
     if not price.prorate:
         # All of the amount, whatever the length: for the most units that were held.
@@ -91,9 +91,7 @@ def _stretches(
     return [(start, end, units) for start, end, (_, units) in zip(cuts, ends, held, strict=False) if start < end]
 
 
-def _end_of_trial(
-    price: FlatPrice, span: BillingSpan, plan: Plan, subscription: Subscription | None
-) -> datetime | None:
+def _end_of_trial(price: FlatPrice, plan: Plan, subscription: Subscription | None) -> datetime | None:
     if price.trial_days is None or subscription is None:
         return None
     timezone = plan.billing_period.timezone

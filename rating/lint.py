@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from metering.numbers import plain, trimmed
 from rating.adjust import narrow_first, scope_of
 from rating.iso4217 import minor_units
+from rating.phases import plan_keys_of
 from rating.rate import rate_quantities
 from rating.rounding import exact_sum, round_amount
 from rating.terms import plan_key
@@ -303,7 +304,7 @@ def find_unpriced_meters(terms: Terms) -> Iterator[Finding]:
 
 def find_unused_plans(terms: Terms) -> Iterator[Finding]:
     """Find plan versions without a subscription, past ones included."""
-    used = {plan_key(one.plan, one.version) for one in terms.subscriptions}
+    used = {plan_key(*key) for one in terms.subscriptions for key in plan_keys_of(one)}
     for key, plan in sorted(terms.plans.items()):
         if key not in used:
             yield Finding(

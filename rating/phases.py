@@ -62,6 +62,7 @@ def phases_of(
         if change.takes_effect == "period_end":
             period = period_at(plan_called(last.plan, last.version), at)
             at = at if at == period.start else period.end
+        at = max(at, last.start)
         if end is not None and at >= end:
             break
         phases[-1] = last._replace(end=at)

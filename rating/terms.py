@@ -122,6 +122,14 @@ class Terms:
                 "which the catalog does not hold; add the plan version and apply"
             ) from None
 
+    def plan_for(self, subscription_id: str, name: str, version: int) -> Plan | None:
+        """Return a plan version as it is for a subscription, overrides included; None if the catalog does not hold it."""
+        key = plan_key(name, version)
+        try:
+            return self.plans[f"{key}{OVERRIDDEN}{subscription_id}"]
+        except KeyError:
+            return self.plans.get(key)
+
 
 def plan_key(name: str, version: int) -> str:
     """Return the key of a plan version, `pro/3`."""

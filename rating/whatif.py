@@ -23,6 +23,7 @@ from metering.rollups import Rollups
 from metering.usage import open_evidence, register
 from rating.errors import NotFound
 from rating.iso4217 import minor_units
+from rating.phases import plan_keys_of
 from rating.rate import overflow_named, rate
 from rating.rounding import round_amount, round_fraction
 from rating.tables import load_table
@@ -103,19 +104,28 @@ def change_of(terms: Terms, plans: Sequence[Plan], replaced: Mapping[str, str] |
     by_name: dict[str, list[Plan]] = {}
     for plan in plans:
         by_name.setdefault(plan.name, []).append(plan)
-    moved: list[tuple[Subscription, Plan]] = []
-    for subscription in terms.subscriptions:
-        key = plan_key(subscription.plan, subscription.version)
-        wanted = replaced.get(key) or replaced.get(subscription.plan)
+
+    def target(name: str, version: int) -> Plan | None:
+        wanted = replaced.get(plan_key(name, version)) or replaced.get(name)
         if wanted is not None:
-            moved.append((subscription, _plan_called(wanted, by_name, terms)))
-        elif subscription.plan in by_name:
-            moved.append((subscription, _only(subscription.plan, by_name[subscription.plan])))
+            return _plan_called(wanted, by_name, terms)
+        return _only(name, by_name[name]) if name in by_name else None
+
+    moved: list[tuple[Subscription, Plan]] = []
+    held: list[Subscription] = []
+    new_plans: dict[str, Plan] = {}
+    for subscription in terms.subscriptions:
+        targets = [target(*key) for key in plan_keys_of(subscription)]
+        if not any(targets):
+            continue
+        stays = [terms.plan_of(subscription, *key) for key in plan_keys_of(subscription)]
+        each = [new or old for new, old in zip(targets, stays, strict=True)]
+        new_plans |= {plan_key(plan.name, plan.version): plan for plan in each}
+        moved.append((subscription, each[0]))
+        held.append(_put_on(subscription, [(plan.name, plan.version) for plan in each]))
     _check_all_used(terms, [subscription for subscription, _ in moved], by_name, replaced)
-    new_plans = {plan_key(plan.name, plan.version): plan for _, plan in moved}
     for plan in new_plans.values():
         _check_meters(plan, terms)
-    held = [_put_on(subscription, plan.name, plan.version) for subscription, plan in moved]
     pairs: dict[tuple[str, int, str, int], int] = {}
     for subscription, plan in moved:
         pair = (subscription.plan, subscription.version, plan.name, plan.version)
@@ -224,7 +234,7 @@ def _side_by_side(old: Terms, new: Terms, new_spans: Sequence[BillingSpan]) -> t
         plan_key(_NEW + plan.name, plan.version): plan.model_copy(update={"name": _NEW + plan.name})
         for plan in new.plans.values()
     }
-    subscriptions = [*old.subscriptions, *(_put_on(one, _NEW + one.plan, one.version) for one in new.subscriptions)]
+    subscriptions = [*old.subscriptions, *map(_apart, new.subscriptions)]
     both = replace(old, plans={**old.plans, **apart}, subscriptions=subscriptions)
     return both, [replace(span, plan=_NEW + span.plan, side=1) for span in new_spans]
 
@@ -234,8 +244,19 @@ def _pairs(old: Sequence[Subscription], new: Sequence[Subscription]) -> dict[str
     return {one.id: (one.plan, one.version, then[one.id].plan, then[one.id].version) for one in old}
 
 
-def _put_on(subscription: Subscription, plan: str, version: int) -> Subscription:
-    return subscription.model_copy(update={"plan": plan, "version": version})
+def _put_on(subscription: Subscription, plans: Sequence[tuple[str, int]]) -> Subscription:
+    """Return a subscription on other plans: the first from its start, the others from its changes of plan on."""
+    (name, version), *later = plans
+    left = iter(later)
+    changes = []
+    for change in subscription.changes:
+        on = {} if change.version is None else dict(zip(("plan", "version"), next(left), strict=True))
+        changes.append(change.model_copy(update=on))
+    return subscription.model_copy(update={"plan": name, "version": version, "changes": tuple(changes)})
+
+
+def _apart(subscription: Subscription) -> Subscription:
+    return _put_on(subscription, [(_NEW + name, version) for name, version in plan_keys_of(subscription)])
 
 
 def _plan_called(wanted: str, by_name: Mapping[str, list[Plan]], terms: Terms) -> Plan:
@@ -268,7 +289,7 @@ def _check_all_used(
     terms: Terms, moved: Sequence[Subscription], by_name: Mapping[str, list[Plan]], replaced: Mapping[str, str]
 ) -> None:
     """Refuse a plan that takes nobody's place: an answer without it would look complete."""
-    on = {name for one in moved for name in (one.plan, plan_key(one.plan, one.version))}
+    on = {name for one in moved for key in plan_keys_of(one) for name in (key[0], plan_key(*key))}
     idle = [name for name in replaced if name not in on]
     idle += [name for name in by_name if name not in on and not _is_named(name, by_name, replaced)]
     if not idle and moved:

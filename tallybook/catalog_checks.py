@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
-from datetime import datetime
 
 from entitlements.features import Entitlement, Feature
 from metering.catalog import CatalogModel, Meter, Mistake, Place
 from rating.adjust import Discount
 from rating.balances import Balance
 from rating.grants import TenantGrant
+from rating.phases import plan_keys_of
 from rating.plans import Account, Plan, Subscription, instant_of, when_text
 from rating.price_meters import find_misfits
 from rating.prices import Price
 from rating.terms import plan_key
 from tallybook.catalog_entries import entry_key
+from tallybook.catalog_phases import Stretch, check_over_time, stretches_of
 from tallybook.catalog_sentences import locate, nearest
 from tallybook.yaml_nodes import Node
 
@@ -197,8 +198,12 @@ class _Known:
             if instant_of(subscription.ends_at, zone) <= instant_of(subscription.starts_at, zone):
                 what = f"{when_text(subscription.ends_at)} is not after from, {when_text(subscription.starts_at)}, in {zone}"
                 yield entry.mistake(f"{what}; write a later end", "to" if "to" in _keys(entry) else "until")
-        yield from self._check_discounts(entry, subscription.discounts, {subscription.plan})
         yield from self._check_entitlements(entry, subscription.entitlements)
+        if plan is not None and "plan" not in self.unread:
+            for place, what in check_over_time(subscription, self.plans):
+                yield entry.mistake(what, *place)
+        held = plan_keys_of(subscription)
+        yield from self._check_discounts(entry, subscription.discounts, {name for name, _ in held})
         if "account" in self.unread:
             return
         if subscription.account is not None and subscription.account not in self.accounts:
@@ -210,9 +215,13 @@ class _Known:
         if payer is None:
             what = f"tenant {subscription.tenant!r} is in no account, so nobody would pay; add it to the tenants of an account"
             yield entry.mistake(f"{what}, or write account: <id> here", "tenant")
-        elif plan is not None and payer.currency is not None and payer.currency != plan.currency:
-            what = f"account {payer.id!r} pays in {payer.currency}, and plan {plan.name!r} version {plan.version} is in"
-            yield entry.mistake(f"{what} {plan.currency}; choose a plan in {payer.currency} or another account", "plan")
+            return
+        for each in (self.plans.get(plan_key(*key)) for key in held):
+            if each is not None and payer.currency not in {None, each.currency}:
+                what = f"account {payer.id!r} pays in {payer.currency}, and plan {each.name!r} version {each.version} is in"
+                yield entry.mistake(
+                    f"{what} {each.currency}; choose a plan in {payer.currency} or another account", "plan"
+                )
 
     def _no_plan(self, entry: Entry, subscription: Subscription) -> Mistake:
         versions = sorted(one.version for one in self.plans.values() if one.name == subscription.plan)
@@ -227,33 +236,23 @@ class _Known:
 
     def check_overlaps(self) -> Iterator[Mistake]:
         """Two subscriptions of one tenant to one plan, whatever the version, would bill the same use twice."""
-        by_plan: dict[tuple[str, str], list[tuple[Entry, Subscription]]] = {}
+        by_plan: dict[tuple[str, str], list[tuple[Entry, Stretch]]] = {}
         for entry, subscription in self.subscriptions:
-            if plan_key(subscription.plan, subscription.version) in self.plans:
-                by_plan.setdefault((subscription.tenant, subscription.plan), []).append((entry, subscription))
+            for stretch in stretches_of(subscription, self.plans):
+                by_plan.setdefault((subscription.tenant, stretch.plan), []).append((entry, stretch))
         for same in by_plan.values():
-            same.sort(key=lambda one: (self._start(one[1]), one[1].id))
+            same.sort(key=lambda one: (one[1].start, one[1].subscription.id))
             # The one that runs longest so far: behind a short one, a long one may still be running.
             running = same[0][1]
             for entry, later in same[1:]:
-                ends_at = self._end(running)
-                if ends_at is None or self._start(later) < ends_at:
-                    what = f"tenant {later.tenant!r} is already on plan {later.plan!r} by {running.id!r} at this time"
+                if running.end is None or later.start < running.end:
+                    other, mine = running.subscription, later.subscription
+                    what = f"tenant {mine.tenant!r} is already on plan {later.plan!r} by {other.id!r} at this time"
                     yield entry.mistake(
-                        f"{what}; end that one with to: {when_text(later.starts_at)}, or start later", "from"
+                        f"{what}; end that one with to: {when_text(mine.starts_at)}, or start later", "from"
                     )
-                end = self._end(later)
-                if ends_at is not None and (end is None or end > ends_at):
+                if running.end is not None and (later.end is None or later.end > running.end):
                     running = later
-
-    def _start(self, subscription: Subscription) -> datetime:
-        return instant_of(subscription.starts_at, self._zone(subscription))
-
-    def _end(self, subscription: Subscription) -> datetime | None:
-        return None if subscription.ends_at is None else instant_of(subscription.ends_at, self._zone(subscription))
-
-    def _zone(self, subscription: Subscription) -> str:
-        return self.plans[plan_key(subscription.plan, subscription.version)].billing_period.timezone
 
 
 def _split_by(price: Price) -> Iterator[tuple[Place, str]]:

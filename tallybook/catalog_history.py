@@ -159,7 +159,12 @@ def _plans_ever_used(connection: Connection) -> dict[str, str]:
     used: dict[str, str] = {}
     for subscription_id, definition in rows:
         terms = json.loads(definition)
-        used.setdefault(plan_key(terms["plan"], terms["version"]), subscription_id)
+        name = terms["plan"]
+        used.setdefault(plan_key(name, terms["version"]), subscription_id)
+        for change in terms.get("changes", []):
+            name = change.get("plan", name)
+            if "version" in change:
+                used.setdefault(plan_key(name, change["version"]), subscription_id)
     return used
 
 

@@ -248,23 +248,26 @@ def price_lines(
 
 def rated_periods(catalog: Row, month: str, account: str | None = None) -> Iterator[tuple[Row, Row, Period]]:
     """Yield (subscription, plan, period) of the billing periods whose last instant lies in the month, in each zone."""
+    from tests import oracle_adjust
+
     plans = {(plan["name"], str(plan["version"])): plan for plan in catalog["plans"]}
     payer = {tenant: one["id"] for one in catalog.get("accounts", []) for tenant in one["tenants"]}
     for subscription in catalog["subscriptions"]:
         if account not in (None, subscription.get("account") or payer.get(subscription["tenant"])):
             continue
-        plan = plans[subscription["plan"], str(subscription["version"])]
-        cycle = plan.get("billing_period") or {}
-        zone = cycle.get("timezone", "UTC")
-        month_start, month_end = month_bounds(month, zone)
-        until = subscription.get("until") or subscription.get("to")
-        start = moment(subscription["from"], zone)
-        end = moment(until, zone) if until else datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
-        for period in billing_periods(cycle.get("every", "month"), cycle.get("anchor", "calendar"), zone, start, end):
-            if period.start >= month_end:
-                break
-            if month_start < period.end <= month_end:
-                yield subscription, plan, period
+        for plan, opens, closes in oracle_adjust.phases(subscription, plans):
+            cycle = plan.get("billing_period") or {}
+            zone = cycle.get("timezone", "UTC")
+            month_start, month_end = month_bounds(month, zone)
+            origin = cycle.get("anchor", "calendar")
+            # A cycle around the subscription's start is around it for all of its plans, each in its own zone.
+            start = moment(subscription["from"], zone)
+            around = local(start, zone).isoformat() if origin == "subscription" else origin
+            for period in billing_periods(cycle.get("every", "month"), around, zone, opens, closes):
+                if period.start >= month_end:
+                    break
+                if month_start < period.end <= month_end:
+                    yield subscription, plan, period
 
 
 def lines(catalog: Row, events: list[Row], month: str, account: str | None = None) -> dict[LineKey, Line]:
@@ -274,10 +277,15 @@ def lines(catalog: Row, events: list[Row], month: str, account: str | None = Non
     meters = {meter["name"]: meter for meter in catalog["meters"]}
     counted = dedupe(events)
     spans = []
-    for subscription, plan, period in rated_periods(catalog, month, account):
+    for subscription, version, period in rated_periods(catalog, month, account):
         usage = [event for event in counted if event["tenant_id"] == subscription["tenant"]]
+        plan = oracle_adjust.overridden(version, subscription)
         span = oracle_adjust.Span(subscription, plan, period)
         for price in plan["prices"]:
+            if price["type"] == "flat":
+                units, amount = oracle_adjust.flat(price, span)
+                span.lines.append(oracle_adjust.Net(price["id"], (), [], units, amount))
+                continue
             for key, (quantity, exact) in price_lines(price, meters, usage, period, plan).items():
                 by = price.get("by") or []
                 span.lines.append(oracle_adjust.Net(price["id"], key, by, quantity, Fraction(exact)))

@@ -101,6 +101,83 @@ def amount_of(one: Row, span: Span, *, prorate: bool) -> Fraction:
     return cut(amount * share(span, span.period.service_start, span.period.service_end))
 
 
+def phases(subscription: Row, plans: dict[tuple[str, str], Row]) -> list[tuple[Row, datetime, datetime]]:
+    """Return (plan, from, to) of every plan that a subscription is on; a change of units is no phase."""
+
+    def zone(plan: Row) -> str:
+        return str((plan.get("billing_period") or {}).get("timezone", "UTC"))
+
+    first = plans[subscription["plan"], str(subscription["version"])]
+    until = subscription.get("until") or subscription.get("to")
+    never = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
+    end = oracle.moment(until, zone(first)) if until else never
+    found = [(first, oracle.moment(subscription["from"], zone(first)), end)]
+    for change in subscription.get("changes", []):
+        if "version" in change:
+            old, opens, _ = found[-1]
+            plan = plans[change.get("plan", old["name"]), str(change["version"])]
+            at = oracle.moment(change["from"], zone(plan))
+            if at < end:
+                found[-1] = (old, opens, at)
+                found.append((plan, at, end))
+    return found
+
+
+def overridden(plan: Row, subscription: Row) -> Row:
+    other = subscription.get("overrides", {})
+    return {**plan, "prices": [{**price, **other.get(price["id"], {})} for price in plan["prices"]]}
+
+
+def flat(price: Row, span: Span) -> tuple[Decimal, Fraction]:
+    """Return the units at the end of the service, and the exact amount of all stretches of time with one number each."""
+    opens, closes = span.period.service_start, span.period.service_end
+    begin = oracle.moment(span.subscription["from"], span.zone)
+    charged_from = opens
+    if "trial_days" in price:
+        wall = oracle.local(begin, span.zone) + timedelta(days=int(price["trial_days"]))
+        charged_from = max(opens, oracle.instant(wall, span.zone))
+    cuts = units_at(price, span)
+    if not price.get("prorate", True):
+        held = max(units for at, units in during(cuts, opens, closes))
+        free = share(span, opens, min(charged_from, closes)) if charged_from > opens else Fraction(0)
+        return Decimal(held.numerator) / Decimal(held.denominator), cut(
+            Fraction(str(price["amount"])) * held * max(Fraction(0), 1 - free)
+        )
+    exact, steps = Fraction(0), during(cuts, opens, closes)
+    for (start, units), (end, _) in zip(steps, [*steps[1:], (closes, Fraction(0))], strict=True):
+        free = share(span, start, min(charged_from, end)) if charged_from > start else Fraction(0)
+        exact += cut(Fraction(str(price["amount"])) * units * max(Fraction(0), share(span, start, end) - free))
+    last = steps[-1][1]
+    return Decimal(last.numerator) / Decimal(last.denominator), exact
+
+
+def during(cuts: list[tuple[datetime, Fraction]], opens: datetime, closes: datetime) -> list[tuple[datetime, Fraction]]:
+    """Return what holds in [opens, closes): what held when it began, then every change inside."""
+    before = [units for at, units in cuts if at <= opens]
+    return [(opens, before[-1]), *((at, units) for at, units in cuts if opens < at < closes)]
+
+
+def units_at(price: Row, span: Span) -> list[tuple[datetime, Fraction]]:
+    """Return from when how many units count in this billing period, from its start on."""
+    name = price.get("per_unit_of")
+    if name is None:
+        return [(span.period.start, Fraction(1))]
+    said = [(datetime.min.replace(tzinfo=UTC), Fraction(str(span.subscription.get("quantities", {}).get(name, 0))))]
+    said += [
+        (oracle.moment(change["from"], span.zone), Fraction(str(change["quantities"][name])))
+        for change in span.subscription.get("changes", [])
+        if name in change.get("quantities", {})
+    ]
+    found = [(span.period.start, next(units for at, units in reversed(said) if at <= span.period.start))]
+    for at, units in said:
+        if span.period.start < at < span.period.end:
+            counts = found[-1][1]
+            rule = price.get("when_more" if units > counts else "when_fewer", "at_once")
+            if rule == "at_once" and units != counts:
+                found.append((at, units))
+    return found
+
+
 def adjust(catalog: Row, spans: list[Span]) -> None:
     """Lower and raise the lines of all spans, in place, and add true-up lines. Every period counts as over."""
     discount(catalog, spans)

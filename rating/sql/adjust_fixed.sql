@@ -1,4 +1,4 @@
--- Fixed discounts of one round, as rating.adjust_steps shared them out by largest remainder.
+-- Fixed discounts of one turn, as rating.adjust_steps shared them out by largest remainder.
 INSERT INTO charge
 SELECT
     span_id,

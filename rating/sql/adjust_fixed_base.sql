@@ -1,4 +1,4 @@
--- What the fixed discounts of one round are shared out over: what earlier rounds left of each line, in the order of lines.
+-- What the fixed discounts of one turn are shared out over: what earlier turns left of each line, in the order of lines.
 -- One row per (pool, span, price, group). A pool is one amount: of a subscription or an account, in one billing period.
 SELECT
     discount.pool_id,

@@ -1,4 +1,4 @@
--- Percent discounts of one round: percent x what earlier rounds left of the line, exact. Several multiply: 10 % and 25 %
+-- Percent discounts of one turn: percent x what earlier turns left of the line, exact. Several multiply: 10 % and 25 %
 -- on 80 take 26, in any order. A line that is worth nothing, or less, is not lowered.
 -- One row per (span, price, group) that is lowered; the amount is negative.
 INSERT INTO charge

@@ -1,4 +1,4 @@
--- What is missing of the minimums of one round: round(minimum x share) minus the rounded lines it covers, so that the paper
+-- What is missing of the minimums of one turn: round(minimum x share) minus the rounded lines it covers, so that the paper
 -- adds up to the minimum. Only once the period is over; zero usage owes all of it. Never below zero.
 -- One row per (span, minimum) that owes something.
 CREATE OR REPLACE TABLE true_up AS

@@ -42,7 +42,7 @@ def check_pieces(world: World, cuts: Sequence[tuple[float, float]]) -> None:
         for key, (line, components) in booked.book(world.catalog, world.events[:known], world.month, as_of).items():
             sums = oracle.total(sums, {key: line})
             _add(parts.setdefault(key, {}), components)
-            assert sum((part.exact_amount for part in components), Decimal(0)) == line.exact
+            assert oracle.add(*(part.exact_amount for part in components)) == line.exact
             _check_due(world.catalog, key[2], periods[key[:2]], as_of)
     at_once = oracle.lines(*world)
     nothing = [key for key, line in sums.items() if line == oracle.NOTHING]
@@ -64,8 +64,8 @@ def _times(period: oracle.Period) -> list[datetime]:
 def _add(sums: dict[Any, list[Decimal]], components: Sequence[Component]) -> dict[Any, list[Decimal]]:
     for part in components:
         numbers = sums.setdefault((part.cell_key, part.tier, part.part, part.unit_price), [Decimal(0), Decimal(0)])
-        numbers[0] += part.quantity
-        numbers[1] += part.exact_amount
+        numbers[0] = oracle.add(numbers[0], part.quantity)
+        numbers[1] = oracle.add(numbers[1], part.exact_amount)
     return sums
 
 

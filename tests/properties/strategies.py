@@ -48,6 +48,11 @@ ENDS = (None, None, None, "2026-03-20", "2026-04-01", "2026-10-25T00:30:00Z", "2
 MICROSECOND = timedelta(microseconds=1)
 
 
+BASES = ("thirty_day_month", "local_days", "days_inclusive")
+PER_SEAT = {"per_unit_of": "seats"}
+CHANGES = ("2026-02-15", "2026-03-01", "2026-03-08T02:30:00-05:00", "2026-03-20T12:00:00Z", "2026-04-02", "2026-10-20")
+
+
 class World(NamedTuple):
     catalog: Row
     events: list[Row]
@@ -104,6 +109,10 @@ def price(chance: Random, price_id: str) -> Row:
             "amount": chance.choice(("10", "49.99", "0.01", "100", "-7")),
             "when": chance.choice(("in_advance", "in_arrears")),
             "prorate": chance.choice((True, True, False)),
+            **chance.choice(
+                ({}, {}, PER_SEAT, {**PER_SEAT, "when_fewer": "period_end"}, {**PER_SEAT, "when_more": "period_end"})
+            ),
+            **chance.choice(({}, {}, {"trial_days": 10}, {"trial_days": 45})),
         }
     by = list(chance.choice(((), (), ("model",), ("region", "model"))))
     made = chance.choice((percentage_terms, matrix_terms, dynamic_terms, *[metered_terms] * 7))(chance)
@@ -183,19 +192,22 @@ def over_groups(chance: Random, made: Row, by: list[str]) -> Row:
     return found
 
 
-def plan(chance: Random, name: str, prices: list[Row]) -> Row:
-    return {
+def plan(chance: Random, name: str, prices: list[Row], version: int = 1) -> Row:
+    every = chance.choice(("month", "month", "week", "day", "quarter", "year"))
+    made: Row = {
         "name": name,
-        "version": 1,
+        "version": version,
         "currency": chance.choice(("USD", "JPY", "KWD")),
         "billing_period": {
-            "every": chance.choice(("month", "month", "week", "day", "quarter", "year")),
+            "every": every,
             "anchor": chance.choice(("calendar", "subscription", "2026-01-31", "2024-02-29")),
             "timezone": chance.choice(ZONES),
         },
         "prices": prices,
         **around(chance, [price["id"] for price in prices]),
     }
+    made["billing_period"]["proration"] = chance.choice(("instants", "instants", *BASES[every in {"day", "week"} :]))
+    return made
 
 
 def scope(chance: Random, ids: list[str]) -> Row:
@@ -244,17 +256,44 @@ def around(chance: Random, ids: list[str]) -> Row:
     return made
 
 
-def subscription(chance: Random, number: int) -> Row:
-    until = chance.choice(ENDS)
+def next_version(seed: int, number: int, prices: int) -> Row | None:
+    """Return a second version of a plan, with other prices, for every other plan."""
+    chance = Random(f"{seed} plan {number} again")
+    if chance.random() < 0.5:
+        return None
+    few = range(min(prices, chance.randint(1, 3)))
+    priced = [price(Random(f"{seed} price {number} {at} again"), f"p{number}-{at}-again") for at in few]
+    return plan(chance, f"p{number}", priced, version=2)
+
+
+def changes_of(chance: Random, start: str, *, has_next: bool) -> list[Row]:
+    """Return changes of version and of seats, after the start and in their order."""
+    begin = oracle.moment(start, "UTC") + timedelta(days=2)
+    possible = [one for one in CHANGES if oracle.moment(one, "UTC") > begin]
+    chosen = sorted(chance.sample(range(len(possible)), min(len(possible), chance.choice((0, 0, 1, 2, 3)))))
+    changes = []
+    for at in chosen:
+        seats = {"quantities": {"seats": chance.choice(("0", "1", "2.5", "7"))}}
+        version = {"version": chance.choice((1, 2))} if has_next else {}
+        changes.append({"from": possible[at], **chance.choice((seats, version or seats, {**seats, **version}))})
+    return changes
+
+
+def subscription(chance: Random, number: int, *, has_next: bool) -> Row:
+    until, start = chance.choice(ENDS), chance.choice(STARTS)
+    other = {"overrides": {f"p{number}-0": {"description": "special"}}} if chance.random() < 0.2 else {}
     return {
         "id": f"s{number}",
         # Sometimes one tenant is on two plans: each event is rated under both.
         "tenant": f"t{chance.choice((number, 0))}",
         "plan": f"p{number}",
         "version": 1,
-        "from": chance.choice(STARTS),
+        "from": start,
         **({} if until is None else {"until": until}),
         "discounts": [discount(chance, f"coupon{at}", [f"p{number}-0"]) for at in range(chance.choice((0, 0, 1, 2)))],
+        "quantities": chance.choice(({}, {"seats": 3}, {"seats": "0.5"})),
+        "changes": changes_of(chance, start, has_next=has_next),
+        **other,
     }
 
 
@@ -281,7 +320,12 @@ def catalog(seed: int, plans: int, prices: int) -> Row:
         )
         for number in range(plans)
     ]
-    subscribed = [subscription(Random(f"{seed} subscription {number}"), number) for number in range(plans)]
+    later = [next_version(seed, number, prices) for number in range(plans)]
+    subscribed = [
+        subscription(Random(f"{seed} subscription {number}"), number, has_next=later[number] is not None)
+        for number in range(plans)
+    ]
+    made += [one for one in later if one is not None]
     meters = [
         {"name": kind, "aggregation": kind, "attributes": [*ATTRIBUTES, "user", "price"], "negative_allowed": True}
         for kind in AGGREGATIONS

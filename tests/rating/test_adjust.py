@@ -93,6 +93,13 @@ def test_zero_usage_owes_all_of_the_minimum() -> None:
     }
 
 
+def test_a_minimum_over_groups_without_a_single_line_is_owed() -> None:
+    grouped = {**TEN, "by": ["region"]}
+    assert amounts(company(grouped, around={"minimums": [{"id": "least", "amount": "5"}]}).invoice("2026-01")) == {
+        "least": "5.00"
+    }
+
+
 def test_late_usage_gives_the_true_up_back() -> None:
     ours = company(around={"minimums": [{"id": "least", "amount": "100"}]})
     ours.use("2026-01-02", "4")

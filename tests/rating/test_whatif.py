@@ -199,3 +199,12 @@ def test_the_kept_states_of_usage_give_the_same_answer(tmp_path: Path) -> None:
             engine.close()
     assert kept.lines == plain.lines
     assert sum(row["old_quantity"] for row in plain.lines.to_pylist() if row["price_id"] == "tokens_out") > 0
+
+
+def test_a_subscription_that_changes_its_plan_is_compared_phase_by_phase() -> None:
+    moving = {**CATALOG["subscriptions"][3], "changes": [{"from": "2026-02-01", "plan": "pro", "version": 1}]}
+    catalog = {**CATALOG, "subscriptions": [moving]}
+    asked = change_of(terms_of(catalog), [Plan.model_validate(NEW)])
+    # January stays free on both sides; February is on pro, 10.50 before and 12.50 under the new plan.
+    assert money(ask(asked).tenants, "tenant_id") == {"none": ("10.50", "12.50", "2.00")}
+    assert asked.new.subscriptions[0].changes[0].version == 2

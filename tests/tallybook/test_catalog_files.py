@@ -106,7 +106,7 @@ def test_any_split_into_files_is_the_same_catalog(tmp_path: Path) -> None:
         ("unit: token,", "unti: token,", "2: meters[0].unti: unknown key 'unti'; did you mean 'unit'?"),
         ("plans:\n", "plan:\n", "4: plan: unknown key 'plan'; did you mean 'plans'?"),
         ('amount: "49.00", ', "", "10: plans[0].prices[0].amount: amount is missing; write amount: money per billing"),
-        ("type: flat, ", "", "10: plans[0].prices[0]: type is missing; write type: flat or graduated or package"),
+        ("type: flat, ", "", "10: plans[0].prices[0]: type is missing; write type: dynamic or flat or graduated or"),
         ("type: flat", "type: flatt", "10: plans[0].prices[0]: 'flatt' is no type of price; did you mean 'flat'?"),
         (
             "type: flat",
@@ -392,7 +392,7 @@ def test_the_schemas_for_editors_know_every_key_of_a_good_file() -> None:
     schema = json_schemas()
     refer = re.compile(r"#/\$defs/(\w+)")
     assert set(refer.findall(json.dumps(schema))) <= set(schema["$defs"])
-    assert set(schema["properties"]) == {"meters", "features", "plans", "accounts", "subscriptions"}
+    assert set(schema["properties"]) == {"meters", "features", "plans", "accounts", "subscriptions", "balances"}
     _check_keys(schema, schema, yaml.safe_load(GOOD), "")
     assert {"from", "to", "until"} <= set(schema["$defs"]["Subscription"]["properties"])
 
@@ -473,3 +473,39 @@ def test_a_discount_names_prices_and_plans_that_there_are(tmp_path: Path) -> Non
         "the discount 'd' is for price 'seat_fees', which is in no plan it can lower; did you mean 'seat_fee'?"
         in found[1]
     )
+
+
+@pytest.mark.parametrize(
+    ("keys", "why"),
+    [
+        ("changes: [{from: 2026-02-01, version: 9}]", "plan 'pro' has no version 9 (there is 3)"),
+        ("changes: [{from: 2026-02-01, plan: prp, version: 3}]", "plan 'prp' is not declared under plans"),
+        ("quantities: {seats: 5}", "no price of its plans is per unit of 'seats'"),
+        ("overrides: {seat_fees: {amount: 40}}", "its plans have no price 'seat_fees'; did you mean 'seat_fee'?"),
+        ("overrides: {seat_fee: {unit_price: 40}}", "plan 'pro' version 3 would not be valid"),
+        ("overrides: {seat_fee: {amount: ten}}", "'ten' is not a plain decimal number"),
+    ],
+)
+def test_what_a_subscription_says_of_its_time_fits_its_plans(tmp_path: Path, keys: str, why: str) -> None:
+    found = mistakes(tmp_path, all=GOOD.replace('from: "2026-01-01"', f'from: "2026-01-01", {keys}'))
+    assert len(found) == 1
+    assert why in found[0]
+    assert "subscriptions[0]." in found[0]
+
+
+def test_a_price_per_unit_needs_to_know_how_many(tmp_path: Path) -> None:
+    found = mistakes(tmp_path, all=GOOD.replace("when: in_advance", "per_unit_of: seats"))
+    assert len(found) == 1
+    assert "nothing says how many; write quantities: {seats: <number>}" in found[0]
+
+
+def test_a_tenant_is_not_on_one_plan_twice_through_a_change(tmp_path: Path) -> None:
+    second = """
+plans:
+  - {name: other, version: 1, currency: USD}
+subscriptions:
+  - {id: z, tenant: acme, plan: other, version: 1, from: "2026-01-01", changes: [{from: "2026-02-01", plan: pro, version: 3}]}
+"""
+    found = mistakes(tmp_path, all=GOOD, more=second)
+    assert len(found) == 1
+    assert "tenant 'acme' is already on plan 'pro' by 'sub-acme' at this time" in found[0]

@@ -124,7 +124,7 @@ def test_a_plan_version_that_nobody_uses_may_change_and_go(apply: Apply) -> None
         (
             "{id: fee, ",
             "{id: seat, ",
-            "prices[fee] {amount:49.00,id:fee,prorate:true,type:flat,when:in_advance} -> none",
+            "prices[fee] {amount:49.00,id:fee,prorate:true,type:flat,when:in_advance,",
         ),
         ("currency: USD\n", "currency: USD\n    description: x\n", "description none -> x"),
         (
@@ -406,3 +406,10 @@ balances:
             "sub-acme", "sub-guest", "sub-north", "sub-south",
         ]  # fmt: skip
         assert load_last_revision_of(workspace.books, "nobody").subscriptions == ()
+
+
+def test_a_plan_that_a_subscription_changes_to_is_in_use(apply: Apply) -> None:
+    changes = ("from: 2026-01-01}", "from: 2026-01-01, changes: [{from: 2026-03-01, plan: free, version: 1}]}")
+    apply(*changes)
+    with pytest.raises(PlanVersionChanged, match="plan 'free' version 1 is in use"):
+        apply(*changes, "name: free, version: 1, currency: USD", "name: free, version: 1, currency: EUR")
