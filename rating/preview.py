@@ -32,9 +32,13 @@ _PERIOD = Period(datetime(2001, 1, 1, tzinfo=UTC), datetime(2001, 2, 1, tzinfo=U
 def load_preview(
     engine: duckdb.DuckDBPyConnection, prices: Sequence[UsagePrice], quantities: Sequence[Decimal], currency: str
 ) -> datetime:
-    """Load one span, one plan and one row of usage per quantity; return the instant at which all of it is due."""
+    """Load one span, one plan and one row of usage per quantity; return the instant at which all of it is due.
+
+    The quantity of a price with weights is the weighted one. Raises ValueError for a price that looks at single events.
+    """
     import pyarrow as pa
 
+    prices = [_of_quantity(price) for price in prices]
     plans = [
         Plan(name=f"preview-{number}", version=1, currency=currency, billing_period=BillingPeriod(), prices=(price,))
         for number, price in enumerate(prices)
@@ -59,6 +63,15 @@ def load_preview(
     )
     register(engine, "usage", usage)
     return _PERIOD.end
+
+
+def _of_quantity(price: UsagePrice) -> UsagePrice:
+    """Return a price as it rates a quantity that was metered and weighted already."""
+    if price.type == "dynamic" or (price.type == "percentage" and price.is_by_event):
+        raise ValueError(
+            f"price {price.id} looks at single events, so a quantity alone is worth nothing; use rate_events"
+        )
+    return price.model_copy(update={"weights": None}) if getattr(price, "weights", None) is not None else price
 
 
 def rate_events(

@@ -228,7 +228,8 @@ def _load_attribution(engine: duckdb.DuckDBPyConnection, terms: Terms, dates: Pe
         service = service_of(subscription, plan)
         start, end = max(service.start, dates.start), min(service.end, dates.end)
         if start < end:
-            spans.append(Span(len(spans), subscription.tenant, f"{plan.name}/{plan.version}", start, end))
+            key = f"{plan.name}/{plan.version}"
+            spans.append(Span(len(spans), subscription.tenant, key, start, end, plan.billing_period.timezone))
     used = {span.selector_set for span in spans}
     selectors = [
         selector_of(key, price, terms.meters[price.meter])

@@ -130,12 +130,12 @@ def price(chance: Random, price_id: str) -> Row:
 def percentage_terms(chance: Random) -> Row:
     terms = {
         "fixed_amount": ("0.3", "0.005", "0"),
-        "free_events": ("1", "2", "3"),
+        "free_events": ("1", "1", "2", "3"),
         "free_units": ("0", "1", "10", "12.25", "100"),
-        "event_minimum": ("0.5", "0.005"),
+        "event_minimum": ("0.5", "0.31"),
         "event_maximum": ("0.5", "2", "4"),
     }
-    chosen = {name: chance.choice(values) for name, values in terms.items() if chance.random() < 0.4}
+    chosen = {name: chance.choice(values) for name, values in terms.items() if chance.random() < 0.6}
     return {"type": "percentage", "percent": chance.choice(PERCENTS), **chosen}
 
 
@@ -185,7 +185,7 @@ def over_groups(chance: Random, made: Row, by: list[str]) -> Row:
         found["weights"] = {"attribute": "model", "values": values, "default": chance.choice(("1", "0", "0.5"))}
     if by and "included" in made:
         found["included_per"] = chance.choice(("price", "group"))
-    if by and "tiers" in made and chance.random() < 0.4:
+    if by and "tiers" in made and chance.random() < 0.7:
         found["tiers_over"] = "all_groups"
     if made["type"] in METERED and "weights" not in found and chance.random() < 0.15:
         found["price_per"] = chance.choice(("hour", "day", "week", "month"))
@@ -356,7 +356,8 @@ def event(seed: int, number: int, asked: Row, instants: list[datetime]) -> Row:
     meters = sorted({row["meter"] for plan in asked["plans"] for row in plan["prices"] if "meter" in row})
     use = {
         "tenant_id": chance.choice((*asked["accounts"][0]["tenants"] * 4, "stranger")),
-        "meter": chance.choice((*meters * 4, "unpriced")),
+        # Walking through events takes several of them, in one line.
+        "meter": chance.choice((*meters * 4, "unpriced", *[SPEND] * 8 * (SPEND in meters))),
         "event_time": chance.choice(instants) + chance.choice((-1, 0, 0, 0, 1)) * MICROSECOND,
         "attributes": {name: chance.choice(VALUES) for name in (*ATTRIBUTES, "user") if chance.random() < 0.8}
         | {"price": chance.choice(CARRIED)},

@@ -42,33 +42,27 @@ _REST_OF_THE_LAST = (
 )
 MUTANTS = {
     "a volume edge belongs to the next tier": Mutant(
-        "rating", "charge_volume", "usage.quantity <= tier.upper_bound", "usage.quantity < tier.upper_bound"
+        "rating", "charge_volume", "usage.tiers_reached <= tier.upper_bound", "usage.tiers_reached < tier.upper_bound"
     ),
     "zero usage is in no volume tier": Mutant(
         "rating",
         "charge_volume",
-        "(usage.quantity > tier.lower_bound OR tier.tier = 1)",
-        "usage.quantity > tier.lower_bound",
+        "(usage.tiers_reached > tier.lower_bound OR tier.tier = 1)",
+        "usage.tiers_reached > tier.lower_bound",
     ),
     "the first graduated flat amount waits for usage": Mutant(
-        "rating",
-        "charge_graduated",
-        "(tier.tier = 1 OR usage.quantity > tier.lower_bound)",
-        "usage.quantity > tier.lower_bound",
+        "rating", "charge_graduated", "(tier = 1 AND is_first_group)", "(tier = 1 AND is_first_group AND tiers_to > 0)"
     ),
     "a later graduated flat amount is due at the edge": Mutant(
-        "rating",
-        "charge_graduated",
-        "tier.tier = 1 OR usage.quantity > tier.lower",
-        "tier.tier = 1 OR usage.quantity >= tier.lower",
+        "rating", "charge_graduated", "tiers_to > lower_bound AND", "tiers_to >= lower_bound AND"
     ),
     "graduated units are counted from zero": Mutant(
-        "rating", "charge_graduated", "usage.quantity)) - tier.lower_bound AS", "usage.quantity)) AS"
+        "rating", "charge_graduated", "- greatest(tier.lower_bound, usage.tiers_from)", "- usage.tiers_from"
     ),
-    "a full package starts the next one": Mutant(
-        "rating", "charge_package", "billionths + billionths_per_package - 1", "billionths + billionths_per_package"
+    "a full package starts the next one": Mutant("rating", "packages_of", "::HUGEINT - 1 END", "::HUGEINT END"),
+    "a started package is free": Mutant(
+        "rating", "packages_of", "ELSE (package_size * 1000000000)::HUGEINT - 1 END", "ELSE 0 END"
     ),
-    "a started package is free": Mutant("rating", "charge_package", " + billionths_per_package - 1", ""),
     "rounding is half even": Mutant(
         "rating",
         "rounding",
@@ -155,6 +149,122 @@ MUTANTS = {
     ),
     "filters do not filter": Mutant(
         "metering", "selection", "coalesce(met.attributes_met, 0) = coalesce(required.attributes_required, 0)", "true"
+    ),
+    "included units are taken off before the conversion": Mutant(
+        "rating",
+        "rated_usage",
+        "greatest(usage.quantity, 0)::",
+        "greatest(usage.quantity - coalesce(price.included, 0), 0)::",
+    ),
+    "included units are charged": Mutant(
+        "rating",
+        "rated_usage",
+        "(converted_quantity - included_quantity)::DECIMAL(38, 9) AS quantity",
+        "converted_quantity AS quantity",
+    ),
+    "tiers are reached by the included units too": Mutant(
+        "rating",
+        "rated_usage",
+        "(converted_quantity - included_quantity)::DECIMAL(38, 9) AS tiers_reached",
+        "converted_quantity AS tiers_reached",
+    ),
+    "each group has the whole pool": Mutant(
+        "rating", "rated_usage_pooled", "greatest(included - converted_before, 0)", "included"
+    ),
+    "groups climb the tiers alone": Mutant(
+        "rating", "rated_usage_pooled", "THEN quantity_before ELSE 0", "THEN 0 ELSE 0"
+    ),
+    "the group alone reaches its volume tier": Mutant(
+        "rating", "rated_usage_pooled", "THEN quantity_of_all ELSE quantity", "THEN quantity ELSE quantity"
+    ),
+    "every group has the first flat amount": Mutant(
+        "rating", "rated_usage_pooled", "NOT tiers_are_pooled OR place = 1", "true"
+    ),
+    "a conversion up begins a step too many": Mutant(
+        "rating", "convert_quantity", "* numerator + denominator - 1)", "* numerator + denominator)"
+    ),
+    "a conversion rounds half down": Mutant(
+        "rating", "convert_quantity", "* numerator + denominator)", "* numerator + denominator - 1)"
+    ),
+    "a conversion forgets its steps": Mutant("rating", "convert_quantity", ") * step", ")"),
+    "a full package counts as a started one": Mutant(
+        "rating", "packages_of", "WHEN 'down' THEN 0 ", "WHEN 'down' THEN 1 "
+    ),
+    "minimum and maximum are swapped": Mutant("rating", "limited_amount", "coalesce(maximum::", "coalesce(minimum::"),
+    "what a limit changes is lost": Mutant(
+        "rating",
+        "charge_graduated",
+        "WHERE quantity_in_tier > 0 AND limit_amount <> 0",
+        "WHERE false AND limit_amount <> 0",
+    ),
+    "a graduated flat amount is due to each group beyond the edge": Mutant(
+        "rating", "charge_graduated", "tiers_to > lower_bound AND tiers_from <= lower_bound", "tiers_to > lower_bound"
+    ),
+    "packages of a tier are counted over all tiers": Mutant(
+        "rating", "charge_graduated", "packages_of(quantity_in_tier,", "packages_of(usage.quantity,"
+    ),
+    "a fixed amount is due once, not per event": Mutant(
+        "rating", "charge_percentage", "event_count::DECIMAL(38, 9) AS events", "1::DECIMAL(38, 9) AS events"
+    ),
+    "an event that ends exactly on the free units is charged": Mutant(
+        "rating",
+        "charge_percentage_by_event",
+        "quantity_so_far <= coalesce(free_units",
+        "quantity_so_far < coalesce(free_units",
+    ),
+    "free events are one too many": Mutant(
+        "rating",
+        "charge_percentage_by_event",
+        "place <= coalesce(free_events, place)",
+        "place <= coalesce(free_events + 1, place)",
+    ),
+    "the rest of the free units is lost": Mutant(
+        "rating", "charge_percentage_by_event", "THEN greatest(free_units - (quantity_so_far - quantity), 0)", "THEN 0"
+    ),
+    "free units outlive the free events": Mutant(
+        "rating",
+        "charge_percentage_by_event",
+        "WHEN is_open THEN greatest",
+        "WHEN free_units IS NOT NULL THEN greatest",
+    ),
+    "events are walked through as they were recorded": Mutant(
+        "rating",
+        "charge_percentage_by_event",
+        "ORDER BY event.event_time, event.recorded_at",
+        "ORDER BY event.recorded_at, event.event_time",
+    ),
+    "a limit comes before the fixed amount": Mutant(
+        "rating",
+        "charge_percentage_by_event",
+        "limited_amount(plain_amount, event_minimum, event_maximum) - plain_amount",
+        "limited_amount(plain_amount - fixed_amount, event_minimum, event_maximum) + fixed_amount - plain_amount",
+    ),
+    "a cell that no one names is free": Mutant(
+        "rating",
+        "charge_matrix",
+        "usage.quantity * coalesce(cell.unit_price, price.default_unit_price) AS exact_amount",
+        "usage.quantity * coalesce(cell.unit_price, 0) AS exact_amount",
+    ),
+    "a price is read as far as it goes": Mutant(
+        "rating",
+        "charge_dynamic",
+        "regexp_full_match(carried_text, price.carried_pattern)",
+        "try_cast(carried_text AS DECIMAL(24, 12)) IS NOT NULL",
+    ),
+    "the multiplier is forgotten": Mutant(
+        "rating", "charge_dynamic", "(carried_price * price.multiplier)", "(carried_price)"
+    ),
+    "a carried amount is one per cell": Mutant(
+        "rating", "charge_dynamic", "event_count::DECIMAL(38, 9) AS events", "1::DECIMAL(38, 9) AS events"
+    ),
+    "every unit weighs the same": Mutant(
+        "rating",
+        "usage_weighted",
+        "coalesce(cell.weight, price.default_weight, 0)",
+        "coalesce(price.default_weight, 0)",
+    ),
+    "a weighted price needs an event": Mutant(
+        "rating", "usage_weighted", "usage.span_id IS NOT NULL OR NOT price.has_groups", "usage.span_id IS NOT NULL"
     ),
 }
 

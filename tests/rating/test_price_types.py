@@ -357,3 +357,14 @@ def test_a_line_is_split_only_where_the_meter_has_an_answer() -> None:
     ((place, why),) = find_misfits(hourly, Meter(name="m", carry="recurring"))
     assert place == ("price_per",)
     assert "do not split it by hour" in why
+
+
+def test_a_quantity_alone_has_no_events() -> None:
+    weights = {"attribute": "model", "values": {"large": "2.5"}}
+    assert rated({"type": "unit", "unit_price": "0.10", "weights": weights}, "60").exact_amount == 6
+    for terms in (
+        {"type": "dynamic", "price_attribute": "price"},
+        {"type": "percentage", "percent": "1", "free_events": 1},
+    ):
+        with pytest.raises(ValueError, match="price p looks at single events"):
+            rated(terms, "60")
