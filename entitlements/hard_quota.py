@@ -183,6 +183,13 @@ class HardQuota:
             keeper.ask(self)
         return Decision(True, "lease_granted", standing, since), generation
 
+    def check(self, quantity: Quantity = 1) -> Decision:
+        """Return whether so much could be spent now, spending nothing; a lease may be taken for it. Errors as of `spend`."""
+        decision, generation = self._spend(quantity)
+        if decision.reason == "lease_granted":
+            self._return(quantity, generation)
+        return decision
+
     def consume(self, quantity: Quantity = 1, *, record: Record | None = None) -> Decision:
         """Spend and record as one act; a refusal records nothing. Raises what `record` raises, the spend returned.
 
@@ -204,6 +211,11 @@ class HardQuota:
                     self._return(quantity, generation)
                 raise
         return decision
+
+    @property
+    def quota(self) -> Decimal | int:
+        """Return how much there is per window, as this process was told last."""
+        return self._quota
 
     def set_quota(self, quota: Decimal | int) -> None:
         """Change how much there is, in the books for all: a top-up, another plan. Errors as the books raise them."""

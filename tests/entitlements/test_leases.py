@@ -17,9 +17,11 @@ from sqlalchemy import Engine, create_engine, event, func, select
 from sqlalchemy.exc import OperationalError
 
 from entitlements.books import leases, quotas
+from entitlements.checker import HardQuotas
 from entitlements.decisions import BILLIONTHS
 from entitlements.errors import EntitlementError, LeaseLost
 from entitlements.hard_quota import HardQuota, every, expected, forever, rate_limit
+from entitlements.leased import HardTerms, LeasedQuotas
 from entitlements.leases import LeaseBook, QuotaKey, lease_size
 from metering import Recorder
 from metering.clock import FixedClock
@@ -458,3 +460,37 @@ def test_a_child_of_a_fork_begins_without_a_lease(both: Engine) -> None:
     assert spent + spent_by_child == 20
     quota.close()
     assert granted(both) == 20
+
+
+# All quotas of a process
+
+
+def test_a_check_takes_nothing(books: Engine, clock: FixedClock) -> None:
+    with quota_of(LeaseBook(books, clock), clock, 3) as quota:
+        assert all(quota.check(3) for _ in range(5))
+        assert not quota.check(4)
+        assert quota.spend(3)
+        assert not quota.check()
+    assert granted(books) == 3
+
+
+def test_every_tenant_has_a_quota_of_its_own_and_hears_of_a_top_up(books: Engine, clock: FixedClock) -> None:
+    limits = {("acme", "tokens"): 2, ("globex", "tokens"): 1}
+
+    def terms(tenant: str, feature: str) -> HardTerms | None:
+        limit = limits.get((tenant, feature))
+        return None if limit is None else HardTerms(limit, lambda _now: OCTOBER)
+
+    hard: HardQuotas = LeasedQuotas(LeaseBook(books, clock), terms, clock=clock)
+    taken: list[object] = []
+    asked = ["acme", "globex", "acme", "acme", "globex", "initech"]
+    answers = [hard.consume(tenant, "tokens", 1, taken.append) for tenant in asked]
+    assert [answer.allowed for answer in answers] == [True, True, True, False, False, False]
+    assert answers[-1].reason == "no_entitlement"
+    assert taken == [1, 1, 1]
+    limits["acme", "tokens"] = 3
+    assert hard.check("acme", "tokens", 1)
+    assert hard.consume("acme", "tokens", 1, taken.append)
+    assert not hard.check("acme", "tokens", 1)
+    hard.close()  # type: ignore[attr-defined]
+    assert granted(books) == 4
