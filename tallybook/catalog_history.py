@@ -196,7 +196,7 @@ def _refusals(
         if isinstance(old, Plan) and change.key in used:
             next_version = max(plan.version for plan in plans if plan.name == old.name) + 1
             refused.append(place + _plan_refusal(old, change, used[change.key], next_version))
-        elif change.what == "removed" and change.kind in {"account", "subscription", "balance"}:
+        elif change.what == "removed" and change.kind in {"account", "subscription", "balance", "grant"}:
             refused.append(_removal_refusal(change))
         elif isinstance(old, Meter) and isinstance(new, Meter):
             reason = _meter_refusal(old, new, held)
@@ -217,8 +217,9 @@ def _plan_refusal(old: Plan, change: Change, subscription_id: str, next_version:
 def _removal_refusal(change: Change) -> str:
     if change.kind == "account":
         return f"account {change.key!r} cannot be removed, because invoices refer to it; put it back"
-    if change.kind == "balance":
-        return f"balance {change.key!r} cannot be removed, because it may have paid invoices; put it back and write expires"
+    if change.kind in {"balance", "grant"}:
+        what = f"{change.kind} {change.key!r} cannot be removed, because it may have been used"
+        return f"{what}; put it back and write expires"
     return (
         f"subscription {change.key!r} cannot be removed, because its usage is still to be billed or was billed; "
         "put it back and end it with to: <the first day that no longer counts>"
