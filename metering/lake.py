@@ -13,16 +13,15 @@ Time: event_date is the UTC date of event_time. Nothing here reads a clock to de
 
 from __future__ import annotations
 
-import hashlib
 import random
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metering.errors import LakeDamaged, LakeUnavailable
+from metering.errors import LakeUnavailable
 from metering.events import dead_letter_schema, segment_schema, usage_event_schema
+from metering.lake_hashes import size_and_time, verify_files
 from metering.lake_table import DataFile, LakeTable, TableShape
 
 if TYPE_CHECKING:
@@ -41,8 +40,8 @@ VACUUM_RETENTION_HOURS = 168
 # The application id under which compactions exclude each other; a blank keeps it apart from every producer id.
 COMPACTION_ID = "tallybook compaction"
 
-# Which files of this process were already hashed, by path: (size, mtime in ns). Files never change once committed.
-_verified: dict[str, tuple[int, int]] = {}
+# Which data files were found whole, and when they last changed; see metering.lake_hashes.
+VERIFIED_NOTE = Path("derived", "verified.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +138,13 @@ class Lake:
             and (last_date is None or file.event_date <= last_date)
         ]
 
-    def verify(self, files: Iterable[DataFile]) -> None:
-        """Hash files before their first read in this process. Raise LakeDamaged for the first that differs from its name."""
-        verify_files(files)
+    def verify(self, files: Iterable[DataFile], *, trusting_earlier: bool = False) -> None:
+        """Hash files before their first read in this process. Raise LakeDamaged for the first that differs from its name.
+
+        `trusting_earlier`: not those that a process found whole before and whose size and mtime are what they were then;
+        for who reads little and books nothing (see metering.lake_hashes).
+        """
+        verify_files(files, note=self.root / VERIFIED_NOTE, trusting_earlier=trusting_earlier)
 
     def segments(self) -> pa.Table:
         """Return SEGMENT rows by producer and segment. May run ahead of `cut()` by an append that was cut short."""
@@ -248,57 +251,13 @@ class Lake:
         for table in self._tables():
             handle = table.open()
             for file in table.files(handle) if handle is not None else []:
-                _size_and_time(file)
+                size_and_time(file)
         self._is_checked = True
-
-
-def verify_files(files: Iterable[DataFile]) -> None:
-    """Hash each file that this process has not hashed yet; raise LakeDamaged for the first by path that differs."""
-    pending = []
-    for file in files:
-        state = _size_and_time(file)
-        if _verified.get(file.path) != state:
-            pending.append((file, state))
-    if len(pending) == 1:
-        _verify(*pending[0])
-    elif pending:
-        # sha256 runs without the GIL.
-        with ThreadPoolExecutor(max_workers=4) as pool:
-            for _ in pool.map(lambda one: _verify(*one), pending):
-                pass
 
 
 def pause_before_retry(attempt: int, pause: Callable[[float], None]) -> None:
     """Wait a random part of an exponentially growing, bounded time, so that racing writers come apart."""
     pause(random.uniform(0, min(PAUSE_MAX_S, 0.01 * 2**attempt)))  # noqa: S311 - jitter, not a secret
-
-
-def _verify(file: DataFile, state: tuple[int, int]) -> None:
-    with Path(file.path).open("rb") as content:
-        found = hashlib.file_digest(content, "sha256").hexdigest()
-    if found != file.sha256:
-        raise _damaged(file, file.sha256, found)
-    _verified[file.path] = state
-
-
-def _size_and_time(file: DataFile) -> tuple[int, int]:
-    try:
-        state = Path(file.path).stat()
-    except FileNotFoundError:
-        raise _damaged(file, file.sha256, "no file") from None
-    if state.st_size != file.size:
-        raise _damaged(file, f"{file.size} bytes", f"{state.st_size} bytes")
-    return state.st_size, state.st_mtime_ns
-
-
-def _damaged(file: DataFile, expected: str, found: str) -> LakeDamaged:
-    return LakeDamaged(
-        f"{file.path} is not what was committed: expected {expected}, found {found}. Nothing is read from it;"
-        " restore this file from a backup",
-        path=file.path,
-        expected=expected,
-        found=found,
-    )
 
 
 def _in_order(batches: Sequence[SegmentBatch]) -> list[SegmentBatch]:

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 
 from metering.durable import TEMPORARY_PREFIX
 from metering.errors import LakeUnavailable
-from metering.lake import ATTEMPTS_MAX, COMPACTION_ID, pause_before_retry, verify_files
+from metering.lake import ATTEMPTS_MAX, COMPACTION_ID, pause_before_retry
+from metering.lake_hashes import verify_files
 from metering.lake_table import PARTITION, ROWS_PER_FILE_MAX, LakeTable, engine
 
 if TYPE_CHECKING:

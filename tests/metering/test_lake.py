@@ -12,9 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
+from metering import lake_hashes
 from metering.errors import LakeDamaged, LakeUnavailable, Retryable
 from metering.events import dead_letter_schema, segment_schema, usage_event_schema
 from metering.lake import Appended, Lake
+from metering.lake_table import DataFile
 from tests.metering.lake_batches import segment_batch
 
 
@@ -379,3 +381,54 @@ except LakeUnavailable:
     assert done.returncode == 7
     assert Lake(tmp_path).cut() == {"a": 1}
     assert not list(tmp_path.rglob(".tmp-*"))
+
+
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list to which the path of every data file is added that is hashed; nothing is known from before."""
+    found: list[str] = []
+    original = lake_hashes._verify
+
+    def verify(file: DataFile, state: tuple[int, int]) -> None:
+        found.append(file.path)
+        original(file, state)
+
+    monkeypatch.setattr(lake_hashes, "_verify", verify)
+    return found
+
+
+def test_what_one_process_found_whole_another_may_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = Lake(tmp_path)
+    lake.append([segment_batch("a", 0)])
+    read = hashed(monkeypatch)
+    for trusting_earlier, count in ((True, 1), (True, 0), (False, 1)):
+        read.clear()
+        # What another process would know.
+        monkeypatch.setattr(lake_hashes, "_verified", {})
+        lake.verify(lake.data_files(), trusting_earlier=trusting_earlier)
+        assert len(read) == count
+
+
+@pytest.mark.parametrize("what", ["note", "bytes", "torn note"])
+def test_nothing_is_trusted_that_changed_or_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    lake = Lake(tmp_path)
+    lake.append([segment_batch("a", 0)])
+    lake.verify(lake.data_files())
+    monkeypatch.setattr(lake_hashes, "_verified", {})
+    note = tmp_path / "derived" / "verified.json"
+    if what == "note":
+        note.unlink()
+    elif what == "torn note":
+        note.write_bytes(note.read_bytes()[:20])
+    else:
+        path = Path(lake.data_files()[0].path)
+        content = bytearray(path.read_bytes())
+        content[20] ^= 4
+        path.write_bytes(content)
+        with pytest.raises(LakeDamaged):
+            lake.verify(lake.data_files(), trusting_earlier=True)
+        return
+    read = hashed(monkeypatch)
+    lake.verify(lake.data_files(), trusting_earlier=True)
+    assert len(read) == 1
