@@ -267,9 +267,6 @@ class Producer:
         trailer = segment.seal(self._chain, kinds, sealed_at=self._now_us(), dropped=self.dropped)
         self._finish(segment.header.segment, trailer, "open")
         segment.release()
-        # What was never used goes back to the disk. Only now that nothing maps it here, and perhaps after it was shipped.
-        with contextlib.suppress(OSError):
-            os.truncate(self._path(segment.header.segment, "sealed"), PAGE + len(kinds) * SLOT)
         return True
 
     def _batch_trailer(self, number: int, rows: int, body: memoryview) -> Trailer:
