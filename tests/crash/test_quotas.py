@@ -18,7 +18,7 @@ from metering.lake import Lake
 from metering.layout import Layout
 from tallybook.books import migrate, open_books
 from tests.crash.quota_children import size_of
-from tests.crash.workspace import REPOSITORY, journal_is_empty, ship_all
+from tests.crash.workspace import REPOSITORY, ship_all
 from tests.postgres import postgres_server, postgres_url  # noqa: F401 (fixtures)
 
 
@@ -38,8 +38,9 @@ def draw_on(url: str, root: Path, processes: int, runs: int, seed: int) -> dict[
     engine.dispose()
     done = subprocess.run(list(map(str, command)), cwd=REPOSITORY, stdout=subprocess.PIPE, check=True, timeout=900)
     told = json.loads(done.stdout)
-    ship_all(root)
-    assert journal_is_empty(root)
+    shipped = ship_all(root)
+    # Who was killed while its folder was being made left one without a row, which stays for a while (`remove_unborn`).
+    assert (shipped.refused, shipped.quarantined, list((root / "journal").glob("p-*"))) == ((), (), [])
     metered = billionths_metered(root)
     open_leases = 0
     with engine.connect() as connection:
@@ -85,10 +86,12 @@ def test_a_hard_quota_is_never_over_granted(url: str, fast_disk: Path) -> None:
 
 @pytest.mark.prove
 @pytest.mark.timeout(900)
-def test_sixteen_processes_draw_on_a_thousand_quotas(
+def test_sixteen_processes_draw_on_hundreds_of_quotas(
     url: str, fast_disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    happened = draw_on(url, fast_disk / "data", processes=16, runs=1000, seed=16)
+    # A server answers more slowly than a file in memory, and 16 draw on every quota.
+    runs = 1000 if url.startswith("sqlite") else 300
+    happened = draw_on(url, fast_disk / "data", processes=16, runs=runs, seed=16)
     with capsys.disabled():
         words = ", ".join(f"{number} {what}" for what, number in happened.items())
         sys.stdout.write(f"\n{url.split(':', 1)[0]}: {words}; never over-granted, metered as consumed\n")
