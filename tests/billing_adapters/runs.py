@@ -100,7 +100,17 @@ def make_run(events: list[dict[str, Any]] | None = None) -> PublishedRun:
     wall = parse_period(MONTH)
     start, end = Close.bounds(wall)
     close = Close(
-        close_id_of(wall, 1), start, end, 1, 1, end, True, Snapshot((("producer", 1),)), 1, invoices_made=False
+        close_id_of(wall, 1),
+        start,
+        end,
+        1,
+        1,
+        end,
+        True,
+        "period",
+        Snapshot((("producer", 1),)),
+        1,
+        invoices_made=False,
     )
     engine = open_engine(threads=1)
     try:

@@ -1,5 +1,6 @@
--- UNPRICED_CELL compares what a price takes with what it has an amount for: a matrix without that cell and without a
--- default, an event whose own price cannot be read, a value without a weight. Counted by the billing periods of the period.
+-- UNPRICED_CELL compares what a price takes with what it has an amount for.
+-- Catches a matrix without that cell and without a default, an event whose own price cannot be read, and a value without a
+-- weight. Counted by the billing periods of the period.
 -- Class AT_RISK: a default, or the missing cell in a new plan version, bills it. Acts: the owner of the price plans.
 -- One row per (tenant, meter, price).
 SELECT
