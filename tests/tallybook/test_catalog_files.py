@@ -392,7 +392,15 @@ def test_the_schemas_for_editors_know_every_key_of_a_good_file() -> None:
     schema = json_schemas()
     refer = re.compile(r"#/\$defs/(\w+)")
     assert set(refer.findall(json.dumps(schema))) <= set(schema["$defs"])
-    assert set(schema["properties"]) == {"meters", "features", "plans", "accounts", "subscriptions", "balances", "grants"}
+    assert set(schema["properties"]) == {
+        "meters",
+        "features",
+        "plans",
+        "accounts",
+        "subscriptions",
+        "balances",
+        "grants",
+    }
     _check_keys(schema, schema, yaml.safe_load(GOOD), "")
     assert {"from", "to", "until"} <= set(schema["$defs"]["Subscription"]["properties"])
 
