@@ -8,14 +8,18 @@ largest fixed threshold, as its display does: 50, then every 100 means 50, 150, 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
 from itertools import pairwise
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from metering.catalog import CatalogModel, exact, refuse_at
+from rating.rounding import round_fraction
 
+RATIO_PLACES = 9
 _Amount = Annotated[Decimal, *exact(digits=12, places=4, above=Decimal(0))]
 
 
@@ -56,3 +60,32 @@ def thresholds_passed(
         if times >= 1 and invoiced < last:
             passed.append(last)
     return tuple(passed)
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdStep:
+    """One threshold and how far a worth is on its way to it from the one before: 0 to 1, nine places; 1 is reached."""
+
+    amount: Decimal
+    ratio: Decimal
+
+
+def thresholds_ahead(amounts: tuple[Decimal, ...], every: Decimal | None, worth: Decimal) -> list[ThresholdStep]:
+    """Return every fixed threshold, then the recurrences that are reached and the next one. For display.
+
+    >>> thresholds_ahead((Decimal(100),), Decimal(200), Decimal(323))[-1]
+    ThresholdStep(amount=Decimal('500'), ratio=Decimal('0.115000000'))
+    """
+    steps = list(amounts)
+    if every is not None:
+        first = amounts[-1] if amounts else Decimal(0)
+        reached = max(int((worth - first) // every), 0)
+        steps += [first + number * every for number in range(1, reached + 2)]
+    return [
+        ThresholdStep(amount, _ratio(worth - before, amount - before))
+        for before, amount in pairwise([Decimal(0), *steps])
+    ]
+
+
+def _ratio(done: Decimal, whole: Decimal) -> Decimal:
+    return round_fraction(min(max(Fraction(done) / Fraction(whole), Fraction(0)), Fraction(1)), RATIO_PLACES)

@@ -17,7 +17,7 @@ from rating.iso4217 import minor_units
 from rating.proration import share_of
 from rating.rate import RatedCharge, RatedQuantity
 from rating.rounding import round_amount
-from tests.conformance import ask, lago_usage
+from tests.conformance import ask, lago_books, lago_usage
 from tests.conformance.cases import NOT_OURS, Answer, Asked, Unsupported
 from tests.conformance.lago_usage import quantity
 
@@ -71,7 +71,15 @@ def standard(asked: Asked) -> dict[str, Any]:
 def graduated(asked: Asked) -> dict[str, Any]:
     rated = ask.worth(ask.price(type="graduated", tiers=_tiers(asked.rows("tiers"))), quantity(asked))
     numbers = sorted({charge.tier for charge in rated.charges})
-    return {**_amounts(rated), "tiers_used": [_tier_row(rated.charges, number) for number in numbers]}
+    # Without an event a prorated quantity is the same nothing as any other.
+    if not rated.quantity:
+        asked("recurring"), asked("prorated")
+    total = lago_books.with_tax(rated.amount, asked("tax_rate_pct", "0"))
+    return {
+        **_amounts(rated),
+        "total_with_tax_cents": total,
+        "tiers_used": [_tier_row(rated.charges, number) for number in numbers],
+    }
 
 
 def graduated_tier(asked: Asked) -> dict[str, Any]:
@@ -96,7 +104,8 @@ def volume(asked: Asked) -> dict[str, Any]:
 
 def package(asked: Asked) -> dict[str, Any]:
     size, amount = str(asked("package_size")), str(asked("package_price"))
-    terms = ask.price(type="package", package_size=size, package_price=amount)
+    free = {"included": str(asked("free_units"))} if asked("free_units") else {}
+    terms = ask.price(type="package", package_size=size, package_price=amount, **free)
     return _amounts(ask.worth(terms, quantity(asked)))
 
 
@@ -130,14 +139,16 @@ def _ends(period: Period) -> dict[str, Any]:
 def subscription_share(asked: Asked) -> dict[str, Any]:
     """A share of a flat amount in whole days of UTC, which are all alike."""
     if "trial_days" in asked:
-        raise Unsupported("trial_days")
+        return lago_books.trial(asked)
     for name in ("anchor", "started", "terminated", "from", "to"):
         asked(name)  # Where the days were counted from; the count is given.
     day = 86_400_000_000
     share = share_of(
         Decimal(asked("plan_cents")).scaleb(-2), int(asked("days_billed")) * day, int(asked("days_full")) * day
     )
-    return {"fee_cents": round_amount(share, minor_units("USD")) * CENTS}
+    fee = round_amount(share, minor_units("USD"))
+    total = lago_books.with_tax(fee, asked("tax_rate_pct", "0"))
+    return {"fee_cents": fee * CENTS, "total_cents": total}
 
 
 ANSWERS: dict[str, Answer] = {

@@ -16,8 +16,8 @@ from rating.preview import rate_events
 from rating.proration import share_of
 from rating.rate import RatedQuantity
 from rating.thresholds import thresholds_passed
-from tests.conformance import ask
-from tests.conformance.cases import NOT_OURS, Answer, Asked, Unsupported
+from tests.conformance import ask, lago_books
+from tests.conformance.cases import NOT_OURS, Answer, Asked
 from tests.conformance.openmeter_pricing import END, Piece, pieces
 from tests.rated import engine_lines, events_table
 
@@ -86,18 +86,19 @@ def percentage(asked: Asked) -> dict[str, Any]:
     """All events, or, where the case says `events_in_order`, what the fee was after each of them."""
     if "events_in_order" in asked:
         values = asked("events_in_order")
-        asked("tax_rate_pct")
-        fees = [_percentage(asked, values[:count]).amount * CENTS for count in range(1, len(values) + 1)]
-        return {"cumulative_amount_cents": fees, "cumulative_total_with_tax_cents": NOT_OURS}
+        fees = [_percentage(asked, values[:count]).amount for count in range(1, len(values) + 1)]
+        totals = [lago_books.with_tax(fee, asked("tax_rate_pct", "0")) for fee in fees]
+        cents = [fee * CENTS for fee in fees]
+        return {"cumulative_amount_cents": cents, "cumulative_total_with_tax_cents": totals}
     rated = _percentage(asked, asked("events"))
     shown = ("unit_amount", "free_units", "free_events")
     return {"amount": rated.exact_amount, "fixed_total": _sum(rated.charges, "fixed"), **dict.fromkeys(shown, NOT_OURS)}
 
 
 def coupon(asked: Asked) -> dict[str, Any]:
-    fees = [Decimal(fee) for fee in asked("fees_cents", [])] or [Decimal(asked("base_cents"))]
     if "coupons_in_order" in asked:
-        raise Unsupported("coupons_in_order")
+        return lago_books.coupons_in_order(asked)
+    fees = [Decimal(fee) for fee in asked("fees_cents", [])] or [Decimal(asked("base_cents"))]
     said = {"percent": asked("coupon_pct"), "amount": asked("coupon_cents")}
     terms = {name: str(value) for name, value in said.items() if value is not None}
     if "amount" in terms:
@@ -121,8 +122,8 @@ def _minimum(amount: Decimal, used: Decimal, share: Decimal | None = None) -> Pi
 
 def minimum_commitment(asked: Asked) -> dict[str, Any]:
     """What is owed of a commitment for a number of days, when nothing else was billed."""
-    if "commitment_cents" not in asked:
-        raise Unsupported("minimum of a subscription by dates")
+    if "terminated_at" in asked:
+        return lago_books.minimum_of_a_change(asked)
     share = _share(Decimal(asked("commitment_cents")) / CENTS, asked, "days_active")
     return {"commitment_due_cents": _minimum(ZERO, ZERO, share).top_up * CENTS}
 
@@ -133,8 +134,10 @@ def _share(amount: Decimal, asked: Asked, days: str) -> Decimal:
 
 
 def spending_minimum(asked: Asked) -> dict[str, Any]:
-    if "minimum_cents" not in asked or "plan_cents" in asked:
-        raise Unsupported("minimum in another unit, or with a credit note beside it")
+    if "minimum_pricing_unit_cents" in asked:
+        return lago_books.minimum_in_pricing_units(asked)
+    if "plan_cents" in asked:
+        return lago_books.minimum_at_the_end(asked)
     share = _share(Decimal(asked("minimum_cents")) / CENTS, asked, "days_billed")
     return {"true_up_cents": _minimum(ZERO, Decimal(asked("used_cents")) / CENTS, share).top_up * CENTS}
 

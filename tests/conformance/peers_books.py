@@ -116,6 +116,11 @@ def invoice(
 ) -> Invoice | None:
     """Return the one invoice of a month, as the close makes it; none where nothing is due."""
     Books().book(catalog, events, month=month)
+    return paper(balances)
+
+
+def paper(balances: Sequence[Mapping[str, Any]] = ()) -> Invoice | None:
+    """Return the invoice of what was booked last, with what prepaid balances pay of it; none where nothing was."""
     close = Close(
         close_id="close", period_start=START, period_end=datetime(2026, 2, 1, tzinfo=UTC), sequence=1, position=1,
         as_of=AFTER_ALL, is_complete=True, kind="period", snapshot=Snapshot(()), catalog_revision=1,

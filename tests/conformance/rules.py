@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 from tests import oracle, oracle_prices
-from tests.conformance import rules_peers
+from tests.conformance import rules_lago, rules_peers
 from tests.conformance.ask import accepted_quantity, price, tier
 from tests.conformance.cases import Rule
 
@@ -172,25 +172,29 @@ def a_deleted_invoice_comes_again(asked: Values, expected: Values) -> Values | N
     return {"invoices": [{"total": invoice["total"]} for invoice in expected["invoices"]]}
 
 
-RULES: dict[str, Rule] = {
-    rule.__name__: rule
-    for rule in (
-        zero_quantity_line,
-        missing_group_is_null,
-        nine_decimals,
-        share_out_of_range,
-        first_of_a_key,
-        batch_is_never_refused,
-        cancel_is_open,
-        no_usage_is_too_late,
-        open_end_is_demanded,
-        edge_is_upper,
-        first_flat_is_due,
-        a_line_has_one_period,
-        conversion_of_the_whole,
-        any_price_converts,
-        a_deleted_invoice_comes_again,
-        expiry_is_exact,
-        ceiling_over_the_whole_period,
-    )
-} | rules_peers.RULES
+RULES: dict[str, Rule] = (
+    {
+        rule.__name__: rule
+        for rule in (
+            zero_quantity_line,
+            missing_group_is_null,
+            nine_decimals,
+            share_out_of_range,
+            first_of_a_key,
+            batch_is_never_refused,
+            cancel_is_open,
+            no_usage_is_too_late,
+            open_end_is_demanded,
+            edge_is_upper,
+            first_flat_is_due,
+            a_line_has_one_period,
+            conversion_of_the_whole,
+            any_price_converts,
+            a_deleted_invoice_comes_again,
+            expiry_is_exact,
+            ceiling_over_the_whole_period,
+        )
+    }
+    | rules_lago.RULES
+    | rules_peers.RULES
+)
