@@ -98,17 +98,11 @@ def load_evidence(engine: duckdb.DuckDBPyConnection, files: Sequence[str], snaps
 
     Where there are many files, duplicates are looked for only in those that are new since the last time; see identities.
     """
-    import pyarrow as pa
-
+    from metering.changes import register_cut
     from metering.events import usage_event_schema
     from metering.identities import find_candidates
 
-    producers, segments = zip(*snapshot.cut, strict=True) if snapshot.cut else ((), ())
-    register(
-        engine,
-        "cut",
-        pa.table({"producer_id": pa.array(producers, pa.string()), "last_segment": pa.array(segments, pa.int64())}),
-    )
+    register_cut(engine, "cut", snapshot)
     if files:
         engine.read_parquet(list(files), hive_partitioning=False).create_view("data_file")
         engine.execute(read_sql("metering", "stored_event"))
