@@ -15,6 +15,7 @@ from metering.columns import ExactDecimal, Instant
 # One row per (tenant, feature, window): how much there is, and how much of it was given away. `granted` is what open
 # leases hold plus what ended leases spent, in units of the meter. `window_end` is open, null: the quota never starts anew.
 # `revision` counts the changes of the row, each of which names the one before. `metered` is what usage said after the end.
+# `said_at` is the instant as of which `quota` was worked out: what is said later holds, whoever comes to say it first.
 quotas = Table(
     "quotas",
     metadata,
@@ -26,6 +27,7 @@ quotas = Table(
     Column("granted", ExactDecimal, nullable=False),
     Column("revision", Integer, nullable=False),
     Column("metered", ExactDecimal),
+    Column("said_at", Instant),
 )
 
 # One row per lease. `quantity` is what it counts for in `granted`: all that it holds while it is open, what was spent of it

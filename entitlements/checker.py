@@ -51,6 +51,10 @@ class HardQuotas(Protocol):
         """Take so much, and record it, as one act; or nothing of both."""
         ...
 
+    def close(self) -> None:
+        """Return what this process holds and does not need."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class CheckerHealth:
@@ -257,9 +261,19 @@ class Checker:
         )
 
     def close(self) -> None:
-        """End the refreshing. Checks go on from the last view, until it is too old."""
+        """End the refreshing, and return the leases. Checks go on from the last view, until it is too old.
+
+        Raises what the books raise while they are away: what is not returned counts as spent.
+        """
         self._is_closed = True
         self._wake.set()
+        if self._hard is not None:
+            self._hard.close()
+
+    @property
+    def view(self) -> View | None:
+        """Return the view that answers now. None: none was read yet."""
+        return self._view
 
     def __enter__(self) -> Self:
         return self.start()
@@ -277,7 +291,8 @@ class Checker:
             entry = self._entry_now(tenant, feature)
             if entry.rule is None or not entry.rule.is_hard or self._hard is None:
                 return self._decide(entry, units)
-        return self._hard.check(tenant, feature, quantity)
+            counts = entry.rule.fold == "counts"
+        return self._hard.check(tenant, feature, 1 if counts else quantity)
 
     def _entry_now(self, tenant: str, feature: str) -> _Entry:
         """Return the entry of the view that holds now, compiled if nobody asked for it before. Needs the lock."""
@@ -376,6 +391,10 @@ class Checker:
             if meter is not None:
                 self._record(entry, tenant, meter, taken, key, attributes)
 
+        rule, recorded = entry.rule, quantity
+        if rule is not None and rule.fold == "counts":
+            # Each event counts once, whatever its quantity.
+            return hard.consume(tenant, entry.standing.feature, 1, lambda _one: record(recorded))
         return hard.consume(tenant, entry.standing.feature, quantity, record)
 
     def _must_wait(self, tenant: str, feature: str) -> bool:

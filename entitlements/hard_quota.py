@@ -25,7 +25,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from entitlements.decisions import BILLIONTHS, Decision, Standing, from_billionths, to_billionths
 from entitlements.errors import LeaseLost
 from entitlements.lease_keeper import keeper
-from entitlements.leases import QuotaKey
+from entitlements.leases import RATE, QuotaKey
 from metering.clock import EPOCH, SystemClock, from_us
 from metering.errors import NotYetDurable, Retryable
 from metering.events import check_quantity
@@ -93,8 +93,9 @@ class HardQuota:
     """One tenant's hard quota of one feature, spent by this process. Safe for all threads; not for signal handlers.
 
     `window` says which window [start, end) an instant is in. `quota` is entered into the books for a window that they do not
-    know yet; what they know holds (see `set_quota`). `record` is what `consume` calls, such as `recorder.bind(...).add`.
-    Close it, or use it as a context manager: what is not returned counts as spent.
+    know yet; what they know holds, unless this one is `said_at` a later instant (see `set_quota`). `record` is what
+    `consume` calls, such as `recorder.bind(...).add`; `holder` names who spends, and is asked when a lease is taken. Close
+    it, or use it as a context manager: what is not returned counts as spent.
     """
 
     def __init__(
@@ -108,7 +109,8 @@ class HardQuota:
         record: Record | None = None,
         when_away: Literal["closed", "open"] = "closed",
         refusal: Reason = "lease_refused",
-        holder: str = "",
+        holder: str | Callable[[], str] = "",
+        said_at: datetime | None = None,
         clock: Clock | None = None,
     ) -> None:
         if when_away not in {"closed", "open"}:
@@ -119,6 +121,7 @@ class HardQuota:
         self._is_rate = refusal == "rate_limited"
         self._refusal = refusal
         self._holder = holder
+        self._said_at = said_at
         self._clock = clock or SystemClock()
         self._monotonic_s: Callable[[], float] = time.monotonic if clock is None else clock.monotonic_s
         self._is_closed = False
@@ -224,6 +227,12 @@ class HardQuota:
             self._book.set_quota(self._key_now(), quota)
             self._refused_until_s = float("-inf")
 
+    def hear(self, quota: Decimal | int, said_at: datetime) -> None:
+        """Take to heart how much there is as of an instant. The books hear of it with the next lease; asks nobody now."""
+        if quota != self._quota:
+            self._refused_until_s = float("-inf")
+        self._quota, self._said_at = quota, said_at
+
     def counts(self) -> HardQuotaCounts:
         """Return what became of the asking so far."""
         through = from_billionths(self._let_through)
@@ -313,7 +322,7 @@ class HardQuota:
     def _key_now(self) -> QuotaKey:
         start, end = self._window(from_us(self._clock.now_us()))
         # A rate limit is a quota of its own, also where a month begins with its second.
-        return QuotaKey(self.tenant, f"{self.feature} (rate)" if self._is_rate else self.feature, start, end)
+        return QuotaKey(self.tenant, f"{self.feature}{RATE}" if self._is_rate else self.feature, start, end)
 
     def _tend(self) -> None:
         spent = self._spent_before + self._held - self._left
@@ -362,9 +371,11 @@ class HardQuota:
 
     def _ask(self, key: QuotaKey, wanted: int, demand: int) -> Lease:
         if self._lease is None:
+            holder = self._holder if isinstance(self._holder, str) else self._holder()
             return self._book.take(
-                key, self._quota, lease_id=self._wished_id, holder=self._holder, needed=wanted, demand=demand
-            )
+                key, self._quota, lease_id=self._wished_id, holder=holder, needed=wanted, demand=demand,
+                said_at=self._said_at,
+            )  # fmt: skip
         with self._lock:
             # What is far more than expected goes back; what stays is not asked for again.
             surplus = max(0, self._left - wanted - 4 * demand)
@@ -372,7 +383,10 @@ class HardQuota:
             self._left -= surplus
             self._held -= surplus
             held, spent, missing = self._held, self._held - self._left, max(0, wanted - self._left)
-        return self._book.renew(key, self._lease.lease_id, held=held, spent=spent, needed=missing, demand=demand)
+        return self._book.renew(
+            key, self._lease.lease_id, held=held, spent=spent, needed=missing, demand=demand, quota=self._quota,
+            said_at=self._said_at,
+        )  # fmt: skip
 
     def _hold(self, lease: Lease, began_s: float) -> bool:
         margin_s = min(MARGIN_MAX_S, lease.valid_s * MARGIN_PART)
@@ -418,7 +432,7 @@ class HardQuota:
             self._unsettled.pop(0)
         if self._is_rate and self._monotonic_s() - self._pruned_at_s > RATE_KEPT.total_seconds() / 60:
             self._pruned_at_s = self._monotonic_s()
-            self._book.prune(now - RATE_KEPT, tenant=self.tenant, feature=f"{self.feature} (rate)")
+            self._book.prune(now - RATE_KEPT, tenant=self.tenant, feature=f"{self.feature}{RATE}")
 
 
 def rate_limit(

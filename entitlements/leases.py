@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from metering.clock import Clock
 
+# The windows of a rate limit are quotas of their own, whose feature is called so.
+RATE = " (rate)"
 # A lease ahead of need takes at most this part of what is left per holder, so that the last units reach whoever asks.
 SHARE = 2
 
@@ -83,6 +85,17 @@ class Reconciled:
     metered: Decimal
     unused: Decimal
     ungranted: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLease:
+    """A lease that nobody ended: what it counts for, and what its holder said last that it spent; in billionths."""
+
+    key: QuotaKey
+    lease_id: str
+    holder: str
+    quantity: int
+    spent: int
 
 
 def lease_size(remaining: int, *, needed: int, demand: int, holders: int) -> int:
@@ -135,16 +148,25 @@ class LeaseBook:
             self._change(connection, key, row, quota=from_billionths(to_billionths(quota)))
 
     def take(
-        self, key: QuotaKey, quota: Decimal | int, *, lease_id: str, holder: str, needed: int = 0, demand: int = 0
+        self,
+        key: QuotaKey,
+        quota: Decimal | int,
+        *,
+        lease_id: str,
+        holder: str,
+        needed: int = 0,
+        demand: int = 0,
+        said_at: datetime | None = None,
     ) -> Lease:
         """Grant a lease of at least `needed` and at most `needed + demand` billionths, or of 0, which is none: no room.
 
-        `quota` is entered if the books do not know this quota yet; what they know holds. `lease_id` is the holder's own
-        name for it: asking again after an answer was lost returns the lease that was granted. Raises LeaseLost when that
-        one was settled.
+        `quota` is entered if the books do not know this quota yet; what they know holds, unless `said_at` is later than
+        what they heard. `lease_id` is the holder's own name for it: asking again after an answer was lost returns the
+        lease that was granted. Raises LeaseLost when that one was settled.
         """
         with self._engine.begin() as connection:
-            row = self._locked(connection, key, to_billionths(quota))
+            row = self._locked(connection, key, to_billionths(quota), said_at)
+            row = self._hear(connection, key, row, to_billionths(quota), said_at)
             now = self._now(connection)
             found = connection.execute(select(leases).where(leases.c.lease_id == lease_id)).one_or_none()
             if found is not None:
@@ -169,14 +191,28 @@ class LeaseBook:
             )  # fmt: skip
             return self._lease(lease_id, size, now, expires_at, to_billionths(row.quota), granted, holders)
 
-    def renew(self, key: QuotaKey, lease_id: str, *, held: int, spent: int, needed: int = 0, demand: int = 0) -> Lease:
+    def renew(
+        self,
+        key: QuotaKey,
+        lease_id: str,
+        *,
+        held: int,
+        spent: int,
+        needed: int = 0,
+        demand: int = 0,
+        quota: Decimal | int | None = None,
+        said_at: datetime | None = None,
+    ) -> Lease:
         """Prolong an open lease, and bring it to what its holder says it holds plus what it needs, as far as that fits.
 
         `held` is what the holder still counts as its own, spent or not: less than the books have returns the difference.
-        The lease is prolonged also when nothing more fits. Raises LeaseLost when it is not open.
+        `quota` as of `said_at` is heard as in `take`. The lease is prolonged also when nothing more fits. Raises LeaseLost
+        when it is not open.
         """
         with self._engine.begin() as connection:
             row = self._locked(connection, key, None)
+            if quota is not None:
+                row = self._hear(connection, key, row, to_billionths(quota), said_at)
             now = self._now(connection)
             had = self._open_quantity(connection, lease_id)
             if not 0 <= spent <= held <= had:
@@ -275,7 +311,50 @@ class LeaseBook:
             connection.execute(delete(quotas).where(_is(one)))
         return len(found)
 
-    def _locked(self, connection: Connection, key: QuotaKey, quota: int | None) -> Row[Any]:
+    def expired(self, holders: str, *, limit: int = 10_000) -> list[OpenLease]:
+        """Return the open leases past their expiry whose holder's name begins with `holders`, the oldest first.
+
+        A holder that lives comes back before. Whether one is dead is for whoever calls to find out; see `settle`.
+        """
+        with self._engine.begin() as connection:
+            rows = connection.execute(
+                select(leases, quotas.c.window_end)
+                .join(quotas, _is_same_quota())
+                .where(
+                    leases.c.state == "open",
+                    leases.c.expires_at < self._now(connection),
+                    leases.c.holder.startswith(holders, autoescape=True),
+                )
+                .order_by(leases.c.taken_at, leases.c.lease_id)
+                .limit(limit)
+            ).all()
+        return [
+            OpenLease(_key(row), row.lease_id, row.holder, to_billionths(row.quantity), to_billionths(row.spent))
+            for row in rows
+        ]
+
+    def settled(self, holder: str, tenant: str, feature: str) -> int:
+        """Return what a holder said that it spent of leases that it ended, over all windows of a quota; in billionths."""
+        mine = [leases.c.holder == holder, leases.c.tenant_id == tenant, leases.c.feature == feature]
+        with self._engine.begin() as connection:
+            rows = connection.execute(select(leases.c.quantity).where(*mine, leases.c.state == "settled"))
+            return sum(to_billionths(row.quantity) for row in rows)
+
+    def over(self, since: datetime, until: datetime) -> list[tuple[QuotaKey, Decimal, Decimal | None]]:
+        """Return the quotas whose window ended in [since, until), what was granted of each, and what usage said, if asked.
+
+        Those of rate limits are not among them.
+        """
+        ended = [quotas.c.window_end >= since, quotas.c.window_end < until, quotas.c.feature.not_like(f"%{RATE}")]
+        with self._engine.begin() as connection:
+            rows = connection.execute(
+                select(quotas).where(*ended).order_by(quotas.c.window_end, quotas.c.tenant_id, quotas.c.feature)
+            ).all()
+        return [(_key(row), row.granted, row.metered) for row in rows]
+
+    def _locked(
+        self, connection: Connection, key: QuotaKey, quota: int | None, said_at: datetime | None = None
+    ) -> Row[Any]:
         """Return the row of a quota, which no other transaction can change now; enter it if it is not there."""
         row = self._found(connection, key)
         if row is None and quota is not None:
@@ -284,7 +363,7 @@ class LeaseBook:
                 insertion(quotas)
                 .values(
                     tenant_id=key.tenant, feature=key.feature, window_start=key.start, window_end=key.end,
-                    quota=from_billionths(quota), granted=from_billionths(0), revision=0,
+                    quota=from_billionths(quota), granted=from_billionths(0), revision=0, said_at=said_at,
                 )
                 .on_conflict_do_nothing()
             )  # fmt: skip
@@ -292,6 +371,16 @@ class LeaseBook:
         if row is None:
             raise LeaseLost(f"the books hold no quota of {key.feature!r} of {key.tenant!r} in this window")
         return row
+
+    def _hear(
+        self, connection: Connection, key: QuotaKey, row: Row[Any], quota: int, said_at: datetime | None
+    ) -> Row[Any]:
+        """Let what is said as of a later instant hold; return the row as it is then."""
+        # Also where it says the same: who comes with something older must not be heard after it.
+        if said_at is None or (row.said_at is not None and said_at <= row.said_at):
+            return row
+        self._change(connection, key, row, quota=from_billionths(quota), said_at=said_at)
+        return self._locked(connection, key, None)
 
     @staticmethod
     def _found(connection: Connection, key: QuotaKey) -> Row[Any] | None:
@@ -357,6 +446,18 @@ class LeaseBook:
     ) -> Lease:
         valid_s = max(0.0, (expires_at - now).total_seconds())
         return Lease(lease_id, quantity, valid_s, quota, granted - quantity, holders)
+
+
+def _key(row: Row[Any]) -> QuotaKey:
+    return QuotaKey(row.tenant_id, row.feature, row.window_start, row.window_end)
+
+
+def _is_same_quota() -> ColumnElement[bool]:
+    return and_(
+        quotas.c.tenant_id == leases.c.tenant_id,
+        quotas.c.feature == leases.c.feature,
+        quotas.c.window_start == leases.c.window_start,
+    )
 
 
 def _is(key: QuotaKey) -> ColumnElement[bool]:

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from entitlements.decisions import Standing, Value
+from metering.clock import EPOCH
 
 if TYPE_CHECKING:
     from entitlements.features import Entitlement
@@ -84,6 +85,19 @@ class Figures:
     used: int = 0
     remaining: int = 0
     resets_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HardFigures(Figures):
+    """What is left of a hard limit, and its window [start, end); `end` None: it never starts anew.
+
+    `next_limit` is what the window after it, which ends at `next_end`, begins with at the least.
+    """
+
+    start: datetime = EPOCH
+    end: datetime | None = None
+    next_end: datetime | None = None
+    next_limit: int = 0
 
 
 @dataclass(frozen=True, slots=True)

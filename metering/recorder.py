@@ -307,9 +307,14 @@ class Recorder(Meterings):
                 self._retire_current()
             producer.seal_before(current=self._segment)
 
-    def position(self) -> tuple[str, int] | None:
-        """Return the producer, and the segment in which its last row is at the latest. None: it has recorded nothing."""
+    def position(self, *, opens: bool = False) -> tuple[str, int] | None:
+        """Return the producer, and the segment in which its last row is at the latest. None: it has recorded nothing.
+
+        With `opens` it becomes a producer now. Raises JournalFull."""
         notice_fork()
+        if opens and not self._is_closed:
+            with self._roll_lock:
+                self._producer_now()
         return None if self._producer is None else (self._producer.producer_id, self._producer.reached)
 
     def health(self) -> Health:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from entitlements.features import Entitlement, Feature
 from metering.catalog import CatalogModel, Meter, Mistake, Place
+from metering.measures import PLAIN
 from rating.adjust import Discount
 from rating.balances import Balance
 from rating.grants import TenantGrant
@@ -74,6 +75,11 @@ def check_together(entries: Sequence[Entry], unread: Set[str] = frozenset()) -> 
     return mistakes
 
 
+def _adds_up(meter: Meter) -> bool:
+    """Return whether each event adds to the usage of a period, so that parts of a quota can be handed out."""
+    return meter.aggregation in {"sum", "count"} and meter.measure == PLAIN
+
+
 class _Known:
     """What the entries may refer to, by name."""
 
@@ -100,6 +106,12 @@ class _Known:
         for at, entitlement in enumerate(entitlements):
             if entitlement.meter is not None and self._is_missing("meter", entitlement.meter, self.meters):
                 yield self._no_meter(entry, entitlement.meter, "entitlements", at, "meter")
+            meter = self.meters.get(entitlement.meter or "")
+            if entitlement.is_hard and meter is not None and not _adds_up(meter):
+                what = (
+                    f"a hard limit is spent in parts, and the use of {meter.name!r} does not add up; write limit: soft"
+                )
+                yield entry.mistake(what, "entitlements", at, "limit")
             # Declaring features is optional; once there is a list, a name that is not in it is a slip of the pen.
             if self.features and self._is_missing("feature", entitlement.feature, self.features):
                 hint = nearest(entitlement.feature, sorted(self.features))

@@ -116,11 +116,12 @@ def ship(
 
 @app.command()
 def maintain(as_json: JsonOption = False) -> None:
-    """Keep the lake's files few: compact small ones, delete what nobody refers to any more. Run it hourly or daily."""
+    """Keep the lake's files few, and account for the leases of dead processes. Run it hourly or daily on each host."""
     with open_workspace() as workspace, progress("maintaining") as _:
         done = workspace.maintain()
+        leases = workspace.account_leases()
     if as_json:
-        print_json({name: getattr(done, name) for name in done.__slots__})
+        print_json({name: getattr(done, name) for name in done.__slots__} | {"leases": show.leases_json(leases)})
         return
     rows = [
         ("data files", f"{done.files_before:,}", f"{done.files_after:,}"),
@@ -128,6 +129,8 @@ def maintain(as_json: JsonOption = False) -> None:
     ]
     out.print(show.table("", [("", "left"), ("before", "right"), ("after", "right")], rows))
     err.print(f"{done.rewritten:,} small files rewritten, {done.deleted:,} unused files deleted.", highlight=False)
+    for sentence in show.leases(leases):
+        err.print(sentence, highlight=False)
 
 
 @app.command()

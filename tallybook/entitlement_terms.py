@@ -24,7 +24,7 @@ from entitlements.burndown import ZERO, Grant
 from entitlements.features import QUOTA_PRIORITY_DEFAULT
 from metering.periods import CALENDAR_ANCHOR, BillingCycle, zone
 from rating.catalog_times import instant_of
-from rating.terms import cycle_of, service_of
+from rating.terms import NEVER, cycle_of, service_of
 
 if TYPE_CHECKING:
     from entitlements.features import Entitlement
@@ -77,6 +77,13 @@ class Entitled:
             return None
         reset = _period_at(self.cycle, at).end
         return reset if reset < self.holding.service.end else None
+
+    def window(self, at: datetime) -> tuple[datetime, datetime | None]:
+        """Return the window [start, end) of a hard limit at an instant: between two resets, while it runs. None: open."""
+        end = self.holding.service.end
+        if self.cycle is not None:
+            end = min(end, _period_at(self.cycle, at).end)
+        return self.last_reset(at), None if end == NEVER else end
 
 
 # Most tenants share their cycles, and all are asked about at one instant.

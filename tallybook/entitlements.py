@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
 from itertools import groupby, pairwise
@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING
 
 from entitlements.burndown import ZERO, Grant, Run, Segment, State, Used, burn_down, burn_order
 from entitlements.decisions import Decision, to_billionths
-from entitlements.view import Figures, Held, Rule, View, fold_of
+from entitlements.leases import LeaseBook
+from entitlements.view import Figures, HardFigures, Held, Rule, View, fold_of
+from metering.clock import EPOCH
 from metering.measures import PLAIN
 from metering.numbers import exact_sum
 from metering.usage import Selector, Span, aggregate, open_evidence
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
 
 # One question to usage: whose, of which meter, from when to when.
 Asked = tuple[str, str, datetime, datetime]
+# A window of a hard limit that is over, and what leases were granted in it.
+Leased = tuple[datetime, datetime, Decimal]
+INSTANT = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +119,7 @@ class Entitlements:
         catalog = workspace.catalog() if catalog is None else catalog
         terms = Terms.of(catalog.meters, catalog.plans, catalog.accounts, catalog.subscriptions)
         self.meters: Mapping[str, Meter] = terms.meters
+        self._books = workspace.books
         # Read before the lake: a cut may be older than what is counted, never newer.
         self._files, self.snapshot = workspace.evidence()
         self._grants = [one for one in catalog.grants if tenant is None or one.tenant == tenant]
@@ -140,7 +146,7 @@ class Entitlements:
             key = tuple((one.entitled.source, one.entitled.entitlement) for one in states)
             if key not in rules:
                 rules[key] = self._rules([one.entitled for one in states])
-            figures = tuple(_figures(one) for one in states if one.entitled.entitlement.type == "metered")
+            figures = tuple(_figures(one, self.at) for one in states if one.entitled.entitlement.type == "metered")
             tenants[tenant] = Held(rules[key], figures, frozenset(elsewhen.get(tenant, ())))
         for tenant, features in elsewhen.items():
             tenants.setdefault(tenant, Held({}, (), frozenset(features)))
@@ -205,9 +211,26 @@ class Entitlements:
         usage = self._usage(plan.asked)
         return [row for row in plan.rows(usage, bounds) if row.start >= found[0].measured_from]
 
+    def used(self, asked: Sequence[Asked]) -> list[Decimal]:
+        """Return what was used of each (tenant, meter, start, end), in units of the meter, as its meter aggregates."""
+        usage = self._usage(asked)
+        return [usage.get(question, ZERO) for question in asked]
+
     def _plan(self, entitled: Entitled) -> _Plan:
         meter = self.meters[entitled.entitlement.meter or ""]
-        return _Plan(entitled, meter, _begin(entitled, self.at), self.at)
+        start = _begin(entitled, self.at)
+        is_carried = entitled.entitlement.is_hard and start < entitled.last_reset(self.at)
+        leased = self._leased.get((entitled.tenant, entitled.entitlement.feature), ()) if is_carried else ()
+        return _Plan(entitled, meter, start, self.at, leased=leased)
+
+    @cached_property
+    def _leased(self) -> dict[tuple[str, str], list[Leased]]:
+        """What leases were granted in windows that are over and not accounted for yet, by tenant and feature."""
+        found: dict[tuple[str, str], list[Leased]] = {}
+        for key, granted, metered in LeaseBook(self._books).over(EPOCH, self.at + INSTANT):
+            if metered is None and key.end is not None:
+                found.setdefault((key.tenant, key.feature), []).append((key.start, key.end, granted))
+        return found
 
     def _rules(self, held: Iterable[Entitled]) -> dict[str, Rule]:
         rules, place = {}, 0
@@ -272,9 +295,15 @@ class _Plan:
     """What to ask of usage for one metered entitlement from one instant to another, and what the answers mean."""
 
     def __init__(
-        self, entitled: Entitled, meter: Meter, start: datetime, until: datetime, cuts: Iterable[datetime] = ()
+        self,
+        entitled: Entitled,
+        meter: Meter,
+        start: datetime,
+        until: datetime,
+        cuts: Iterable[datetime] = (),
+        leased: Sequence[Leased] = (),
     ) -> None:
-        self._entitled, self._meter = entitled, meter
+        self._entitled, self._meter, self._leased = entitled, meter, leased
         self._start, self._until = start, until
         self._resets = entitled.resets(start, until)
         self._is_ceiling = _is_ceiling(meter)
@@ -302,7 +331,8 @@ class _Plan:
 
     def used(self, usage: Mapping[Asked, Decimal]) -> list[Used]:
         """Return what was used in each stretch, as of its beginning: nothing of the grants changes within one."""
-        found, before = [], ZERO
+        found: list[Used] = []
+        before = ZERO
         for (start, end), at in zip(self._spans(), self._bounds, strict=False):
             quantity = usage.get((self._entitled.tenant, self._meter.name, start, end), ZERO)
             if self._meter.aggregation == "unique_count":
@@ -310,7 +340,21 @@ class _Plan:
                 before = ZERO if start == at else before
                 quantity, before = quantity - before, quantity
             found.append(Used(at, quantity))
-        return found
+        return self._with_leased(found)
+
+    def _with_leased(self, used: list[Used]) -> list[Used]:
+        """Add what leases were granted in windows that are over and usage does not say: it is used until it is accounted for.
+
+        Else what is carried over a reset could be granted twice: once to a process whose usage has not arrived, or that
+        died, and once more. It burns at the window's end, where what is carried is what is left.
+        """
+        more = []
+        for start, end, granted in self._leased:
+            inside = [one for one in used if start <= one.at < end]
+            rest = granted - exact_sum(one.quantity for one in inside)
+            if inside and rest > 0:
+                more.append(Used(inside[-1].at, rest))
+        return sorted([*used, *more], key=lambda one: one.at) if more else used
 
     def state(self, usage: Mapping[Asked, Decimal], at: datetime) -> EntitlementState:
         entitled = self._entitled
@@ -413,14 +457,26 @@ def _figures_of(entitled: Entitled, used: Decimal, at: datetime) -> Figures:
     if not entitled.is_limited:
         return Figures(used=count, resets_at=resets_at)
     limit = to_billionths(entitled.grants[0].amount)
-    return Figures(limit, count, limit - count, resets_at)
+    return _limited(entitled, at, limit, count, limit - count)
 
 
-def _figures(state: EntitlementState) -> Figures:
+def _figures(state: EntitlementState, at: datetime) -> Figures:
     if state.limit is None or state.remaining is None:
         return Figures(used=to_billionths(state.used), resets_at=state.resets_at)
     left = to_billionths(state.remaining) - to_billionths(state.overage)
-    return Figures(to_billionths(state.limit), to_billionths(state.used), left, state.resets_at)
+    return _limited(state.entitled, at, to_billionths(state.limit), to_billionths(state.used), left)
+
+
+def _limited(entitled: Entitled, at: datetime, limit: int, used: int, left: int) -> Figures:
+    resets_at = entitled.next_reset(at)
+    if not entitled.entitlement.is_hard:
+        return Figures(limit, used, left, resets_at)
+    start, end = entitled.window(at)
+    if end is None or resets_at is None:
+        return HardFigures(limit, used, left, resets_at, start, end)
+    # The plan's own quota at least, as long as nothing is known that a reset takes away from it.
+    anew = ZERO if entitled.entitlement.keep_overage else entitled.entitlement.quota or ZERO
+    return HardFigures(limit, used, left, resets_at, start, end, entitled.window(resets_at)[1], to_billionths(anew))
 
 
 def _answers(engine: duckdb.DuckDBPyConnection, questions: Sequence[Asked]) -> dict[Asked, Decimal]:

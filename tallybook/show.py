@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rating.explanation import Explanation
     from rating.invoice import Charge, Invoice
     from rating.run import Verified
+    from tallybook.lease_accounts import LeaseAccounts
 
 ROWS_MAX = 200
 
@@ -254,3 +255,34 @@ def _events(found: Explanation) -> RenderableType:
     columns += [("producer / segment / row", "left"), ("", "left")]
     title = f"{len(rows)} of {found.event_count:,} usage events ({found.new_event_count:,} new since the close before)"
     return table(title, columns, rows)
+
+
+def leases(accounts: LeaseAccounts) -> list[str]:
+    """Return what became of leases, in sentences; nothing where there was nothing to do."""
+    said = []
+    if accounts.settled or accounts.waiting:
+        said.append(
+            f"{accounts.settled:,} leases of dead processes settled, {accounts.waiting:,} wait for their usage."
+        )
+    said += [
+        f"{one.key.tenant} used {grouped(one.metered)} of {one.key.feature} from {iso_utc(one.key.start)} on; "
+        f"{grouped(one.granted)} were granted."
+        for one in accounts.over_used
+    ]
+    return said
+
+
+def leases_json(accounts: LeaseAccounts) -> dict[str, object]:
+    """Return the same for JSON."""
+    over_used = [
+        {
+            "tenant": one.key.tenant,
+            "feature": one.key.feature,
+            "window_start": iso_utc(one.key.start),
+            "granted": trimmed(one.granted),
+            "metered": trimmed(one.metered),
+        }
+        for one in accounts.over_used
+    ]
+    counts = {"settled": accounts.settled, "waiting": accounts.waiting, "windows": accounts.windows}
+    return {**counts, "over_used": over_used}

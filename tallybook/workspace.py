@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,9 @@ from sqlalchemy import select
 
 from metering.clock import Clock, SystemClock, from_us
 from metering.layout import Layout
-from metering.measures import PLAIN
 from metering.meters import load_rules, publish_rules
 from metering.periods import parse_period
-from metering.usage import Selector, Snapshot, Span, aggregate, open_evidence
+from metering.usage import Snapshot, open_evidence
 from rating.balances import BalanceState, balance_states
 from rating.books import invoices as invoices_table
 from rating.close import Close, draft_close, insert_close, read_closes
@@ -32,7 +31,7 @@ from rating.explain import Explanation, close_of_line, explain_line
 from rating.ledger import book_invoices, booked_before, burned_before, check_document, keep_drafts, read_invoices
 from rating.run import Verified, invoices_of, rated, verify_close
 from rating.tax import TaxedInvoice, tax_invoice
-from rating.terms import Terms, billing_spans, service_of
+from rating.terms import Terms, billing_spans
 from tallybook.books import lock_for_writing, migrate, open_books, reading
 from tallybook.catalog import load_catalog, meter_rules
 from tallybook.catalog_entries import Catalog
@@ -41,20 +40,23 @@ from tallybook.settings import DEFAULT_SETTINGS, Settings, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from decimal import Decimal
     from pathlib import Path
 
     from sqlalchemy import Connection, Engine
 
     from billing_adapters.reconciliation import Statement
+    from entitlements.checker import Checker
     from metering.batch import SegmentBatch
     from metering.lake import Lake
     from metering.lake_upkeep import Maintained
-    from metering.periods import Period, WallPeriod
+    from metering.periods import WallPeriod
+    from metering.recorder import Recorder
     from metering.ship import Shipped
     from rating.close import CloseKind
     from rating.invoice import Invoice
     from rating.tax import RoundingLevel, TaxCalculator
+    from tallybook.lease_accounts import LeaseAccounts
+    from tallybook.usage_rows import UsageRow
 
 EXAMPLE_CATALOG = "catalog.yaml.example"
 
@@ -68,20 +70,6 @@ class Imported:
     stored: int
     dead_letters: int
     was_there: bool
-
-
-@dataclass(frozen=True, slots=True)
-class UsageRow:
-    """One row per (tenant, meter, attributes asked for): what was used in a period, priced or not."""
-
-    tenant_id: str
-    meter: str
-    unit: str
-    period: Period
-    attributes: dict[str, str | None]
-    event_count: int
-    quantity: Decimal
-    subscription_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +198,27 @@ class Workspace:
         """
         return self.lake.maintain()
 
+    def account_leases(self) -> LeaseAccounts:
+        """Settle what dead processes of this host held of hard quotas: what they metered is spent, the rest returns.
+
+        Marks windows that are over with what usage says of them. Idempotent; each host does it for its own processes.
+        """
+        from tallybook.lease_accounts import account_leases
+
+        return account_leases(self)
+
+    # --- entitlements -------------------------------------------------------------------------------------------------
+
+    def checker(self, recorder: Recorder | None = None, **settings: Any) -> Checker:
+        """Return what answers checks and consumption in memory, hard quotas included, by leases of these books.
+
+        `settings` are those of `entitlements.Checker`. Made before or after a fork, it reads nothing before its first
+        check. Close it, or use it as a context manager: leases that are not returned count as spent.
+        """
+        from tallybook.checking import checker
+
+        return checker(self, recorder, **settings)
+
     # --- usage --------------------------------------------------------------------------------------------------------
 
     def usage(self, period: str, *, by: Sequence[str] = ()) -> list[UsageRow]:
@@ -218,43 +227,9 @@ class Workspace:
         One row per (tenant, meter, values of `by`), aggregated as the meter says (unknown meters are summed). The period
         is read in the time zone of the tenant's plan, in UTC for tenants without one.
         """
-        wall = parse_period(period)
-        terms = self.terms_or_empty()
-        subscriptions = _subscriptions_by_tenant(terms, wall)
-        zones = {
-            tenant: terms.plan_of(subscription).billing_period.timezone
-            for tenant, held in subscriptions.items()
-            for subscription in held[:1]
-        }
-        files, snapshot = self.evidence()
-        engine = open_evidence(files, snapshot)
-        try:
-            used = engine.execute("SELECT DISTINCT tenant_id, meter FROM stored_event ORDER BY ALL").fetchall()
-            tenants = sorted({tenant for tenant, _ in used})
-            periods = [wall.in_zone(zones.get(tenant, "UTC")) for tenant in tenants]
-            spans = [
-                Span(number, tenant, "usage", span.start, span.end)
-                for number, (tenant, span) in enumerate(zip(tenants, periods, strict=True))
-            ]
-            aggregate(engine, spans, _usage_selectors(terms, sorted({meter for _, meter in used}), by))
-            rows = engine.execute(
-                "SELECT span_id, meter, group_key, event_count, quantity FROM usage WHERE event_count > 0 ORDER BY ALL"
-            ).fetchall()
-        finally:
-            engine.close()
-        return [
-            UsageRow(
-                tenant_id=tenants[span_id],
-                meter=meter,
-                unit=terms.meters[meter].unit if meter in terms.meters else "unit",
-                period=periods[span_id],
-                attributes=_group_values(group_key),
-                event_count=event_count,
-                quantity=quantity,
-                subscription_ids=tuple(held.id for held in subscriptions.get(tenants[span_id], ())),
-            )
-            for span_id, meter, group_key, event_count, quantity in rows
-        ]
+        from tallybook.usage_rows import usage_rows
+
+        return usage_rows(self, parse_period(period), by)
 
     def evidence(self, snapshot: Snapshot | None = None) -> tuple[list[str], Snapshot]:
         """Return the lake's data files, their hashes verified, and the cut to read them at (now, or one that is pinned)."""
@@ -262,6 +237,13 @@ class Workspace:
         files = self.lake.data_files(None, None)
         self.lake.verify(files)
         return [str(file.path) for file in files], snapshot
+
+    def catalog_or_empty(self) -> Catalog:
+        """Return the catalog that was applied last, or an empty one before the first apply."""
+        try:
+            return self.catalog()
+        except NotFound:
+            return Catalog()
 
     def terms_or_empty(self) -> Terms:
         """Return the applied terms, or none at all before the first apply."""
@@ -512,34 +494,3 @@ def read_example_catalog() -> str:
     from importlib import resources
 
     return resources.files("tallybook").joinpath("example_catalog.yaml").read_text(encoding="utf-8")
-
-
-def _subscriptions_by_tenant(terms: Terms, wall: WallPeriod) -> dict[str, list[Any]]:
-    span = wall.in_zone("UTC")
-    # A day on either side covers every zone; the list is for display and for choosing the zone, not for rating.
-    start, end = span.start - timedelta(days=1), span.end + timedelta(days=1)
-    found: dict[str, list[Any]] = {}
-    for subscription in terms.subscriptions:
-        service = service_of(subscription, terms.plan_of(subscription))
-        if service.start < end and service.end > start:
-            found.setdefault(subscription.tenant, []).append(subscription)
-    return found
-
-
-def _usage_selectors(terms: Terms, meters: Sequence[str], by: Sequence[str]) -> list[Selector]:
-    selectors = []
-    for name in meters:
-        meter = terms.meters.get(name)
-        aggregation = meter.aggregation if meter else "sum"
-        unique_attribute = meter.unique_attribute if meter else None
-        measure = meter.measure if meter else PLAIN
-        selectors.append(
-            Selector("usage", name, name, aggregation, unique_attribute, by=tuple(sorted(set(by))), measure=measure)
-        )
-    return selectors
-
-
-def _group_values(group_key: str) -> dict[str, str | None]:
-    import orjson
-
-    return orjson.loads(group_key) if group_key else {}

@@ -33,6 +33,7 @@ from metering.clock import SystemClock
 from metering.recorder import Recorder
 from rating.errors import BooksUnavailable
 from tallybook.books import open_books
+from tallybook.lease_accounts import holder_of
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SAID = struct.Struct("<BIq")
@@ -111,10 +112,11 @@ def work(url: str, root: str, first: int, runs: int, seed: int, name: str, said:
     engine = open_books(url)
     faults = Faults(engine, chance)
     usage = Recorder(root, ship="none", segment_bytes=1 << 16)
+    holder = holder_of(usage)
     for run in range(first, runs):
-        book = LeaseBook(engine, SteppingClock(chance), valid_s=chance.choice((0.02, 0.2, 5.0)))
+        book = LeaseBook(engine, SteppingClock(chance), valid_s=chance.choice((0.02, 0.2, 3.0)))
         quota = HardQuota(
-            book, tenant=f"run-{run}", feature="tokens", quota=size_of(run, seed), window=forever(START), holder=name,
+            book, tenant=f"run-{run}", feature="tokens", quota=size_of(run, seed), window=forever(START), holder=holder,
             record=usage.bind("tokens", tenant=f"run-{run}").add,
         )  # fmt: skip
         draw(quota, run, chance, faults, said)
