@@ -222,6 +222,8 @@ def read_unsealed(
     holes = tuple(slot for slot in get_holes(page) if slot < slots)
     kinds = bytes(0 if slot in holes else kind for slot, kind in enumerate(kinds[:slots])) if holes else kinds[:slots]
     body = body[: slots * SLOT]
+    # `sealing_trailer` hashes a copy; whoever decodes this body must not see what was stored into a hole.
+    zero_holes(body, holes)
     trailer = sealing_trailer(header, chain, body, kinds, holes, sealed_at=now_us, dropped=dropped)
     return page, trailer, body
 

@@ -12,10 +12,11 @@ takes no lock.
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import Column, Connection, Engine, ForeignKey, Index, Integer, Table, Text, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
@@ -34,6 +35,11 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 # Any number, as long as every Tallybook takes the same: PostgreSQL's advisory locks are named by numbers.
 _LOCK_NUMBER = 7_411_981
 _READ_ONLY = "tallybook_reading"
+
+
+class _Cursor(Protocol):
+    def execute(self, statement: str, /) -> object: ...
+
 
 # One row per revision of the catalog: 1, 2, 3 ... A revision is never changed or removed.
 catalog_revisions = Table(
@@ -136,7 +142,7 @@ def _make_sqlite_safe(engine: Engine) -> None:
         connection.isolation_level = None
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-        cursor.execute("PRAGMA journal_mode = WAL")
+        write_ahead(cursor)
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.close()
@@ -145,6 +151,21 @@ def _make_sqlite_safe(engine: Engine) -> None:
     def _begin(connection: Connection) -> None:
         is_reading = connection.get_execution_options().get(_READ_ONLY, False)
         connection.exec_driver_sql("BEGIN DEFERRED" if is_reading else "BEGIN IMMEDIATE")
+
+
+def write_ahead(cursor: _Cursor) -> None:
+    """Switch the file to a write-ahead log; the switch stays in the file. Raises sqlite3.OperationalError when it cannot."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as refused:
+            # Of two connections that switch a new file at once SQLite refuses one without asking its busy timeout, as the
+            # two would wait for each other. Whoever was refused finds the file switched when it looks again.
+            if refused.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(0.005)
 
 
 def _raise_unavailable(context: Any) -> None:

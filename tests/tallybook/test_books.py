@@ -17,7 +17,7 @@ from metering.books import snapshots
 from metering.errors import Retryable, Terminal
 from rating.books import number_series
 from rating.errors import BooksUnavailable, InvariantViolated
-from tallybook.books import catalog_revisions, lock_for_writing, metadata, migrate, open_books, reading
+from tallybook.books import catalog_revisions, lock_for_writing, metadata, migrate, open_books, reading, write_ahead
 
 NOW = datetime(2026, 10, 1, 12, 30, 0, 1, tzinfo=UTC)
 
@@ -62,6 +62,30 @@ def test_several_processes_may_migrate_at_once(books_url: str) -> None:
         assert set(metadata.tables) <= set(inspect(connection).get_table_names())
     for engine in engines:
         engine.dispose()
+
+
+class RefusedOnce:
+    """SQLite as it answers one of two who switch a new file at once: of 900 openings by six processes it refused eight."""
+
+    def __init__(self, cursor: sqlite3.Cursor, code: int) -> None:
+        self.cursor = cursor
+        self.refusal: sqlite3.OperationalError | None = sqlite3.OperationalError("database is locked")
+        self.refusal.sqlite_errorcode = code
+
+    def execute(self, statement: str) -> sqlite3.Cursor:
+        refusal, self.refusal = self.refusal, None
+        if refusal is not None:
+            raise refusal
+        return self.cursor.execute(statement)
+
+
+def test_the_switch_to_a_write_ahead_log_is_tried_again_when_another_process_switches(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "books.sqlite", isolation_level=None)
+    write_ahead(RefusedOnce(connection.cursor(), sqlite3.SQLITE_BUSY))
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    with pytest.raises(sqlite3.OperationalError):
+        write_ahead(RefusedOnce(connection.cursor(), sqlite3.SQLITE_IOERR))
+    connection.close()
 
 
 def test_books_of_a_newer_release_are_left_alone(books: Engine) -> None:
