@@ -28,7 +28,7 @@ LETTERS = st.builds(
 SEGMENT = st.tuples(
     st.sampled_from(["p1", "p2"]), st.lists(st.one_of(EVENTS, EVENTS, LETTERS), min_size=1, max_size=6), st.booleans()
 )
-QUICK = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 
 def build(segments: list[tuple[str, list[Row], bool]]) -> World:

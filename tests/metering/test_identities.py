@@ -114,7 +114,7 @@ def spoil(folder: Path, what: str, chance: random.Random) -> None:
         path.write_bytes(content[: chance.choice([len(content), len(content) // 2])])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(steps, st.randoms(use_true_random=False))
 def test_duplicates_are_those_of_the_plain_statement(ways: list[Any], chance: random.Random) -> None:
     with tempfile.TemporaryDirectory() as root:

@@ -116,7 +116,7 @@ def check(lake: Lake, asked: list[tuple[Any, ...]], chance: random.Random) -> No
         assert usage_of(files, cut, asked, with_rollups=True) == usage_of(files, cut, asked, with_rollups=False)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(steps, questions, questions, st.sampled_from([0, 1000]), st.randoms(use_true_random=False))
 def test_usage_is_that_of_the_events(
     ways: list[Any], first: list[Any], second: list[Any], stale_max: int, chance: random.Random

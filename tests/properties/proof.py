@@ -1,7 +1,7 @@
 """How long a property looks for a counterexample.
 
 By default few examples, always the same ones: a change that breaks a rule breaks them, and a green run stays green.
-`pytest -m prove` looks at ten times as many, new ones each time; a failure prints how to replay it.
+`pytest -m prove` looks at many times as many, new ones each time; a failure prints how to replay it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-TIMES = 10
+TIMES = 25
 _COMMON: dict[str, Any] = {
     "deadline": None,
     "database": None,

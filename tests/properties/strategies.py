@@ -136,6 +136,9 @@ def percentage_terms(chance: Random) -> Row:
         "event_maximum": ("0.5", "2", "4"),
     }
     chosen = {name: chance.choice(values) for name, values in terms.items() if chance.random() < 0.6}
+    if chance.random() < 0.3:
+        # Nothing that asks for single events: such a price is rated by another statement.
+        chosen = {"fixed_amount": chance.choice(terms["fixed_amount"])}
     return {"type": "percentage", "percent": chance.choice(PERCENTS), **chosen}
 
 

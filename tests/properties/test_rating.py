@@ -23,17 +23,17 @@ FRACTION = st.floats(0, 1, exclude_max=True)
 CUTS = st.lists(st.tuples(FRACTION, FRACTION), min_size=1, max_size=3)
 
 
-@holds(40, world=worlds())
+@holds(16, world=worlds())
 def TestEngineIsOracle(world: World) -> None:
     check_same_lines(world)
 
 
-@holds(10, world=worlds(), cuts=CUTS)
+@holds(4, world=worlds(), cuts=CUTS)
 def TestPiecesAreTheWhole(world: World, cuts: list[tuple[float, float]]) -> None:
     check_pieces(world, cuts)
 
 
-@holds(10, world=worlds(), seed=st.integers(0, 1000))
+@holds(4, world=worlds(), seed=st.integers(0, 1000))
 def TestOrderAndDuplicatesChangeNothing(world: World, seed: int) -> None:
     check_order_and_duplicates(world, seed)
 

@@ -13,7 +13,7 @@ from metering.errors import MeteringError
 from tests.oracle_usage import Rows
 from tests.properties.usages import Question, check_same_usage, oracle_rows, question_of
 
-QUESTIONS = 250
+QUESTIONS = 60
 
 
 class Mutant(NamedTuple):
@@ -86,7 +86,7 @@ MUTANTS = {
 
 @cache
 def asked(seed: int) -> tuple[Question, list[Rows]]:
-    question = question_of(seed, meters=6, selectors=10, events=60)
+    question = question_of(seed, meters=12, selectors=30, events=250)
     return question, oracle_rows(question)
 
 
