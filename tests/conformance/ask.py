@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
@@ -150,13 +151,7 @@ def usage(
     **measure: Any,
 ) -> list[Used]:
     """Return the usage of the events that lie in a period, one per group. `measure`: what else the catalog says of the meter."""
-    said = {name: value for name, value in measure.items() if value is not None}
-    try:
-        meter = Meter.model_validate({"name": "units", "aggregation": aggregation, "negative_allowed": True, **said})
-    except ValidationError as error:
-        raise Refused(str(error)) from error
-    one = _PRICES.validate_python(price(type="unit", unit_price="1", by=list(by)))
-    return used_by([selector_of("all", one, meter, switches)], events, period, full, timezone)["price"]
+    return used_by([_selector(aggregation, by, switches, measure)], events, period, full, timezone)["price"]
 
 
 def used_by(
@@ -167,16 +162,47 @@ def used_by(
     timezone: str = "UTC",
 ) -> dict[str, list[Used]]:
     """Return the usage of each selector of one set, by its id, in the order of groups."""
-    asked = engine()
-    load_events(asked, events_table(list(events)))
-    aggregate(asked, [Span(0, "tenant", "all", *period, timezone, *(full or period))], selectors)
-    rows = asked.execute(
-        "SELECT selector_id, group_key, event_count, quantity FROM usage ORDER BY group_key"
-    ).fetchall()
+    rows = _aggregated(selectors, events, [Span(0, "tenant", "all", *period, timezone, *(full or period))])
     return {
-        selector.selector_id: [Used(*row) for selector_id, *row in rows if selector_id == selector.selector_id]
+        selector.selector_id: [Used(*row) for selector_id, _, *row in rows if selector_id == selector.selector_id]
         for selector in selectors
     }
+
+
+def usage_of_each(
+    aggregation: str,
+    events: Sequence[dict[str, Any]],
+    periods: Sequence[tuple[datetime, datetime]],
+    *,
+    full: tuple[datetime, datetime] | None = None,
+    **measure: Any,
+) -> list[Used]:
+    """Return the usage of each of several periods, asked at once; without groups each has exactly one."""
+    spans = [Span(number, "tenant", "all", *one, "UTC", *(full or one)) for number, one in enumerate(periods)]
+    rows = _aggregated([_selector(aggregation, (), STRICT, measure)], events, spans)
+    return [Used(*row) for _, _, *row in sorted(rows, key=itemgetter(1))]
+
+
+def _aggregated(
+    selectors: Sequence[Selector], events: Sequence[dict[str, Any]], spans: Sequence[Span]
+) -> list[tuple[Any, ...]]:
+    asked = engine()
+    load_events(asked, events_table(list(events)))
+    aggregate(asked, spans, selectors)
+    rows: list[tuple[Any, ...]] = asked.execute(
+        "SELECT selector_id, span_id, group_key, event_count, quantity FROM usage ORDER BY group_key"
+    ).fetchall()
+    return rows
+
+
+def _selector(aggregation: str, by: Sequence[str], switches: Switches, measure: Mapping[str, Any]) -> Selector:
+    said = {name: value for name, value in measure.items() if value is not None}
+    try:
+        meter = Meter.model_validate({"name": "units", "aggregation": aggregation, "negative_allowed": True, **said})
+    except ValidationError as error:
+        raise Refused(str(error)) from error
+    one = _PRICES.validate_python(price(type="unit", unit_price="1", by=list(by)))
+    return selector_of("all", one, meter, switches)
 
 
 def group_value(used: Used, attribute: str) -> Any:

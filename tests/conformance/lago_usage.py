@@ -177,6 +177,10 @@ def weighted_sum(asked: Asked) -> dict[str, Any]:
             0
         ]
 
+    def means(steps: list[Any], full: tuple[datetime, datetime] | None = None, **terms: Any) -> list[Decimal]:
+        found = ask.usage_of_each("time_weighted_sum", carried + events, steps, full=full, carry="recurring", **terms)
+        return [used.quantity for used in found]
+
     edges = sorted({start, end, *(event["event_time"] for event in events)})
     steps = list(pairwise(edges))
     (variation,) = ask.usage("sum", events, period=(start, end))
@@ -188,13 +192,13 @@ def weighted_sum(asked: Asked) -> dict[str, Any]:
         },
         "event_count": mean((start, end), (start, end)).event_count,
         "variation": variation.quantity,
-        "levels": [mean(step, step).quantity for step in steps],
+        "levels": means(steps),
         "seconds": [
-            ask.usage("time_weighted_sum", ones, period=step, carry="recurring", per="second")[0].quantity
-            for step in steps
+            used.quantity
+            for used in ask.usage_of_each("time_weighted_sum", ones, steps, carry="recurring", per="second")
         ],
         # Contributions were cut when they were written down.
-        "contributions_5": [mean(step, (start, end), round={"mode": "floor", "places": 5}).quantity for step in steps],
+        "contributions_5": means(steps, (start, end), round={"mode": "floor", "places": 5}),
     }
 
 
