@@ -157,8 +157,8 @@ def _units(value: Mapping[str, Any], licence: str, dimension: str) -> Decimal | 
         )  # fmt: skip
     if said[0] in {"BooleanValue", "StringValue"}:
         return None
-    # botocore gives a float for a Double; repr is what was on the wire, or the shortest that means the same.
-    units = Decimal(repr(value[said[0]]))
+    # botocore gives a float for a Double; its shortest digits are what was on the wire, or mean the same.
+    units = Decimal(str(value[said[0]]))
     if not units.is_finite() or units < 0:
         raise BadContract(f"{dimension} of licence {licence} includes {units} units, which cannot be counted down")
     return units

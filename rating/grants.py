@@ -13,8 +13,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AliasChoices, Field, model_validator
 
+from entitlements.contracts import Contract
 from entitlements.features import PRIORITY_DEFAULT, Entitlement, FeatureName, Priority, Quota
-from metering.catalog import CatalogModel, Text, exact, name_of, refuse_at
+from metering.catalog import CatalogModel, MeterName, Text, exact, name_of, refuse_at
 from metering.periods import BillingCycle
 from rating.catalog_times import CatalogTime, instant_of, when_text
 
@@ -93,4 +94,36 @@ class TenantGrant(CatalogModel):
             refuse_at("expires", message="it expires before it is effective; write a later time")
         if self.rollover_min is not None and self.rollover_min > self.left_at_most:
             refuse_at("rollover_min", message="it is more than rollover_max; write a smaller number, or a rollover_max")
+        return self
+
+
+class ProviderContract(CatalogModel):
+    """What a provider, such as AWS Marketplace, sold of one dimension with a licence, over a term [from, to)."""
+
+    id: Annotated[str, *name_of("contract")] = Field(description="the stable identity of the contract")
+    tenant: Annotated[str, *name_of("tenant")] = Field(description="who may use it")
+    licence: Annotated[str, *name_of("licence")] = Field(description="the provider's name of the licence")
+    dimension: Annotated[str, *name_of("dimension")] = Field(description="the provider's name of what is counted")
+    meter: MeterName = Field(description="the meter whose usage counts for the dimension")
+    included: Quota = Field(description="units that the contract includes over its whole term")
+    starts_at: CatalogTime = Field(alias="from", description="when the term begins; a date is midnight UTC")
+    ends_at: CatalogTime | None = Field(
+        default=None,
+        validation_alias=AliasChoices("to", "until"),
+        serialization_alias="to",
+        description="the first instant after the term",
+    )
+    description: Text | None = Field(default=None, description="a sentence for the reader")
+
+    @property
+    def contract(self) -> Contract:
+        """Return it as what usage is netted against."""
+        ends_at = None if self.ends_at is None else instant_of(self.ends_at, "UTC")
+        return Contract(self.licence, self.dimension, instant_of(self.starts_at, "UTC"), ends_at, self.included)
+
+    @model_validator(mode="after")
+    def _check_term(self) -> Self:
+        contract = self.contract
+        if contract.ends_at is not None and contract.ends_at <= contract.starts_at:
+            refuse_at("to", message="the term is over before it begins; write a later end")
         return self

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
+from itertools import pairwise
 
+from entitlements.contracts import licence_tail
 from entitlements.features import Entitlement, Feature
 from metering.catalog import CatalogModel, Meter, Mistake, Place
 from metering.measures import PLAIN
 from rating.adjust import Discount
 from rating.balances import Balance
-from rating.grants import TenantGrant
+from rating.grants import ProviderContract, TenantGrant
 from rating.phases import plan_keys_of
 from rating.plans import Account, Plan, Subscription, instant_of, when_text
 from rating.price_meters import find_misfits
 from rating.prices import Price
 from rating.terms import plan_key
+from tallybook.alert_rules import AlertRule
 from tallybook.catalog_entries import entry_key
 from tallybook.catalog_phases import Stretch, check_over_time, stretches_of
 from tallybook.catalog_sentences import locate, nearest
@@ -65,6 +68,10 @@ def check_together(entries: Sequence[Entry], unread: Set[str] = frozenset()) -> 
                 mistakes.extend(known.check_account(entry, account))
             case TenantGrant() as grant:
                 mistakes.extend(known.check_grant(entry, grant))
+            case ProviderContract() as contract:
+                mistakes.extend(known.check_contract(entry, contract))
+            case AlertRule() as rule:
+                mistakes.extend(known.check_alert(entry, rule))
             case Balance() as balance:
                 mistakes.extend(known.check_balance(entry, balance))
             case Subscription() as subscription:
@@ -72,12 +79,28 @@ def check_together(entries: Sequence[Entry], unread: Set[str] = frozenset()) -> 
             case _:
                 pass
     mistakes.extend(known.check_overlaps())
+    mistakes.extend(_overlapping_contracts(first.values()))
     return mistakes
 
 
 def _adds_up(meter: Meter) -> bool:
     """Return whether each event adds to the usage of a period, so that parts of a quota can be handed out."""
     return meter.aggregation in {"sum", "count"} and meter.measure == PLAIN
+
+
+def _overlapping_contracts(entries: Iterable[Entry]) -> Iterator[Mistake]:
+    """Of one licence and dimension one contract holds at a time."""
+    held: dict[tuple[str, str], list[tuple[Entry, ProviderContract]]] = {}
+    for entry in entries:
+        if isinstance(entry.model, ProviderContract):
+            key = licence_tail(entry.model.licence), entry.model.dimension
+            held.setdefault(key, []).append((entry, entry.model))
+    for found in held.values():
+        found.sort(key=lambda one: one[1].contract.starts_at)
+        for (_, first), (entry, second) in pairwise(found):
+            ends_at = first.contract.ends_at
+            if ends_at is None or second.contract.starts_at < ends_at:
+                yield entry.mistake(f"contract {first.id!r} includes the same dimension at this time; end it", "from")
 
 
 class _Known:
@@ -199,6 +222,26 @@ class _Known:
             hint = nearest(grant.feature, metered) if metered else "there is none yet"
             what = f"no plan of tenant {grant.tenant!r} has a metered entitlement to {grant.feature!r} that this adds to; {hint}"
             yield entry.mistake(what, "feature")
+
+    def check_contract(self, entry: Entry, contract: ProviderContract) -> Iterator[Mistake]:
+        meter = self.meters.get(contract.meter)
+        if meter is None:
+            if "meter" not in self.unread:
+                yield self._no_meter(entry, contract.meter, "meter")
+        elif not _adds_up(meter):
+            what = f"a contract is used up event by event, and the use of {meter.name!r} does not add up; name another meter"
+            yield entry.mistake(what, "meter")
+
+    def check_alert(self, entry: Entry, rule: AlertRule) -> Iterator[Mistake]:
+        """An alert looks at a feature that some plan meters; else nobody would ever hear of it."""
+        if rule.feature is None or {"plan", "subscription"} & self.unread:
+            return
+        said = [one for plan in self.plans.values() for one in plan.entitlements]
+        said += [one for _, subscription in self.subscriptions for one in subscription.entitlements]
+        metered = sorted({one.feature for one in said if one.type == "metered"})
+        if rule.feature not in metered:
+            hint = nearest(rule.feature, metered) if metered else "there is none yet"
+            yield entry.mistake(f"no plan meters a feature {rule.feature!r} that this looks at; {hint}", "feature")
 
     def check_subscription(self, entry: Entry, subscription: Subscription) -> Iterator[Mistake]:
         plan = self.plans.get(plan_key(subscription.plan, subscription.version))

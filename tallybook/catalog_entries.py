@@ -1,4 +1,4 @@
-"""The catalog as one value: meters, features, plans, accounts, subscriptions, balances, grants, each with its place in the files.
+"""The catalog as one value: what is metered and sold, to whom, and what they hold beside it, each with its place in the files.
 
 Enters: models of the packages below. Leaves: a frozen `Catalog`, sorted, so that the same files in any order are equal.
 Refuses nothing: what is in a Catalog has passed `load_catalog`, or was read from the books.
@@ -14,9 +14,10 @@ from typing import cast
 from entitlements.features import Feature
 from metering.catalog import CatalogModel, Meter
 from rating.balances import Balance
-from rating.grants import TenantGrant
+from rating.grants import ProviderContract, TenantGrant
 from rating.plans import Account, Plan, Subscription
 from rating.terms import plan_key
+from tallybook.alert_rules import AlertRule
 
 # The lists of a catalog file, the kind that the books call one entry of it, and its model.
 MODELS: Mapping[str, tuple[str, type[CatalogModel]]] = MappingProxyType(
@@ -28,6 +29,8 @@ MODELS: Mapping[str, tuple[str, type[CatalogModel]]] = MappingProxyType(
         "subscriptions": ("subscription", Subscription),
         "balances": ("balance", Balance),
         "grants": ("grant", TenantGrant),
+        "contracts": ("contract", ProviderContract),
+        "alerts": ("alert", AlertRule),
     }
 )
 MODEL_BY_KIND: Mapping[str, type[CatalogModel]] = MappingProxyType(dict(MODELS.values()))
@@ -56,6 +59,8 @@ class Catalog:
     subscriptions: tuple[Subscription, ...] = ()
     balances: tuple[Balance, ...] = ()
     grants: tuple[TenantGrant, ...] = ()
+    contracts: tuple[ProviderContract, ...] = ()
+    alerts: tuple[AlertRule, ...] = ()
     sources: Mapping[tuple[str, str], Source] = field(default_factory=dict, compare=False, repr=False)
     revision: int | None = field(default=None, compare=False)
 
@@ -79,6 +84,8 @@ class Catalog:
             subscriptions=tuple(sorted((one for one in all_ if isinstance(one, Subscription)), key=lambda one: one.id)),
             balances=tuple(sorted((one for one in all_ if isinstance(one, Balance)), key=lambda one: one.id)),
             grants=tuple(sorted((one for one in all_ if isinstance(one, TenantGrant)), key=lambda one: one.id)),
+            contracts=tuple(sorted((one for one in all_ if isinstance(one, ProviderContract)), key=lambda one: one.id)),
+            alerts=tuple(sorted((one for one in all_ if isinstance(one, AlertRule)), key=lambda one: one.id)),
             sources=MappingProxyType(dict(sources or {})),
             revision=revision,
         )
@@ -87,7 +94,17 @@ class Catalog:
         """Return every entry by (kind, key), in the order of the lists."""
         lists = cast(
             "tuple[tuple[CatalogModel, ...], ...]",
-            (self.meters, self.features, self.plans, self.accounts, self.subscriptions, self.balances, self.grants),
+            (
+                self.meters,
+                self.features,
+                self.plans,
+                self.accounts,
+                self.subscriptions,
+                self.balances,
+                self.grants,
+                self.contracts,
+                self.alerts,
+            ),
         )
         return {entry_key(model): model for models in lists for model in models}
 
@@ -109,5 +126,9 @@ def entry_key(model: CatalogModel) -> tuple[str, str]:
             return "balance", model.id
         case TenantGrant():
             return "grant", model.id
+        case ProviderContract():
+            return "contract", model.id
+        case AlertRule():
+            return "alert", model.id
         case _:
             raise TypeError(f"{type(model).__name__} is no entry of a catalog")

@@ -1,24 +1,28 @@
-"""The command line's answer to: what may this tenant use, and what is left of it?
+"""The command line about entitlements: what a tenant may use, who reached a threshold, what a provider's contracts include.
 
-Enters: a tenant and an instant. Leaves: a table or JSON, with the grants behind every quota. Refuses: to change anything.
+Enters: words of an operator. Leaves: tables or JSON. Refuses: to compute anything, and to change anything but alerts.
 """
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from metering.clock import iso_utc
+from metering.clock import from_us, iso_utc
 from metering.numbers import trimmed
-from tallybook.cli_shell import JsonOption, open_workspace, out, print_json
+from tallybook.cli_shell import DONE, FINDING, JsonOption, err, open_workspace, out, print_json
 from tallybook.show import grouped, table
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Iterable, Iterator, Sequence
 
     from tallybook.entitlements import EntitlementState
 
+FAILURES_SHOWN = 5
 entitlements = typer.Typer()
 
 
@@ -49,7 +53,124 @@ def show_entitlements(
             out.print(_grants(grants))
 
 
-def _instant(text: str) -> datetime:
+@entitlements.command("alerts")
+def show_alerts(as_json: JsonOption = False) -> None:
+    """Raise what the alert rules of the catalog reach now, once per crossing, and post it to the webhook. For cron."""
+    with open_workspace() as workspace:
+        done = workspace.alerts()
+    if as_json:
+        print_json(
+            {
+                "raised": [one.as_dict() for one in done.raised],
+                "delivered": done.delivered,
+                "failures": [str(failure) for failure in done.failures],
+                "pending": done.pending,
+            }
+        )
+    else:
+        columns = [
+            ("tenant", "left"),
+            ("feature", "left"),
+            ("threshold", "left"),
+            ("level", "right"),
+            ("since", "left"),
+        ]
+        rows = [
+            (one.tenant, one.feature, one.threshold, grouped(one.level), iso_utc(one.window_start))
+            for one in done.raised
+        ]
+        out.print(table("", columns, rows))
+        err.print(
+            f"{len(done.raised):,} raised, {done.delivered:,} delivered, {done.pending:,} wait to be delivered.",
+            highlight=False,
+        )
+        for failure in done.failures[:FAILURES_SHOWN]:
+            err.print(str(failure), markup=False, highlight=False)
+    raise typer.Exit(FINDING if done.failures else DONE)
+
+
+@entitlements.command("contracts")
+def show_contracts(
+    aws: Annotated[
+        Path | None,
+        typer.Option("--aws", help="A file of GetEntitlements: print it as entries of the catalog instead."),
+    ] = None,
+    tenant: Annotated[
+        str | None, typer.Option("--tenant", help="Only this tenant's; with --aws, whose they are.")
+    ] = None,
+    starts: Annotated[
+        str | None, typer.Option("--from", help="With --aws: when the agreement begins; the answer does not say it.")
+    ] = None,
+    meters: Annotated[
+        list[str] | None, typer.Option("--meter", help="With --aws: DIMENSION=METER where the two have other names.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What was used of the contracts that a provider sold, what is left, and the net per licence, dimension and term."""
+    if aws is not None:
+        _print_entries(aws, tenant, starts, meters or ())
+        return
+    with open_workspace() as workspace:
+        states = [one for one in workspace.contracts() if tenant is None or one.tenant == tenant]
+    if as_json:
+        print_json({"contracts": [one.to_json() for one in states]})
+        return
+    columns = [("licence", "left"), ("dimension", "left"), ("from", "left"), ("to", "left"), ("tenant", "left")]
+    rows = [
+        (
+            one.contract.licence,
+            one.contract.dimension,
+            iso_utc(one.contract.starts_at),
+            "" if one.contract.ends_at is None else iso_utc(one.contract.ends_at),
+            one.tenant,
+            "no contract" if one.contract_id is None else grouped(one.contract.included),
+            grouped(one.used),
+            grouped(one.net),
+            grouped(one.remaining),
+        )
+        for one in states
+    ]
+    out.print(table("", [*columns, *((name, "right") for name in ("included", "used", "net", "left"))], rows))
+
+
+def _print_entries(aws: Path, tenant: str | None, starts: str | None, meters: Sequence[str]) -> None:
+    import json
+
+    import yaml
+
+    from tallybook.contracting import entries_of_aws
+
+    if tenant is None or starts is None:
+        raise typer.BadParameter("with --aws, say whose contracts they are (--tenant) and when they begin (--from)")
+    named = dict(one.split("=", 1) for one in meters if "=" in one)
+    if len(named) != len(meters):
+        raise typer.BadParameter("write DIMENSION=METER", param_hint="--meter")
+    try:
+        # The digits of a Double as they are in the file: the text of a number, never a float.
+        document = json.loads(aws.read_bytes(), parse_float=Decimal)
+    except (OSError, ValueError) as refused:
+        raise typer.BadParameter(f"{aws} cannot be read as JSON ({refused})", param_hint="--aws") from None
+    entries = entries_of_aws(
+        _with_times(document.get("Entitlements", [])), tenant=tenant, starts_at=_instant(starts, "--from"), meters=named
+    )
+    out.print(
+        yaml.safe_dump({"contracts": entries}, sort_keys=False), markup=False, highlight=False, soft_wrap=True, end=""
+    )
+
+
+def _with_times(entries: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the entries with their expiry as an instant, which JSON has as text or as seconds since 1970."""
+    for entry in entries:
+        expires = entry.get("ExpirationDate")
+        if isinstance(expires, str):
+            yield {**entry, "ExpirationDate": datetime.fromisoformat(expires).astimezone(UTC)}
+        elif expires is not None:
+            yield {**entry, "ExpirationDate": from_us(int(expires * 1_000_000))}
+        else:
+            yield entry
+
+
+def _instant(text: str, option: str = "--at") -> datetime:
     from pydantic import TypeAdapter, ValidationError
 
     from rating.catalog_times import CatalogTime, When, instant_of
@@ -57,7 +178,7 @@ def _instant(text: str) -> datetime:
     try:
         when: When = TypeAdapter(CatalogTime).validate_python(text)
     except ValidationError as refused:
-        raise typer.BadParameter(refused.errors()[0]["msg"], param_hint="--at") from None
+        raise typer.BadParameter(refused.errors()[0]["msg"], param_hint=option) from None
     return instant_of(when, "UTC")
 
 

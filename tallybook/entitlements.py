@@ -11,7 +11,7 @@ period so far against the grants that are active (price models, section 8).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -130,6 +130,11 @@ class Entitlements:
     def by_tenant(self) -> Mapping[str, list[Entitled]]:
         """What each tenant is entitled to at the instant."""
         return resolve(self._terms, self._grants, self.at)[0]
+
+    def entitled(self, tenants: Container[str]) -> dict[str, list[Entitled]]:
+        """Return what some tenants are entitled to at the instant."""
+        held = [one for one in self._terms.subscriptions if one.tenant in tenants]
+        return resolve(replace(self._terms, subscriptions=held), self._grants, self.at)[0]
 
     def states(self) -> list[EntitlementState]:
         """Return every feature of every tenant, by tenant and feature."""

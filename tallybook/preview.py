@@ -122,7 +122,7 @@ def preview(workspace: Workspace, tenant: str) -> Preview:
     files, snapshot = workspace.evidence()
     with reading(workspace.books) as connection:
         close = draft_close(connection, wall, as_of=now, snapshot=snapshot, catalog_revision=catalog.revision or 0)
-        spans = _spans(terms, now, earlier_periods(connection, close))
+        spans = spans_at(terms, now, earlier_periods(connection, close))
         close = replace(close, as_of=max(span.period.end for span in spans))
         prepaid = Prepaid(terms.balances_by_account(), burned_before(connection, close.position))
         with rated(connection, close, terms, files, spans=spans) as engine:
@@ -153,7 +153,7 @@ def _wall_now(terms: Terms, subscription: Subscription, now: datetime) -> WallPe
     return WallPeriod(*(at.astimezone(local).replace(tzinfo=None) for at in (period.start, period.end)))
 
 
-def _spans(terms: Terms, now: datetime, closed: Sequence[WallPeriod]) -> list[BillingSpan]:
+def spans_at(terms: Terms, now: datetime, closed: Sequence[WallPeriod] = ()) -> list[BillingSpan]:
     """Return the billing spans that hold an instant, and those of periods closed before, for corrections."""
     current: list[BillingSpan] = []
     for subscription in terms.subscriptions:

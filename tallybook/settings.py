@@ -5,6 +5,8 @@ Refuses: unknown keys, and to print a password.
 
     [books]
     url = "sqlite:///books.sqlite"        # or postgresql+psycopg://user@host/books;  TALLYBOOK_BOOKS_URL
+    [alerts]
+    webhook = "https://example.com/alerts"  # TALLYBOOK_ALERTS_WEBHOOK; its secret in TALLYBOOK_ALERTS_SECRET alone
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.engine import make_url
 
+from entitlements.webhook import Webhook
 from rating.errors import NotFound
 from tallybook.errors import BadSettings
 
@@ -28,6 +31,10 @@ DEFAULT_SETTINGS = """\
 [books]
 # SQLite in this folder, or PostgreSQL: postgresql+psycopg://user:password@host/database  (TALLYBOOK_BOOKS_URL)
 url = "sqlite:///books.sqlite"
+
+# [alerts]
+# Where `tallybook alerts` posts (TALLYBOOK_ALERTS_WEBHOOK). What signs them is in TALLYBOOK_ALERTS_SECRET, never here.
+# webhook = "https://example.com/alerts"
 """
 
 
@@ -41,10 +48,30 @@ class BooksSettings(_Section):
     url: str = "sqlite:///books.sqlite"
 
 
+class AlertSettings(_Section):
+    """Where alerts are posted."""
+
+    webhook: str | None = None
+
+
 class Settings(_Section):
     """All settings of a workspace."""
 
     books: BooksSettings = Field(default_factory=BooksSettings)
+    alerts: AlertSettings = Field(default_factory=AlertSettings)
+
+    def webhook(self) -> Webhook | None:
+        """Return who receives alerts. None: nobody was named. Raises BadSettings without a secret to sign with."""
+        url = os.environ.get("TALLYBOOK_ALERTS_WEBHOOK", self.alerts.webhook)
+        if not url:
+            return None
+        secret = os.environ.get("TALLYBOOK_ALERTS_SECRET")
+        if not secret:
+            raise BadSettings("alerts are posted signed; put the secret of the webhook into TALLYBOOK_ALERTS_SECRET")
+        try:
+            return Webhook(url, secret=secret.encode)
+        except ValueError as refused:
+            raise BadSettings(f"the webhook of alerts cannot be used: {refused}") from refused
 
     def books_url(self, layout: Layout) -> str:
         """Return the books' URL; a relative SQLite path is relative to the workspace, not to the current folder."""

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from billing_adapters.reconciliation import Statement
+    from entitlements.alerts import Alert
     from entitlements.checker import Checker
     from metering.batch import SegmentBatch
     from metering.lake import Lake
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
     from rating.close import CloseKind
     from rating.invoice import Invoice
     from rating.tax import RoundingLevel, TaxCalculator
+    from tallybook.alerting import Alerted
+    from tallybook.contracting import ContractState
     from tallybook.lease_accounts import LeaseAccounts
     from tallybook.usage_rows import UsageRow
 
@@ -218,6 +221,22 @@ class Workspace:
         from tallybook.checking import checker
 
         return checker(self, recorder, **settings)
+
+    def alerts(self, receive: Callable[[Alert], object] | None = None) -> Alerted:
+        """Raise what the alert rules of the catalog reach now, once per crossing, and tell the receiver. Idempotent.
+
+        `receive` is a callback, by default the webhook of the settings; without either, alerts wait in the books. Each is told
+        at least once: what the receiver raises keeps it pending, and it is told again later.
+        """
+        from tallybook.alerting import alert
+
+        return alert(self, receive)
+
+    def contracts(self) -> list[ContractState]:
+        """Return what was used of every provider's contract in the catalog until now, its net, and what none covers."""
+        from tallybook.contracting import contract_states
+
+        return contract_states(self)
 
     # --- usage --------------------------------------------------------------------------------------------------------
 
