@@ -30,6 +30,8 @@ START = datetime(2026, 10, 1, tzinfo=UTC)
 DAYS = 31
 HOURS = 720
 MONTH = "2026-10"
+YEAR = "2026"
+DAYS_OF_YEAR = 365
 AFTER = START + timedelta(days=60)
 PRODUCER = "bench"
 # What is used: a meter and the attributes as they are written, and how often out of a hundred.
@@ -124,10 +126,20 @@ def fill(lake: Lake, size: Size) -> None:
 
 def month(size: Size) -> Iterator[SegmentBatch]:
     """Yield the segments of a month, one per day."""
+    yield from _days(size, START, DAYS)
+
+
+def fill_year(lake: Lake, size: Size) -> None:
+    """Append a year of usage events, one segment of one producer per day."""
+    for batch in _days(size, datetime(int(YEAR), 1, 1, tzinfo=UTC), DAYS_OF_YEAR):
+        lake.append([batch])
+
+
+def _days(size: Size, start: datetime, days: int) -> Iterator[SegmentBatch]:
     names = pa.array(tenant_names(size.tenants))
-    for day in range(DAYS):
-        count = size.events * (day + 1) // DAYS - size.events * day // DAYS
-        yield segment(names, day + 1, count, START + timedelta(days=day), 86_400)
+    for day in range(days):
+        count = size.events * (day + 1) // days - size.events * day // days
+        yield segment(names, day + 1, count, start + timedelta(days=day), 86_400)
 
 
 def one_hour(size: Size) -> SegmentBatch:

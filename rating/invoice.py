@@ -21,6 +21,7 @@ from metering.engine import fetch
 from metering.numbers import plain, trimmed
 from rating.balances import Burn, amount_due, burn
 from rating.iso4217 import minor_units
+from rating.rate import overflow_named
 from rating.rounding import exact_sum, round_amount
 
 if TYPE_CHECKING:
@@ -128,23 +129,25 @@ def make_invoices(
     engine: duckdb.DuckDBPyConnection, close: Close, status: str, prepaid: Prepaid | None = None
 ) -> list[Invoice]:
     """Return the invoices of a close in the order of their numbers: by account, then currency."""
-    charges: dict[str, list[Charge]] = {}
-    for line_id, *charge in _rows(
+    charges: dict[int, list[Charge]] = {}
+    for line_number, *charge in _rows(
         engine,
-        "SELECT line_id, cell_key, tier, part, quantity, unit_price, exact_amount FROM line_charge ORDER BY line_id, position",
+        "SELECT line_number, cell_key, tier, part, quantity, unit_price, exact_amount FROM line_charge"
+        " ORDER BY line_number, position",
     ):
-        charges.setdefault(line_id, []).append(Charge(*charge))
+        charges.setdefault(line_number, []).append(Charge(*charge))
     columns = ", ".join(LINE_COLUMNS)
     rows = _rows(
-        engine, f"SELECT invoice_id, account_id, {columns} FROM invoice_line ORDER BY account_id, currency, position"
+        engine,
+        f"SELECT invoice_id, account_id, line_number, {columns} FROM invoice_line ORDER BY account_id, currency, position",
     )
     lines: dict[tuple[str, str, str], list[InvoiceLine]] = {}
-    for invoice_id, account_id, *values in rows:
+    for invoice_id, account_id, line_number, *values in rows:
         fields = dict(zip(LINE_COLUMNS, values, strict=True))
         digits = minor_units(fields["currency"])
         for name in ("amount", "cumulative_amount"):
             fields[name] = round_amount(fields[name], digits)
-        line = InvoiceLine(**fields, charges=tuple(charges.get(fields["line_id"], ())))
+        line = InvoiceLine(**fields, charges=tuple(charges.get(line_number, ())))
         lines.setdefault((invoice_id, account_id, line.currency), []).append(line)
     return [_invoice(close, status, key, members, prepaid or Prepaid()) for key, members in lines.items()]
 
@@ -232,5 +235,6 @@ def _plain_fields(row: Invoice | InvoiceLine | Charge | Burn) -> dict[str, Any]:
 
 
 def _rows(engine: duckdb.DuckDBPyConnection, statement: str) -> list[tuple[Any, ...]]:
-    table = fetch(engine, statement)
+    with overflow_named(engine):
+        table = fetch(engine, statement)
     return list(zip(*(column.to_pylist() for column in table.columns), strict=True))

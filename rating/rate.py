@@ -53,7 +53,10 @@ CHARGE_STEPS = (
     ("charge_dynamic", "price_type = 'dynamic'"),
     ("unpriced_usage", HAS_UNPRICED),
 )
+WORTH_STEPS = ("worth_line", "worth")
 BOOKING_STEPS = ("booked_span", "booked_line", "booked_charge", "charge_to_book", "line_to_book")
+# Numbers first; words are put to them by views, where they are read.
+PAPER_STEPS = ("line_in_order", "invoice_close", "invoice_line", "line_charge")
 # The key of a line: one price of one subscription in one period, from one instant on (a change of plan begins a new one).
 LINE_KEY = ("subscription_id", "period_start", "service_start", "currency", "price_id", "group_key")
 # What was booked before, line by line, in the columns of the books.
@@ -107,7 +110,8 @@ def rate_usage(engine: duckdb.DuckDBPyConnection, as_of: datetime) -> None:
             statement = read_sql("rating", step)
             engine.execute(statement, {"as_of": as_of} if "$as_of" in statement else None)
     adjust_charges(engine)
-    engine.execute(read_sql("rating", "worth"))
+    for step in WORTH_STEPS:
+        engine.execute(read_sql("rating", step))
     add_true_ups(engine, as_of)
 
 
@@ -130,8 +134,8 @@ def subtract_booked(
             engine.execute(read_sql("rating", step))
         if narrow is not None:
             narrow(engine)
-        engine.execute(read_sql("rating", "invoice_line"), {"close_id": close_id})
-        engine.execute(read_sql("rating", "line_charge"))
+        for step in PAPER_STEPS:
+            engine.execute(read_sql("rating", step), {"close_id": close_id} if step == "invoice_close" else None)
 
 
 @dataclass(frozen=True, slots=True)

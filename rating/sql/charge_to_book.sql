@@ -1,7 +1,7 @@
 -- Worth minus booked, per component (span, price, group, cell, tier, part, unit price). One row per component that differs.
 -- Same unit price: the difference. Unit price changed (volume, a corrected price): the old component is worth nothing now
 -- and comes back negative, the new one is booked whole.
-CREATE OR REPLACE TABLE charge_to_book AS
+CREATE OR REPLACE VIEW charge_to_book AS
 SELECT
     span_id,
     price_id,

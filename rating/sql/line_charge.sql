@@ -1,9 +1,10 @@
 -- The components of each invoice line, in the order of their tiers. One row per (line, component).
-CREATE OR REPLACE TABLE line_charge AS
+CREATE OR REPLACE VIEW line_charge AS
 SELECT
     line.line_id,
+    line.line_number,
     row_number() OVER (
-        PARTITION BY line.line_id ORDER BY charge.cell_key, charge.tier, charge.part DESC, charge.unit_price
+        PARTITION BY line.line_number ORDER BY charge.cell_key, charge.tier, charge.part DESC, charge.unit_price
     ) AS position,
     charge.cell_key,
     charge.tier,

@@ -1,12 +1,11 @@
 -- What the open billing periods of each account are worth, and what was invoiced of that. One row per (account, currency).
 SELECT
-    worth.account_id,
-    worth.currency,
-    sum(worth.amount) AS worth,
-    sum(worth.amount) - coalesce(any_value(to_book.amount), 0) AS invoiced
-FROM worth
-LEFT JOIN (
-    SELECT account_id, currency, sum(amount) AS amount FROM line_to_book WHERE is_current GROUP BY ALL
-) AS to_book USING (account_id, currency)
-WHERE worth.is_current
-GROUP BY worth.account_id, worth.currency
+    billing_span.account_id,
+    billing_span.currency,
+    sum(worth_line.amount) AS worth,
+    sum(worth_line.amount) - coalesce(sum(line_to_book.amount), 0) AS invoiced
+FROM worth_line
+JOIN billing_span USING (span_id)
+LEFT JOIN line_to_book USING (span_id, price_id, group_key)
+WHERE billing_span.is_current
+GROUP BY billing_span.account_id, billing_span.currency

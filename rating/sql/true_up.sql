@@ -3,10 +3,10 @@
 -- One row per (span, minimum) that owes something.
 CREATE OR REPLACE TABLE true_up AS
 WITH covered AS (
-    SELECT minimum.span_id, minimum.minimum_id, sum(worth.amount) AS amount
+    SELECT minimum.span_id, minimum.minimum_id, sum(worth_line.amount) AS amount
     FROM minimum
-    JOIN worth USING (span_id)
-    JOIN adjust_scope ON adjust_scope.scope_id = minimum.scope_id AND adjust_scope.price_id = worth.price_id
+    JOIN worth_line USING (span_id)
+    JOIN adjust_scope ON adjust_scope.scope_id = minimum.scope_id AND adjust_scope.price_id = worth_line.price_id
     WHERE minimum.turn = $turn
     GROUP BY ALL
 )

@@ -66,10 +66,10 @@ ADJUST_MUTANTS = {
     "a minimum is measured on the exact amounts": (
         "rating",
         "true_up",
-        "sum(worth.amount) AS amount",
-        "sum(worth.exact_amount) AS amount",
+        "sum(worth_line.amount) AS amount",
+        "sum(worth_line.exact_amount) AS amount",
     ),
-    "a minimum covers every line": ("rating", "true_up", " AND adjust_scope.price_id = worth.price_id", ""),
+    "a minimum covers every line": ("rating", "true_up", " AND adjust_scope.price_id = worth_line.price_id", ""),
     "a minimum met gives money back": ("rating", "true_up", "AND owed > 0", "AND owed <> 0"),
     "a true-up is due before the period is over": (
         "rating",
@@ -91,7 +91,7 @@ ADJUST_MUTANTS = {
     ),
     "a line of parts shows the first number of units": (
         "rating",
-        "worth",
+        "worth_line",
         "arg_max(charge.quantity, charge.tier)",
         "arg_min(charge.quantity, charge.tier)",
     ),
