@@ -26,25 +26,28 @@ from metering.usage import Snapshot, open_evidence
 Answer = Any
 
 
-def _ours(lake: Lake, terms: Any, only: str | None, *, is_rated: bool) -> Answer:
+def _ours(lake: Lake, terms: Any, *, is_rated: bool, is_kept: bool = True) -> Answer:
+    from rating.kept import Evidence, rate_what_changed
     from rating.ledger import booked_nothing
     from rating.rate import rate, subtract_booked
     from rating.terms import billing_spans, usage_questions
 
     spans = billing_spans(terms, parse_period(workload.MONTH))
-    if only is not None:
-        spans = [span for span in spans if span.tenant_id == only]
     files = [file.path for file in lake.data_files()]
     kept = Rollups.of(files, scan_bytes_max=0)
-    engine = open_evidence(files, Snapshot.of(lake.cut()), folder=str(kept.folder) if kept else None)
+    if kept is None:
+        raise RuntimeError(f"{lake.root} is no lake whose states can be kept")
+    snapshot = Snapshot.of(lake.cut())
+    engine = open_evidence(files, snapshot, folder=str(kept.folder.parent))
     try:
         if not is_rated:
-            if kept is None:
-                raise RuntimeError(f"{lake.root} is no lake whose states can be kept")
             register_questions(engine, *usage_questions(terms, spans))
             kept.load_states(engine)
             return _text(engine.execute("SELECT sum(event_count), sum(quantity_sum) FROM usage_state").fetchone())
-        rate(engine, terms, spans, workload.AFTER, rollups=kept)
+        if is_kept:
+            rate_what_changed(engine, terms, spans, workload.AFTER, Evidence(files, snapshot, kept))
+        else:
+            rate(engine, terms, spans, workload.AFTER, rollups=kept)
         subtract_booked(engine, *booked_nothing(), "close")
         return _text(engine.execute("SELECT count(*), sum(amount) FROM invoice_line").fetchone())
     finally:
@@ -54,13 +57,13 @@ def _ours(lake: Lake, terms: Any, only: str | None, *, is_rated: bool) -> Answer
 def states(lake: Lake, tenants: int) -> Callable[[], Answer]:
     """Ours: states per billing period, meter and attributes; with cut, duplicates, voids; kept for the next time."""
     terms = workload.company(tenants)
-    return lambda: _ours(lake, terms, None, is_rated=False)
+    return lambda: _ours(lake, terms, is_rated=False)
 
 
 def lines(lake: Lake, tenants: int, prices: int = 10, tiers: int = 4) -> Callable[[], Answer]:
     """Ours: data files to invoice lines, the terms of sale included."""
     terms = workload.company(tenants, workload.some_prices(prices, tiers))
-    return lambda: _ours(lake, terms, None, is_rated=True)
+    return lambda: _ours(lake, terms, is_rated=True)
 
 
 def preview(lake: Lake, tenants: int) -> Callable[[], Answer]:
@@ -70,7 +73,7 @@ def preview(lake: Lake, tenants: int) -> Callable[[], Answer]:
     terms = type(whole)(
         whole.meters, whole.plans, whole.accounts, [one for one in whole.subscriptions if one.tenant == name]
     )
-    return lambda: _ours(lake, terms, name, is_rated=True)
+    return lambda: _ours(lake, terms, is_rated=True, is_kept=False)
 
 
 def terms_only(_lake: Lake, tenants: int) -> Callable[[], Answer]:

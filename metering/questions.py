@@ -149,6 +149,11 @@ def register_questions(engine: duckdb.DuckDBPyConnection, spans: Sequence[Span],
 def _register_spans(engine: duckdb.DuckDBPyConnection, spans: Sequence[Span]) -> None:
     import pyarrow as pa
 
+    # Spans that are laid out in columns already need not be made into objects and back.
+    table = getattr(spans, "table", None)
+    if table is not None:
+        register(engine, "span", table())
+        return
     instant = pa.timestamp("us", tz="UTC")
     columns = {
         "span_id": pa.array([span.span_id for span in spans], pa.int64()),
@@ -239,7 +244,7 @@ def _covered(spans: Sequence[Span], selectors: Sequence[Selector]) -> dict[tuple
     for selector in selectors:
         asked.setdefault(selector.selector_set, set()).update(set(selector.parts) & set(CALENDAR_BUCKETS))
     covered: dict[tuple[str, str], tuple[datetime, datetime]] = {}
-    for span in spans:
+    for span in spans if any(asked.values()) else ():
         for part in asked.get(span.selector_set, ()):
             key = part, span.timezone
             start, end = covered.get(key, (span.service_start, span.service_end))

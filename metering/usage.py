@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ __all__ = [
 ]  # fmt: skip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     import duckdb
     import pyarrow as pa
@@ -139,7 +140,7 @@ def aggregate(
     decimal(38, 9), which rating turns into AmountOverflow.
     """
     asked = list(selectors)
-    register_questions(engine, list(spans), asked)
+    register_questions(engine, spans if isinstance(spans, Sequence) else list(spans), asked)
     for step in USAGE_STEPS:
         if step == "usage_state" and rollups is not None:
             rollups.load_states(engine)

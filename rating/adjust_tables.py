@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from metering.periods import BillingCycle
     from rating.adjust import Maximum, Minimum
     from rating.plans import Plan, Subscription
-    from rating.terms import BillingSpan, Terms
+    from rating.spans import BillingSpan
+    from rating.terms import Terms
 
 _SCOPE_COLUMNS = {"scope_id": "int", "price_id": "text", "position": "int"}
 _DISCOUNT_COLUMNS = {
@@ -161,6 +162,8 @@ def _offers(
         for account in terms.accounts.values()
         if account.discounts
     }
+    if not (any(one.discounts for one in terms.subscriptions) or of_accounts or any(of_plans.values())):
+        return
     subscribed = {one.id: one for one in terms.subscriptions} if spans else {}
     for span in spans:
         subscription = subscribed.get(span.subscription_id)

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from rating.plans import Plan, Subscription
     from rating.prices import FlatPrice
-    from rating.terms import BillingSpan, Terms
+    from rating.spans import BillingSpan
+    from rating.terms import Terms
 
 _COLUMNS = {
     "span_id": "int", "price_id": "text", "part_number": "int", "starts_at": "instant", "quantity": "quantity",
@@ -40,7 +41,7 @@ def load_flat_parts(
 ) -> None:
     """Make the table flat_part for the spans that need it; `plans` are those in use, by plan key."""
     special = {key: _special(plan) for key, plan in plans.items()}
-    asked = [span for span in spans if special[span.plan_key]]
+    asked = [span for span in spans if special[span.plan_key]] if any(special.values()) else []
     subscribed = {one.id: one for one in terms.subscriptions} if asked else {}
     rows: list[tuple[object, ...]] = []
     for span in asked:

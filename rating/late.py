@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     import duckdb
 
     from metering.periods import Period
-    from rating.terms import BillingSpan, Terms
+    from rating.spans import BillingSpans
+    from rating.terms import Terms
 
 _COLUMNS = {
     "tenant_id": "text", "service_start": "instant", "service_end": "instant", "recorded_before": "instant",
@@ -40,9 +41,12 @@ class LateLimit:
     recorded_before: datetime | None
 
 
-def limits_of_spans(terms: Terms, spans: Iterable[BillingSpan]) -> Iterator[LateLimit]:
-    """Yield the limit of each billing span."""
-    for span in spans:
+def limits_of_spans(terms: Terms, spans: BillingSpans) -> Iterator[LateLimit]:
+    """Yield the limit of each billing span; none where no plan in use has one, for then nothing is too late."""
+    limited = {
+        stretch.plan_key for stretch in spans.stretches if terms.plans[stretch.plan_key].late_usage_days is not None
+    }
+    for span in spans if limited else ():
         days = terms.plans[span.plan_key].late_usage_days
         until = None if days is None else span.period.end + timedelta(days=days)
         yield LateLimit(span.tenant_id, span.service.start, span.service.end, until)

@@ -20,7 +20,7 @@ from rating.iso4217 import minor_units
 from rating.phases import plan_keys_of
 from rating.rate import rate_quantities
 from rating.rounding import exact_sum, round_amount
-from rating.terms import plan_key
+from rating.spans import plan_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -17,8 +17,9 @@ from rating.iso4217 import minor_units
 from rating.lint import Finding, alone, in_order, lint_catalog, step_of
 from rating.rate import rate, rate_quantities
 from rating.rounding import exact_sum, round_amount
+from rating.spans import plan_key
 from rating.tables import load_table
-from rating.terms import billing_spans, plan_key
+from rating.terms import billing_spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -49,7 +50,7 @@ def lint(
     findings = lint_catalog(terms)
     if not spans:
         return findings
-    rate(engine, terms, spans, max(span.period.end for span in spans), rollups=rollups)
+    rate(engine, terms, spans, max(one.period.end for one in spans.stretches), rollups=rollups)
     engine.execute(read_sql("rating", "lint_used"))
     lines = {(row["plan_key"], row["price_id"]): row for row in _ask(engine, "lint_line")}
     findings = _price_cliffs(engine, terms, findings)

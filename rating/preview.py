@@ -15,7 +15,8 @@ from metering.periods import Period
 from metering.usage import load_events, register
 from rating.plans import BillingPeriod, Plan
 from rating.rate import RatedQuantity, check_priced, rate, read_rated
-from rating.terms import BillingSpan, Terms, load_terms
+from rating.spans import BillingSpan
+from rating.terms import Terms, load_terms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,6 +19,7 @@ from metering.usage import aggregate, register
 from rating.adjust_steps import add_true_ups, adjust_charges
 from rating.errors import AmountOverflow, UsageUnpriced
 from rating.late import limits_of_spans, refuse_late
+from rating.spans import BillingSpans
 from rating.terms import load_terms, usage_questions
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 
     from metering.rollups import Rollups
     from rating.prices import UsagePrice
-    from rating.terms import BillingSpan, Terms
+    from rating.spans import BillingSpan
+    from rating.terms import Terms
 
 # What every price needs; then the statements that only some prices need, each with the prices that do.
 MACROS = ("rounding", "convert_quantity", "packages_of", "limited_amount")
@@ -93,10 +95,11 @@ def rate(
     Use that a price takes and has no amount for is in `unpriced_usage`: it is not billed, and reconciliation finds it; one
     strange attribute of one tenant holds up nobody's invoice. Raises AmountOverflow where a sum or a product does not fit.
     """
-    load_terms(engine, terms, spans)
+    columns = BillingSpans.of(spans)
+    load_terms(engine, terms, columns)
     with overflow_named(engine):
-        refuse_late(engine, limits_of_spans(terms, spans))
-        aggregate(engine, *usage_questions(terms, spans), rollups=rollups)
+        refuse_late(engine, limits_of_spans(terms, columns))
+        aggregate(engine, *usage_questions(terms, columns), rollups=rollups)
         rate_usage(engine, as_of)
 
 

@@ -15,10 +15,12 @@ from metering.rollups import Rollups
 from metering.usage import open_evidence
 from rating.close import Close, read_closes
 from rating.invoice import Invoice, Prepaid, document, make_invoices
+from rating.kept import Evidence, rate_what_changed
 from rating.ledger import booked_before, burned_before, read_invoices
 from rating.rate import rate, subtract_booked
 from rating.scope import narrow
-from rating.terms import BillingSpan, Terms, billing_spans
+from rating.spans import BillingSpan, BillingSpans
+from rating.terms import Terms, billing_spans
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -52,7 +54,7 @@ def earlier_periods(connection: Connection, close: Close) -> list[WallPeriod]:
     return sorted(set(walls) - {close.wall}, key=lambda wall: (wall.start, wall.end))
 
 
-def spans_of(connection: Connection, close: Close, terms: Terms) -> list[BillingSpan]:
+def spans_of(connection: Connection, close: Close, terms: Terms) -> BillingSpans:
     """Return the billing spans that a close rates: those of its own period and those of periods closed before.
 
     A draft of a period that is complete already shows only what is waiting as corrections.
@@ -68,13 +70,27 @@ def spans_of(connection: Connection, close: Close, terms: Terms) -> list[Billing
 
 @contextmanager
 def rated_spans(
-    files: Sequence[str], snapshot: Snapshot, terms: Terms, spans: Sequence[BillingSpan], as_of: datetime
+    files: Sequence[str],
+    snapshot: Snapshot,
+    terms: Terms,
+    spans: Sequence[BillingSpan],
+    as_of: datetime,
+    *,
+    may_use_kept: bool = False,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open an engine in which billing spans are rated: usage, charge, worth. What was booked is not looked at."""
+    """Open an engine in which billing spans are rated: usage, charge, worth. What was booked is not looked at.
+
+    With `may_use_kept` only the tenants that changed since the last time are rated (rating.kept), where there are many
+    files: the same charges and worth, and `usage` of these tenants alone.
+    """
     rollups = Rollups.of(files)
-    engine = open_evidence(files, snapshot, folder=str(rollups.folder) if rollups else None)
+    engine = open_evidence(files, snapshot, folder=str(rollups.folder.parent) if rollups else None)
     try:
-        rate(engine, terms, spans, as_of, rollups=rollups)
+        if may_use_kept and rollups is not None:
+            evidence = Evidence(files, snapshot, rollups)
+            rate_what_changed(engine, terms, BillingSpans.of(spans), as_of, evidence)
+        else:
+            rate(engine, terms, spans, as_of, rollups=rollups)
         yield engine
     finally:
         engine.close()
@@ -88,6 +104,7 @@ def rated(
     files: Sequence[str],
     *,
     spans: Sequence[BillingSpan] | None = None,
+    may_use_kept: bool = False,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open an engine in which a close is rated: usage, charge, worth, invoice_line, line_charge. Closed at the end.
 
@@ -99,7 +116,7 @@ def rated(
     if spans is not None:
         held = {span.subscription_id for span in spans}
         booked_lines, booked_charges = (_booked_for(held, table) for table in (booked_lines, booked_charges))
-    with rated_spans(files, close.snapshot, terms, rating, close.as_of) as engine:
+    with rated_spans(files, close.snapshot, terms, rating, close.as_of, may_use_kept=may_use_kept) as engine:
         subtract_booked(
             engine, booked_lines, booked_charges, close.close_id, narrow=lambda it: narrow(it, close.kind, terms)
         )
@@ -113,10 +130,15 @@ def _booked_for(subscriptions: Collection[str], booked: pa.Table) -> pa.Table:
     return booked.filter(pc.is_in(booked["subscription_id"], pa.array(sorted(subscriptions), pa.string())))
 
 
-def invoices_of(connection: Connection, close: Close, terms: Terms, files: Sequence[str]) -> list[Invoice]:
-    """Return the invoices of a close, unnumbered, by account and currency. Raises AmountOverflow; changes nothing."""
+def invoices_of(
+    connection: Connection, close: Close, terms: Terms, files: Sequence[str], *, may_use_kept: bool = True
+) -> list[Invoice]:
+    """Return the invoices of a close, unnumbered, by account and currency. Raises AmountOverflow; changes nothing.
+
+    `may_use_kept`: what did not change since an earlier close or draft is not rated again. The invoices are the same.
+    """
     prepaid = Prepaid(terms.balances_by_account(), burned_before(connection, close.position))
-    with rated(connection, close, terms, files) as engine:
+    with rated(connection, close, terms, files, may_use_kept=may_use_kept) as engine:
         return make_invoices(engine, close, "draft" if close.is_draft else "final", prepaid)
 
 
@@ -126,7 +148,9 @@ def verify_close(connection: Connection, close: Close, terms: Terms, files: Sequ
     One row per invoice, booked or recomputed; an invoice that only one side has does not match.
     """
     booked = {invoice.invoice_id: invoice for invoice in read_invoices(connection, close_id=close.close_id)}
-    again = {invoice.invoice_id: invoice for invoice in invoices_of(connection, close, terms, files)}
+    # From nothing: what was kept is no witness of itself.
+    made = invoices_of(connection, close, terms, files, may_use_kept=False)
+    again = {invoice.invoice_id: invoice for invoice in made}
     return [
         _compare(invoice_id, booked.get(invoice_id), again.get(invoice_id))
         for invoice_id in sorted(booked.keys() | again.keys())

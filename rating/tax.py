@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from rating.iso4217 import minor_units
 from rating.rounding import exact_sum, round_fraction
-from rating.terms import plan_key
+from rating.spans import plan_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -15,7 +15,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from metering.periods import CALENDAR_ANCHOR, BillingCycle, Period, WallPeriod, zone
-from metering.usage import Selector, Span, register
+from metering.usage import Selector, register
 from rating.adjust_tables import load_adjustments
 from rating.dialect import STRICT, Switches, measure_under
 from rating.errors import NotFound
@@ -24,6 +24,7 @@ from rating.iso4217 import minor_units
 from rating.phases import OVERRIDDEN, Plans, phases_of
 from rating.plans import instant_of
 from rating.price_tables import cell_attributes, load_flat_amounts, load_prices
+from rating.spans import BillingSpan, BillingSpans, Stretch, UsageSpans, plan_key
 from rating.tables import load_table
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from datetime import date
 
     import duckdb
-    import pyarrow as pa
 
     from metering.catalog import Meter
     from rating.balances import Balance
@@ -40,34 +40,6 @@ if TYPE_CHECKING:
 # An open end, far enough that no usage lies beyond it and near enough for every database.
 NEVER = datetime(2200, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-
-
-@dataclass(frozen=True, slots=True)
-class BillingSpan:
-    """One billing period of one subscription. `service` is the part of it in which the subscription ran.
-
-    `is_current`: the period is the one being invoiced; the others are here because they were invoiced before.
-    """
-
-    span_id: int
-    subscription_id: str
-    tenant_id: str
-    account_id: str
-    plan: str
-    plan_version: int
-    currency: str
-    period: Period
-    service: Period
-    is_current: bool
-    # Two sides of a comparison may be rated in one engine; what is shared within a side is not shared between them.
-    side: int = 0
-    has_overrides: bool = False
-
-    @property
-    def plan_key(self) -> str:
-        """Return the key of its terms: the plan version, and the subscription if it has overrides."""
-        key = plan_key(self.plan, self.plan_version)
-        return f"{key}{OVERRIDDEN}{self.subscription_id}" if self.has_overrides else key
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +103,6 @@ class Terms:
             return self.plans.get(key)
 
 
-def plan_key(name: str, version: int) -> str:
-    """Return the key of a plan version, `pro/3`."""
-    return f"{name}/{version}"
-
-
 class Running(NamedTuple):
     """When a subscription runs, as the catalog writes it: all that its billing periods depend on besides the plan."""
 
@@ -164,7 +131,7 @@ def cycle_of(subscription: Subscription | Running, plan: Plan) -> BillingCycle:
     return BillingCycle(terms.every, anchor, terms.timezone)
 
 
-def billing_spans(terms: Terms, current: WallPeriod | None, earlier: Sequence[WallPeriod] = ()) -> list[BillingSpan]:
+def billing_spans(terms: Terms, current: WallPeriod | None, earlier: Sequence[WallPeriod] = ()) -> BillingSpans:
     """Return the billing spans of a close: those that end in the period invoiced, and those of periods closed before.
 
     A billing period belongs to the month in which its last instant lies, in the plan's zone: a period from 15 September
@@ -172,38 +139,46 @@ def billing_spans(terms: Terms, current: WallPeriod | None, earlier: Sequence[Wa
     """
     payers = terms.payer_by_tenant()
     # All subscriptions of a plan by the calendar share one cycle; its periods are worked out once. Most subscriptions
-    # also begin with many others, and share the very same periods.
+    # also begin with many others, and share the very same stretches.
     periods_of = cache(lambda cycle: _periods_asked(cycle, current, earlier))
-    stretches_of = cache(lambda key, running: _stretches(terms.plans[key], running, periods_of))
-    spans: list[BillingSpan] = []
+    spans = BillingSpans()
+    shared: dict[tuple[object, ...], tuple[int, ...]] = {}
     for subscription in terms.subscriptions:
-        plan = terms.plan_of(subscription)
-        if subscription.changes:
-            stretches = [
-                (each, *stretch)
-                for each, phase in _phases(terms, subscription)
-                for stretch in _within(phase, periods_of(cycle_of(subscription, each)))
-            ]
-        else:
-            running = Running(subscription.starts_at, subscription.ends_at)
-            stretches = [(plan, *stretch) for stretch in stretches_of(plan_key(plan.name, plan.version), running)]
-        for each, period, service, is_current in stretches:
-            spans.append(
-                BillingSpan(
-                    span_id=len(spans),
-                    subscription_id=subscription.id,
-                    tenant_id=subscription.tenant,
-                    account_id=subscription.account or payers[subscription.tenant],
-                    plan=each.name,
-                    plan_version=each.version,
-                    currency=each.currency,
-                    period=period,
-                    service=service,
-                    is_current=is_current,
-                    has_overrides=bool(subscription.overrides),
-                )
-            )
+        is_alone = bool(subscription.changes or subscription.overrides)
+        key = (subscription.plan, subscription.version, subscription.starts_at, subscription.ends_at)
+        places = None if is_alone else shared.get(key)
+        if places is None:
+            found = _stretches(terms, subscription, periods_of)
+            places = tuple(range(len(spans.stretches), len(spans.stretches) + len(found)))
+            spans.stretches += found
+            if not is_alone:
+                shared[key] = places
+        for place in places:
+            account = subscription.account or payers[subscription.tenant]
+            spans.append(subscription.id, subscription.tenant, account, place)
     return spans
+
+
+def _stretches(
+    terms: Terms, subscription: Subscription, periods_of: Callable[[BillingCycle], Mapping[Period, bool]]
+) -> list[Stretch]:
+    """Return what the billing spans of a subscription are, one after the other."""
+    phases = _phases(terms, subscription) if subscription.changes else [_only_phase(terms, subscription)]
+    has_overrides = bool(subscription.overrides)
+    apart = f"{OVERRIDDEN}{subscription.id}" if has_overrides else ""
+    return [
+        Stretch(
+            plan.name, plan.version, plan_key(plan.name, plan.version) + apart, plan.currency, period, service,
+            is_current, 0, has_overrides,
+        )
+        for plan, phase in phases
+        for period, service, is_current in _within(phase, periods_of(cycle_of(subscription, plan)))
+    ]  # fmt: skip
+
+
+def _only_phase(terms: Terms, subscription: Subscription) -> tuple[Plan, Period]:
+    plan = terms.plan_of(subscription)
+    return plan, service_of(subscription, plan)
 
 
 def _phases(terms: Terms, subscription: Subscription) -> list[tuple[Plan, Period]]:
@@ -217,13 +192,6 @@ def _phases(terms: Terms, subscription: Subscription) -> list[tuple[Plan, Period
     return [(terms.plan_of(subscription, one.plan, one.version), Period(one.start, one.end or NEVER)) for one in phases]
 
 
-def _stretches(
-    plan: Plan, running: Running, periods_of: Callable[[BillingCycle], Mapping[Period, bool]]
-) -> list[tuple[Period, Period, bool]]:
-    """Return the billing periods in which a subscription ran: the period, the part in which it did, and is it current."""
-    return _within(service_of(running, plan), periods_of(cycle_of(running, plan)))
-
-
 def _within(service: Period, periods: Mapping[Period, bool]) -> list[tuple[Period, Period, bool]]:
     found = []
     for period, is_current in periods.items():
@@ -233,23 +201,16 @@ def _within(service: Period, periods: Mapping[Period, bool]) -> list[tuple[Perio
     return found
 
 
-def usage_questions(terms: Terms, spans: Iterable[BillingSpan]) -> tuple[list[Span], list[Selector]]:
+def usage_questions(terms: Terms, spans: Sequence[BillingSpan]) -> tuple[UsageSpans, list[Selector]]:
     """Return what to ask usage for: every billing span, and every metered price of every plan as a selector."""
-    asked = [
-        Span(
-            span.span_id, span.tenant_id, span.plan_key, span.service.start, span.service.end,
-            terms.plans[span.plan_key].billing_period.timezone, span.period.start, span.period.end,
-        )
-        for span in spans
-    ]  # fmt: skip
-    used_plans = {span.selector_set for span in asked}
+    columns = BillingSpans.of(spans)
     selectors = [
         selector_of(key, price, terms.meters[price.meter], terms.plans[key].reading)
-        for key in sorted(used_plans)
+        for key in sorted({stretch.plan_key for stretch in columns.stretches})
         for price in terms.plans[key].prices
         if price.type != "flat"
     ]
-    return asked, selectors
+    return UsageSpans(columns, terms.plans), selectors
 
 
 def selector_of(key: str, price: Any, meter: Meter, switches: Switches = STRICT) -> Selector:
@@ -272,12 +233,11 @@ def selector_of(key: str, price: Any, meter: Meter, switches: Switches = STRICT)
 
 def load_terms(engine: duckdb.DuckDBPyConnection, terms: Terms, spans: Sequence[BillingSpan]) -> None:
     """Make the tables billing_span, currency, and those of the prices (rating.price_tables) in the engine."""
-    _load_spans(engine, spans)
-    used = {span.plan_key: terms.plans[span.plan_key] for span in spans}
+    columns = BillingSpans.of(spans)
+    register(engine, "billing_span", columns.table())
+    used = {stretch.plan_key: terms.plans[stretch.plan_key] for stretch in columns.stretches}
     load_prices(engine, terms.meters, used)
-    # Few objects for many spans, so few lengths are worked out.
-    distinct = {(span.plan_key, id(span.service), id(span.period)): span for span in spans}
-    load_flat_amounts(engine, used, {_lengths(span) for span in distinct.values()})
+    load_flat_amounts(engine, used, {_lengths(stretch) for stretch in columns.stretches})
     load_flat_parts(engine, terms, used, spans)
     load_adjustments(engine, terms, used, spans)
     currencies = sorted({plan.currency for plan in used.values()})
@@ -287,11 +247,11 @@ def load_terms(engine: duckdb.DuckDBPyConnection, terms: Terms, spans: Sequence[
 _CURRENCY_COLUMNS = {"currency": "text", "minor_per_major": "factor", "minor_unit": "price"}
 
 
-def _lengths(span: BillingSpan) -> tuple[str, int, int]:
-    """Return plan, length of the service period and of the billing period in microseconds: most spans share theirs."""
-    service, period = span.service, span.period
+def _lengths(stretch: Stretch) -> tuple[str, int, int]:
+    """Return plan, length of the service period and of the billing period in microseconds."""
+    service, period = stretch.service, stretch.period
     return (
-        span.plan_key,
+        stretch.plan_key,
         (service.end - service.start) // _MICROSECOND,
         (period.end - period.start) // _MICROSECOND,
     )
@@ -300,43 +260,6 @@ def _lengths(span: BillingSpan) -> tuple[str, int, int]:
 def _currency_row(currency: str) -> tuple[object, ...]:
     digits = minor_units(currency)
     return currency, Decimal(10) ** digits, Decimal(1).scaleb(-digits)
-
-
-def _load_spans(engine: duckdb.DuckDBPyConnection, spans: Sequence[BillingSpan]) -> None:
-    import pyarrow as pa
-
-    text, whole = pa.string(), pa.int64()
-    period_start, period_end = _bounds([span.period for span in spans])
-    service_start, service_end = _bounds([span.service for span in spans])
-    columns = {
-        "span_id": pa.array([span.span_id for span in spans], whole),
-        "subscription_id": pa.array([span.subscription_id for span in spans], text),
-        "tenant_id": pa.array([span.tenant_id for span in spans], text),
-        "account_id": pa.array([span.account_id for span in spans], text),
-        "plan": pa.array([span.plan for span in spans], text),
-        "plan_version": pa.array([span.plan_version for span in spans], whole),
-        "plan_key": pa.array([span.plan_key for span in spans], text),
-        "currency": pa.array([span.currency for span in spans], text),
-        "period_start": period_start,
-        "period_end": period_end,
-        "service_start": service_start,
-        "service_end": service_end,
-        "is_current": pa.array([span.is_current for span in spans], pa.bool_()),
-    }
-    register(engine, "billing_span", pa.table(columns))
-
-
-def _bounds(periods: Sequence[Period]) -> tuple[pa.Array, pa.Array]:
-    """Return the starts and the ends of periods, which are few objects for many spans: each is converted once."""
-    import pyarrow as pa
-
-    instant = pa.timestamp("us", tz="UTC")
-    distinct = {id(period): period for period in periods}
-    number = {identity: number for number, identity in enumerate(distinct)}
-    places = pa.array([number[id(period)] for period in periods], pa.int64())
-    starts = pa.array([period.start for period in distinct.values()], instant)
-    ends = pa.array([period.end for period in distinct.values()], instant)
-    return starts.take(places), ends.take(places)
 
 
 def _periods_asked(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fractions import Fraction
 
     from rating.plans import Plan
-    from rating.terms import BillingSpan
+    from rating.spans import BillingSpan
 
 
 class Prorated(Protocol):

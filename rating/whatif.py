@@ -26,8 +26,9 @@ from rating.iso4217 import minor_units
 from rating.phases import plan_keys_of
 from rating.rate import overflow_named, rate
 from rating.rounding import round_amount, round_fraction
-from rating.tables import load_table
-from rating.terms import billing_spans, plan_key
+from rating.spans import plan_key
+from rating.tables import kinds
+from rating.terms import billing_spans
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,15 +40,13 @@ if TYPE_CHECKING:
     from metering.periods import WallPeriod
     from metering.usage import Snapshot
     from rating.plans import Plan, Subscription
-    from rating.terms import BillingSpan, Terms
+    from rating.spans import BillingSpans, Stretch
+    from rating.terms import Terms
 
 # Both sides are rated in one engine, where terms are found by plan name and version; this sets the new ones apart. No
 # name of a catalog can hold a control character.
 _NEW = "\x1f"
-_SIDE_COLUMNS = {
-    "span_id": "int", "is_new": "bool", "plan": "text", "plan_version": "int", "new_plan": "text",
-    "new_plan_version": "int",
-}  # fmt: skip
+_SIDE_COLUMNS = {"plan": "text", "plan_version": "int", "new_plan": "text", "new_plan_version": "int"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,38 +161,54 @@ def whatif(
     """Return WHATIF for the same subscriptions under old and under new terms. See `Change`."""
     import pyarrow as pa
 
-    old_spans, new_spans = billing_spans(old, wall), billing_spans(new, wall)
-    both, moved = _side_by_side(old, new, new_spans)
+    both = _side_by_side(old, new)
+    old_spans = billing_spans(old, wall)
+    members = old_spans + billing_spans(new, wall).with_stretches(_set_apart)
     pairs = _pairs(old.subscriptions, new.subscriptions)
     parts = [
-        _whatif_of(engine, both, pairs, members, rollups)
+        _whatif_of(engine, both, pairs, members.take(places), [place >= len(old_spans) for place in places], rollups)
         # One part of the year at a time: each reads only its own events, and memory does not grow with the range.
-        for members in _by_month([(False, span) for span in old_spans] + [(True, span) for span in moved])
+        for places in _by_month(members)
     ]
-    return pa.concat_tables(parts or [_whatif_of(engine, both, pairs, [], rollups)])
+    return pa.concat_tables(parts or [_whatif_of(engine, both, pairs, members, [], rollups)])
 
 
 def _whatif_of(
     engine: duckdb.DuckDBPyConnection,
     both: Terms,
     pairs: Mapping[str, tuple[str, int, str, int]],
-    members: Sequence[tuple[bool, BillingSpan]],
+    spans: BillingSpans,
+    is_new: Sequence[bool],
     rollups: Rollups | None,
 ) -> pa.Table:
-    spans = [replace(span, span_id=number) for number, (_, span) in enumerate(members)]
-    sides = [(number, is_new, *pairs[span.subscription_id]) for number, (is_new, span) in enumerate(members)]
-    load_table(engine, "whatif_side", _SIDE_COLUMNS, sides)
+    _register_sides(engine, [pairs[subscription] for subscription in spans.subscriptions], is_new)
     # Every period counts as if it were over.
-    rate(engine, both, spans, max((span.period.end for span in spans), default=EPOCH), rollups=rollups)
+    as_of = max((stretch.period.end for stretch in spans.stretches), default=EPOCH)
+    rate(engine, both, spans, as_of, rollups=rollups)
     with overflow_named(engine):
         return fetch(engine, read_sql("rating", "whatif"))
 
 
-def _by_month(members: Sequence[tuple[bool, BillingSpan]]) -> list[list[tuple[bool, BillingSpan]]]:
-    """Return the spans of both sides by the month in which their periods end: a period's two sides stay together."""
-    months: dict[tuple[int, int], list[tuple[bool, BillingSpan]]] = {}
-    for is_new, span in members:
-        months.setdefault((span.period.end.year, span.period.end.month), []).append((is_new, span))
+def _register_sides(
+    engine: duckdb.DuckDBPyConnection, pairs: Sequence[tuple[str, int, str, int]], is_new: Sequence[bool]
+) -> None:
+    """Make the table whatif_side: one row per span, which side it is of and which plans are compared."""
+    import pyarrow as pa
+
+    distinct = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
+    places = pa.array([distinct[pair] for pair in pairs], pa.int64())
+    columns = {"span_id": pa.array(range(len(pairs)), pa.int64()), "is_new": pa.array(is_new, pa.bool_())}
+    for at, (name, kind) in enumerate(_SIDE_COLUMNS.items()):
+        columns[name] = pa.array([pair[at] for pair in distinct], kinds()[kind]).take(places)
+    register(engine, "whatif_side", pa.table(columns))
+
+
+def _by_month(members: BillingSpans) -> list[list[int]]:
+    """Return the places of spans by the month in which their periods end: a period's two sides stay together."""
+    ends = [(stretch.period.end.year, stretch.period.end.month) for stretch in members.stretches]
+    months: dict[tuple[int, int], list[int]] = {}
+    for place, stretch in enumerate(members.stretch):
+        months.setdefault(ends[stretch], []).append(place)
     return [months[month] for month in sorted(months)]
 
 
@@ -228,15 +243,18 @@ def _as_json(name: str, value: Any, currency: str) -> Any:
     return iso_utc(value) if hasattr(value, "astimezone") else value
 
 
-def _side_by_side(old: Terms, new: Terms, new_spans: Sequence[BillingSpan]) -> tuple[Terms, list[BillingSpan]]:
-    """Return terms that hold both sides, and the new spans on plans that are set apart by name."""
+def _side_by_side(old: Terms, new: Terms) -> Terms:
+    """Return terms that hold both sides, the new plans set apart by name."""
     apart = {
         plan_key(_NEW + plan.name, plan.version): plan.model_copy(update={"name": _NEW + plan.name})
         for plan in new.plans.values()
     }
     subscriptions = [*old.subscriptions, *map(_apart, new.subscriptions)]
-    both = replace(old, plans={**old.plans, **apart}, subscriptions=subscriptions)
-    return both, [replace(span, plan=_NEW + span.plan, side=1) for span in new_spans]
+    return replace(old, plans={**old.plans, **apart}, subscriptions=subscriptions)
+
+
+def _set_apart(stretch: Stretch) -> Stretch:
+    return replace(stretch, plan=_NEW + stretch.plan, plan_key=_NEW + stretch.plan_key, side=1)
 
 
 def _pairs(old: Sequence[Subscription], new: Sequence[Subscription]) -> dict[str, tuple[str, int, str, int]]:

@@ -21,7 +21,7 @@ from rating.phases import plan_keys_of
 from rating.plans import Account, Plan, Subscription, instant_of, when_text
 from rating.price_meters import find_misfits
 from rating.prices import Price
-from rating.terms import plan_key
+from rating.spans import plan_key
 from tallybook.alert_rules import AlertRule
 from tallybook.catalog_entries import entry_key
 from tallybook.catalog_phases import Stretch, check_over_time, stretches_of

@@ -16,7 +16,7 @@ from metering.catalog import CatalogModel, Meter
 from rating.balances import Balance
 from rating.grants import ProviderContract, TenantGrant
 from rating.plans import Account, Plan, Subscription
-from rating.terms import plan_key
+from rating.spans import plan_key
 from tallybook.alert_rules import AlertRule
 
 # The lists of a catalog file, the kind that the books call one entry of it, and its model.

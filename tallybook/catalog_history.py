@@ -22,7 +22,7 @@ from sqlalchemy import JSON, ColumnElement, Connection, Engine, cast, func, inse
 from metering.catalog import CatalogModel, Meter, decimal_text
 from rating.errors import NotFound, PlanVersionChanged
 from rating.plans import Account, Plan, Subscription, when_text
-from rating.terms import plan_key
+from rating.spans import plan_key
 from tallybook.books import catalog_entries, catalog_revisions, lock_for_writing, reading
 from tallybook.catalog_entries import MODEL_BY_KIND, Catalog
 

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from metering.catalog import MISTAKES, Place
 from rating.phases import overridden, phases_of, plan_keys_of
 from rating.plans import Plan, Subscription, instant_of, when_text
-from rating.terms import cycle_of, plan_key
+from rating.spans import plan_key
+from rating.terms import cycle_of
 from tallybook.catalog_sentences import nearest
 
 

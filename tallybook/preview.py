@@ -23,7 +23,8 @@ from rating.iso4217 import minor_units
 from rating.ledger import burned_before
 from rating.rounding import exact_sum, round_amount
 from rating.run import earlier_periods, rated
-from rating.terms import BillingSpan, Terms, billing_spans, cycle_of, service_of
+from rating.spans import BillingSpan
+from rating.terms import Terms, billing_spans, cycle_of, service_of
 from tallybook.books import reading
 from tallybook.catalog_history import load_last_revision_of
 

@@ -16,7 +16,8 @@ from metering.rollups import Rollups
 from metering.usage import open_evidence
 from rating.lint import Finding
 from rating.lint_history import lint
-from rating.terms import Terms, plan_key
+from rating.spans import plan_key
+from rating.terms import Terms
 from rating.whatif import WhatIf, change_of, whatif_over
 from tallybook.catalog import load_catalog, load_plans
 

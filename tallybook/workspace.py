@@ -409,10 +409,10 @@ class Workspace:
         with reading(self.books) as connection:
             closes = [close for close in read_closes(connection) if not close.is_draft]
             spans = billing_spans(terms, wall)
-            since = min((span.period.start for span in spans), default=wall.in_zone("UTC").start)
+            since = min((one.period.start for one in spans.stretches), default=wall.in_zone("UTC").start)
             lines, charges = booked_before(connection, None, since)
         is_complete = any(close.is_complete for close in closes if close.wall == wall)
-        ends = max((span.period.end for span in spans), default=self.now)
+        ends = max((one.period.end for one in spans.stretches), default=self.now)
         engine = open_evidence(files, snapshot)
         try:
             bookings = Bookings(lines, charges, is_complete)
@@ -491,7 +491,7 @@ class Workspace:
         """Return what a close of now would pin, catalog revision and snapshot, and when the last plan's period ends."""
         revision = self.catalog().revision or 0
         spans = billing_spans(self.terms(revision), wall)
-        ends = max((span.period.end for span in spans), default=wall.in_zone("UTC").end)
+        ends = max((one.period.end for one in spans.stretches), default=wall.in_zone("UTC").end)
         return revision, Snapshot.of(self.lake.cut()), ends
 
     def _book(self, close: Close) -> list[Invoice]:

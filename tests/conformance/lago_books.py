@@ -17,8 +17,8 @@ from pydantic import ValidationError
 from metering.periods import CALENDAR_ANCHOR, BillingCycle, zone
 from rating.balances import Balance, balance_states
 from rating.plans import Plan
+from rating.spans import plan_key
 from rating.tax import FixedRates, TaxedInvoice, TaxRate, tax_invoice
-from rating.terms import plan_key
 from rating.thresholds import thresholds_ahead, thresholds_passed
 from tests.conformance import ask
 from tests.conformance.cases import Agrees, Answer, Asked, Unsupported

@@ -14,8 +14,8 @@ from typing import Any
 from rating.allocation import carry_residue
 from rating.balances import Balance, Burned, balance_states
 from rating.plans import Plan
+from rating.spans import plan_key
 from rating.tax import FixedRates, TaxedInvoice, TaxRate, tax_invoice
-from rating.terms import plan_key
 from rating.thresholds import thresholds_passed
 from tests.conformance import ask
 from tests.conformance.cases import NOT_OURS, Answer, Asked, Unsupported

@@ -27,9 +27,7 @@ BATCHES = 6
 BUSY_WORLDS = 24
 SMALL_WORLDS = 40
 # The statements that rating at once does not run, or not visibly.
-BOOKING = frozenset(
-    {"booked_charge", "booked_line", "charge_to_book", "line_to_book", "line_in_order", "invoice_line"}
-)
+BOOKING = frozenset({"booked_charge", "booked_line", "charge_to_book", "line_to_book", "line_in_order", "invoice_line"})
 
 
 class Mutant(NamedTuple):
