@@ -36,6 +36,7 @@ def run(quick: bool) -> list[Figure]:
             *_sides(root, size),
             *_growth(Path(folder), quick=quick),
             *_subscriptions(root, 100_000 if quick else 1_000_000),
+            *_year(Path(folder), quick=quick),
             *_postgres(Path(folder), 100_000 if quick else 1_000_000),
         ]
 
@@ -116,6 +117,17 @@ def _subscriptions(root: Path, count: int) -> list[Figure]:
         _figure(name, found["seconds"], "s", None, None, f"{found['answer'][0]} lines; {_used(found)}"),
         _figure(f"{name}: peak memory", gib, "GiB", None, None, "the catalog's models included"),
     ]
+
+
+def _year(folder: Path, *, quick: bool) -> list[Figure]:
+    """Return what a year of what-if takes: twelve months under two plans, from nothing derived."""
+    size = workload.Size(2_000_000, 10_000) if quick else workload.Size(100_000_000, 100_000)
+    root = folder / "year"
+    workload.fill_year(Lake(root), size)
+    found = measure("whatif_year", root, size.tenants)
+    name = f"a year of what-if, {size.events:,} events, {size.tenants:,} tenants"
+    peak = f"peak {found['peak_bytes'] / 2**30:.2f} GiB"
+    return [_figure(name, found["seconds"], "s", None, None, f"both sides rated; {_used(found)}; {peak}")]
 
 
 def _postgres(folder: Path, events: int) -> list[Figure]:

@@ -76,6 +76,26 @@ def preview(lake: Lake, tenants: int) -> Callable[[], Answer]:
     return lambda: _ours(lake, terms, is_rated=True, is_kept=False)
 
 
+def whatif_year(lake: Lake, tenants: int) -> Callable[[], Answer]:
+    """Ours: a year of history under its own plan and under another one, both rated, compared per tenant."""
+    from rating.whatif import change_of, whatif_over
+
+    terms = workload.company(tenants)
+    plan = terms.plans["pro/1"]
+    dearer = [
+        one.model_copy(update={"unit_price": one.unit_price * 2}) if one.type == "unit" else one for one in plan.prices
+    ]
+    change = change_of(terms, [plan.model_copy(update={"version": 2, "prices": tuple(dearer)})])
+    files = [file.path for file in lake.data_files()]
+
+    def run() -> Answer:
+        found = whatif_over(files, Snapshot.of(lake.cut()), change, parse_period(workload.YEAR))
+        plans = found.plans.to_pylist()
+        return _text([found.tenants.num_rows, *(row[name] for row in plans for name in ("old_amount", "new_amount"))])
+
+    return run
+
+
 def terms_only(_lake: Lake, tenants: int) -> Callable[[], Answer]:
     """Ours: subscriptions priced without any event: billing periods, usage of zero, charges, worth."""
     from metering.engine import open_engine
@@ -130,7 +150,7 @@ def polars(lake: Lake, _tenants: int) -> Callable[[], Answer]:
     return run
 
 
-STEPS = {step.__name__: step for step in (states, lines, preview, terms_only, clickhouse, polars)}
+STEPS = {step.__name__: step for step in (states, lines, preview, whatif_year, terms_only, clickhouse, polars)}
 
 
 def _text(values: Any) -> list[str]:

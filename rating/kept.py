@@ -107,7 +107,7 @@ def _rate_what_changed(
     with overflow_named(engine):
         first = found["next_slot"] if found else 0
         _register_slots(engine, dirty, places, first)
-        kept = [_Part(*part) for part in found["parts"]] if found else []
+        kept = [_Part(*part) for part in found["parts"]] if found and len(places) < len(spans) else []
         if places:
             kept.append(_write(engine, derived, "", first, len(places)))
         if len(places) < len(spans):
@@ -143,7 +143,10 @@ def _dirty(
         if any(one.amount is not None for one in account.discounts)
     }
     if tied:
-        for tenant, account in zip(spans.tenants, spans.accounts, strict=True):
+        # Also who was of the account when it was kept: what he bore of the discount, others bear now.
+        before = fetch(engine, "SELECT DISTINCT tenant_id, account_id FROM kept_span")
+        members = zip(before["tenant_id"].to_pylist(), before["account_id"].to_pylist(), strict=True)
+        for tenant, account in (*zip(spans.tenants, spans.accounts, strict=True), *members):
             if account in tied:
                 tied[account].add(tenant)
     groups = list(tied.values())

@@ -33,6 +33,7 @@ from rating.run import rated_spans
 from rating.terms import Terms, billing_spans
 from tests import oracle
 from tests.metering.lake_batches import segment_batch
+from tests.properties.many_worlds import together
 from tests.properties.proof import holds
 from tests.properties.strategies import Row, World, seeds, world_of
 from tests.rated import AFTER_ALL, events_table, terms_of
@@ -78,7 +79,7 @@ class History:
         if what == "price":
             plan = self.chance.choice(plans)
             plan["prices"].append({"id": f"more-{len(plan['prices'])}", "type": "flat", "amount": "1.005"})
-        elif what == "account" and len(self.catalog["accounts"]) == 1:
+        elif what == "account" and "other" not in {row["id"] for row in self.catalog["accounts"]}:
             payer = self.catalog["accounts"][0]
             moved = [tenant for tenant in payer["tenants"] if self.chance.random() < 0.5]
             payer["tenants"] = [tenant for tenant in payer["tenants"] if tenant not in moved]
@@ -87,7 +88,7 @@ class History:
             subscriptions.pop(self.chance.randrange(len(subscriptions)))
         elif what == "deal":
             deal = {"id": f"deal-{self.segments}", "amount": "3.21", "currency": "USD"}
-            self.catalog["accounts"][0].setdefault("discounts", []).append(deal)
+            self.chance.choice(self.catalog["accounts"]).setdefault("discounts", []).append(deal)
         elif what == "late":
             self.chance.choice(plans)["late_usage_days"] = self.chance.choice((0, 400))
         elif what == "time":
@@ -147,11 +148,17 @@ def keeping_all() -> Iterator[None]:
         yield
 
 
-# A step is two ratings over a lake of its own, so worlds are small and few.
-small_worlds = st.builds(world_of, seeds(), st.integers(1, 3), st.integers(1, 4), st.integers(0, 25))
+def some_together(seed: int, plans: int, prices: int, events: int) -> World:
+    """Return a few worlds of one month as one: a step is two ratings, and these cost the same for many tenants."""
+    first = world_of(seed, plans, prices, events)
+    others = (world_of(other, plans, prices, events) for other in range(seed + 1, seed + 12))
+    return together([first, *(world for world in others if world.month == first.month)])
 
 
-@holds(2, world=small_worlds, seed=st.integers(0, 1000))
+joined_worlds = st.builds(some_together, seeds(), st.integers(1, 3), st.integers(1, 4), st.integers(0, 25))
+
+
+@holds(2, world=joined_worlds, seed=st.integers(0, 1000))
 def TestKeptIsFromNothing(world: World, seed: int) -> None:
     with keeping_all(), tempfile.TemporaryDirectory() as root:
         history = History(root, world, seed)
@@ -178,6 +185,18 @@ def test_only_tenants_that_changed_are_rated(tmp_path: Path) -> None:
         assert len(set(map(len, history.both()))) == 1
         with history.rated(may_use_kept=True) as engine:
             assert tenants_rated(engine) == set()
+
+
+def test_who_leaves_an_account_leaves_its_discount_to_the_others(tmp_path: Path) -> None:
+    with keeping_all():
+        history = one_history(tmp_path)
+        history.change("deal")
+        for what in ("price", "end", "account", "account"):
+            kept, from_nothing = history.both()
+            assert kept == from_nothing
+            history.change(what)
+        kept, from_nothing = history.both()
+        assert kept == from_nothing
 
 
 def test_a_full_disk_only_costs_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
