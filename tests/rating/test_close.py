@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import rating.rate
 from rating.invoice import document
 from tests.rating.sales import Company, amounts
 
@@ -135,6 +136,31 @@ def test_a_subscription_that_never_was_is_reversed_in_full() -> None:
     (july,) = company.invoice("2026-07")
     assert amounts([july]) == {"fee": "-60.00", "calls": "-10.00"}
     assert {line.kind for line in july.lines} == {"correction"}
+
+
+GONE_MUTANTS = {
+    "lines that are worth nothing any more are forgotten": ("line_to_book", "FULL OUTER JOIN", "LEFT JOIN"),
+    "the words of what is gone are lost": (
+        "invoice_line", "coalesce(span.service_start, booked.service_start)", "span.service_start",
+    ),
+    "lines that are gone are not on paper": ("line_in_order", "WHERE NOT line.is_worth", "WHERE NOT line.is_worth AND false"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mutant", GONE_MUTANTS.values(), ids=GONE_MUTANTS)
+def test_a_rule_about_what_is_gone_that_is_broken_is_seen(
+    mutant: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, find, put = mutant
+    read = rating.rate.read_sql
+    assert read("rating", file).count(find) >= 1
+    monkeypatch.setattr(
+        rating.rate,
+        "read_sql",
+        lambda package, name: read(package, name).replace(find, put) if name == file else read(package, name),
+    )
+    with pytest.raises((AssertionError, IndexError, TypeError, AttributeError, ValueError)):
+        test_a_subscription_that_never_was_is_reversed_in_full()
 
 
 def test_duplicates_count_once_over_the_whole_retention() -> None:
