@@ -29,7 +29,7 @@ class SegmentBatch:
     sealed_at: int
     sha256: str
     previous_sha256: str | None
-    events: pa.Table  # of USAGE_EVENT; texts may be dictionary codes
+    events: pa.Table  # of USAGE_EVENT; texts may be dictionary codes, quantities narrower decimals
     dead_letters: pa.Table
     totals: pa.Table
     dropped: int = 0

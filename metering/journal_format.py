@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import mmap
     from collections.abc import Collection, Iterable
 
-FORMAT = 1
+# The second one counts for batches only: numbers, codes and instants as narrow as they are. Both are read.
+FORMAT, BATCH_FORMAT = 1, 2
 MAGIC = b"TALLYJNL"
 PAGE = 4096
 SLOT = 32

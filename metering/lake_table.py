@@ -12,7 +12,6 @@ table that could disagree, and one flipped bit is found before DuckDB sums it (w
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import time
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import uuid4
 
-from metering.durable import fsync_path, make_folder, settle_file, write_durably
+from metering.durable import HashedFile, fsync_path, make_folder, settle_file
 from metering.errors import LakeDamaged, LakeUnavailable
 
 if TYPE_CHECKING:
@@ -135,7 +134,7 @@ class LakeTable:
 
         Names are unique per attempt: a fixed name would let the loser of a race overwrite the committed file.
         """
-        from metering.lake_rows import encode, in_order
+        from metering.lake_rows import encode, places_in_order
 
         if not rows.num_rows:
             return []
@@ -144,9 +143,14 @@ class LakeTable:
         changed: set[Path] = set()
         with engine(f"write data files of {self.folder}"):
             for partition, part in self._partitions(encode(rows, self.shape.order)):
-                ordered = in_order(part, self.shape.order)
-                pieces = (ordered.slice(at, ROWS_PER_FILE_MAX) for at in range(0, part.num_rows, ROWS_PER_FILE_MAX))
-                actions.extend(self._write_file(partition, piece, changed) for piece in pieces)
+                places = places_in_order(part, self.shape.order)
+                for at in range(0, part.num_rows, ROWS_PER_FILE_MAX):
+                    piece, here = part, None
+                    if places is None:
+                        piece = part.slice(at, ROWS_PER_FILE_MAX)
+                    else:
+                        here = places[at : at + ROWS_PER_FILE_MAX]
+                    actions.append(self._write_file(partition, piece, here, changed))
             for folder in changed:
                 fsync_path(folder)
         return actions
@@ -286,30 +290,35 @@ class LakeTable:
             yield day.isoformat(), rows.filter(pc.equal(dates, day))
 
     def _typed(self, rows: pa.Table) -> pa.Table:
-        """Return rows in the table's schema, but that texts which are codes already stay codes."""
+        """Return rows in the table's schema, but that codes stay codes, and narrow decimals narrow."""
         import pyarrow as pa
 
+        from metering.narrow import QUANTITY_TYPES
+
         rows = rows.select(self.shape.schema.names)
-        pairs = zip(self.shape.schema, rows.schema.types, strict=True)
-        schema = pa.schema([field.with_type(kind) if pa.types.is_dictionary(kind) else field for field, kind in pairs])
+        fields = []
+        for field, kind in zip(self.shape.schema, rows.schema.types, strict=True):
+            is_kept = pa.types.is_dictionary(kind) or kind in QUANTITY_TYPES
+            fields.append(field.with_type(kind) if is_kept else field)
+        schema = pa.schema(fields)
         return rows if rows.schema.equals(schema) else rows.cast(schema)
 
-    def _write_file(self, partition: str | None, rows: pa.Table, changed: set[Path]) -> Any:
+    def _write_file(self, partition: str | None, rows: pa.Table, places: Any, changed: set[Path]) -> Any:
         from deltalake.transaction import AddAction
 
-        from metering.lake_rows import parquet_bytes
+        from metering.lake_rows import write_parquet
 
-        content = memoryview(parquet_bytes(rows, PRUNED_BY))
-        # Hashed in memory: the name says what was meant, not what the disk made of it.
-        name = f"part-{uuid4().hex}-{hashlib.sha256(content).hexdigest()}.parquet"
+        folder = self.folder if partition is None else self.folder / f"{PARTITION}={partition}"
+        changed.update(make_folder(folder, self.root))
+        with HashedFile(folder, ".parquet") as file:
+            write_parquet(file, rows, places, PRUNED_BY)
+            name = f"part-{uuid4().hex}-{file.sha256()}.parquet"
+            file.settle(folder / name)
         path = name if partition is None else f"{PARTITION}={partition}/{name}"
-        file = self.folder / path
-        changed.update(make_folder(file.parent, self.root))
-        write_durably(file, content)
         values = {} if partition is None else {PARTITION: partition}
         # No min/max here: wrong ones hide rows from readers, and the Parquet footers hold true ones.
-        statistics = json.dumps({"numRecords": rows.num_rows})
-        return AddAction(path, len(content), values, time.time_ns() // 1_000_000, True, statistics)
+        statistics = json.dumps({"numRecords": rows.num_rows if places is None else len(places)})
+        return AddAction(path, file.size, values, time.time_ns() // 1_000_000, True, statistics)
 
     def _checkpoint_version(self) -> int:
         try:

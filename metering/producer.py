@@ -23,7 +23,7 @@ from metering.drops import Drops, make_place, write_drops
 from metering.durable import fsync_path, make_folder
 from metering.errors import JournalFull
 from metering.journal import Segment, write_new_file
-from metering.journal_format import PAGE, SLOT, TRAILER_AT, Chain, Header, Trailer, new_page, put_part
+from metering.journal_format import BATCH_FORMAT, PAGE, SLOT, TRAILER_AT, Chain, Header, Trailer, new_page, put_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -204,7 +204,7 @@ class Producer:
                     raise OSError(errno.EBUSY, "an earlier segment cannot be sealed just now")
                 self._check_room(len(body))
                 trailer = self._batch_trailer(number, rows, body)
-                page = new_page(Header(self.producer_id, number, "batch", trailer.created_at, 0))
+                page = new_page(Header(self.producer_id, number, "batch", trailer.created_at, 0, BATCH_FORMAT))
                 put_part(page, TRAILER_AT, trailer.encode())
                 write_new_file(self._path(number, "part"), [page, body])
                 self._finish(number, trailer, "part")
@@ -284,6 +284,7 @@ class Producer:
             created_at=now,
             sealed_at=now,
             holes=(),
+            format=BATCH_FORMAT,
         )
 
     def _finish(self, number: int, trailer: Trailer, suffix: str) -> None:

@@ -7,6 +7,7 @@ Refuses: to stop. No row keeps the rows around it from the lake, not even one wh
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,9 @@ import pyarrow.compute as pc
 from metering.clock import iso_utc
 from metering.codes import is_named
 from metering.events import EVENT_TIME_MAX_US, EVENT_TIME_MIN_US, dead_letter_schema
+from metering.narrow import QUANTITY, has_negative, is_narrow, plain_quantities, with_plain_quantities
 from metering.numbers import trimmed
-from metering.totals import SUM_LIMIT, decimals_of, grouped, is_narrow, words
+from metering.totals import SUM_LIMIT, decimals_of, grouped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
     from metering.meters import MeterRule
 
     Rules = Mapping[str, MeterRule] | None
-
-_DECIMAL = pa.decimal128(38, 9)
 
 
 def apply_rules(table: pa.Table, rules: Rules) -> tuple[pa.Table, pa.Table]:
@@ -37,12 +37,18 @@ def apply_rules(table: pa.Table, rules: Rules) -> tuple[pa.Table, pa.Table]:
     """
     refusals = list(_refusals(table, rules))
     if not refusals:
-        return table, dead_letter_schema().empty_table()
+        return table, no_dead_letters()
     none = pa.scalar(None, pa.string())
     # The first rule that a row breaks is the one that is named.
     reasons = pc.coalesce(*(pc.if_else(breaks, reason, none) for reason, breaks in refusals))
     is_bad = pc.is_valid(reasons)
     return table.filter(pc.invert(is_bad)), refuse(table.filter(is_bad), reasons.filter(is_bad))
+
+
+@functools.cache
+def no_dead_letters() -> pa.Table:
+    """Return DEAD_LETTER without rows: what nearly every segment has."""
+    return dead_letter_schema().empty_table()
 
 
 def _refusals(table: pa.Table, rules: Rules) -> Iterator[tuple[str, pa.ChunkedArray]]:
@@ -52,8 +58,8 @@ def _refusals(table: pa.Table, rules: Rules) -> Iterator[tuple[str, pa.ChunkedAr
         is_unknown = pc.invert(is_named(meters, sorted(rules)))
         if pc.any(is_unknown).as_py():
             yield "unknown_meter", is_unknown
-    if any(bool((pair[:, 1] < 0).any()) for pair in words(table["quantity"])):
-        is_negative = pc.less(table["quantity"], pa.scalar(0, _DECIMAL))
+    if has_negative(table["quantity"]):
+        is_negative = pc.less(plain_quantities(table["quantity"]), pa.scalar(0, QUANTITY))
         allowed = sorted(name for name, rule in (rules or {}).items() if rule.negative_allowed)
         is_refused = pc.and_(is_negative, pc.invert(is_named(meters, allowed)))
         if pc.any(is_refused).as_py():
@@ -76,7 +82,7 @@ _DETAILS = {
 def refuse(table: pa.Table, reasons: pa.ChunkedArray) -> pa.Table:
     """Return rows of USAGE_EVENT as dead letters, each with its reason and itself as canonical JSON, to be replayed."""
     letters = []
-    for event, reason in zip(table.to_pylist(), reasons.to_pylist(), strict=True):
+    for event, reason in zip(with_plain_quantities(table).to_pylist(), reasons.to_pylist(), strict=True):
         original = {
             "tenant_id": event["tenant_id"],
             "meter": event["meter"],
@@ -105,7 +111,7 @@ def refuse_wide_sums(events: pa.Table, dead_letters: pa.Table) -> tuple[pa.Table
     Where a sum is too wide, those of its rows are refused that are at least as large as the largest sum divided by its
     rows: what is left always fits, whatever the order of the rows. Such a letter adds its row and no quantity.
     """
-    if is_narrow(words(events["quantity"])) and is_narrow(words(dead_letters["quantity"])):
+    if is_narrow(events["quantity"]) and is_narrow(dead_letters["quantity"]):
         return events, dead_letters
     found = grouped(events, dead_letters)
     is_wide = [total is not None and abs(total) >= SUM_LIMIT for total in found.sums]
@@ -114,7 +120,8 @@ def refuse_wide_sums(events: pa.Table, dead_letters: pa.Table) -> tuple[pa.Table
     # A sum that fits refuses nothing: no quantity is as large as the largest sum.
     largest = [-(-SUM_LIMIT // rows) if wide else SUM_LIMIT - 1 for wide, rows in zip(is_wide, found.rows, strict=True)]
     limits = decimals_of(largest).take(pa.array(found.group_of))
-    quantities = pa.chunked_array([*events["quantity"].chunks, *dead_letters["quantity"].chunks], _DECIMAL)
+    of_both = [plain_quantities(table["quantity"]) for table in (events, dead_letters)]
+    quantities = pa.chunked_array([chunk for column in of_both for chunk in column.chunks], QUANTITY)
     is_wide_group = pa.array(np.array(is_wide)[found.group_of])
     is_refused = pc.and_(is_wide_group, pc.fill_null(pc.greater_equal(pc.abs(quantities), limits), False))
     of_events, of_letters = is_refused.slice(0, events.num_rows), is_refused.slice(events.num_rows)
@@ -123,6 +130,6 @@ def refuse_wide_sums(events: pa.Table, dead_letters: pa.Table) -> tuple[pa.Table
     letters = pa.concat_tables([dead_letters, refused])
     is_unsaid = pa.chunked_array([*of_letters.chunks, pa.repeat(True, refused.num_rows)], pa.bool_())
     place = letters.column_names.index("quantity")
-    unsaid = pc.if_else(is_unsaid, pa.scalar(None, _DECIMAL), letters["quantity"])
+    unsaid = pc.if_else(is_unsaid, pa.scalar(None, QUANTITY), letters["quantity"])
     letters = letters.set_column(place, letters.schema.field("quantity"), unsaid)
     return events.filter(pc.invert(of_events)), letters.sort_by("row")

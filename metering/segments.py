@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from metering.drops import Drops, read_drops, write_drops
 from metering.durable import fsync_path, make_folder
-from metering.errors import JournalDamaged
+from metering.errors import JournalDamaged, MeteringError
 from metering.journal import write_new_file
 from metering.journal_format import (
+    BATCH_FORMAT,
     CHAIN_AT,
     HEADER_AT,
     MAGIC,
@@ -253,9 +254,16 @@ def read_trailer(path: Path) -> Trailer:
 
 
 def read_segment(path: Path) -> StoredSegment:
-    """Return a sealed segment, its body hashed before anyone parses it. Raises JournalDamaged, FileNotFoundError."""
+    """Return a sealed segment, its body hashed before anyone parses it. Raises JournalDamaged, FileNotFoundError.
+
+    A segment of a later release is not damaged: MeteringError, and it waits in the journal for a shipper that reads it.
+    """
     with path.open("rb") as file:
         trailer = _trailer_of(path, file.read(PAGE))
+        if trailer.format > BATCH_FORMAT:
+            raise MeteringError(
+                f"{path} is of format {trailer.format}, which a later release wrote; upgrade what ships this workspace"
+            )
         # Read into its place: for a moment there would be two of it otherwise. A file that was cut short has less.
         body = bytearray(min(trailer.body_bytes, max(os.fstat(file.fileno()).st_size - PAGE, 0)))
         del body[file.readinto(body) :]

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 # hold next to nothing cost memory too: an idle process seals one per second.
 BYTES_PER_COMMIT = 64 << 20
 SEGMENTS_PER_COMMIT = 1000
+# A narrow batch has millions of rows in that, and every row costs memory, however few bytes it came in.
+ROWS_PER_COMMIT = 4_000_000
 INTERVAL_S = 5.0
 POLL_S = 0.25
 LINGER_S = 5.0
@@ -140,14 +142,15 @@ class _Pass:
         rules = load_rules(self._layout.meters_file)
         batches: list[SegmentBatch] = []
         read: list[Path] = []
-        size = taken = 0
+        size = rows = taken = 0
         for path in paths:
-            if size >= BYTES_PER_COMMIT or len(batches) >= SEGMENTS_PER_COMMIT:
+            if size >= BYTES_PER_COMMIT or rows >= ROWS_PER_COMMIT or len(batches) >= SEGMENTS_PER_COMMIT:
                 break
             taken += 1
             found = None if path.parent.name in self._held else self._read(path, rules)
             if found is not None:
                 size += found[0]
+                rows += found[1].rows
                 batches.append(found[1])
                 read.append(path)
         self._step("append")

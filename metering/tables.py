@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from metering.codes import whole
+from metering.codes import one_text, repeated, whole
 from metering.errors import BadEvent, UnknownMeter
 from metering.events import (
     EVENT_TIME_MAX_US,
@@ -29,7 +29,7 @@ from metering.events import (
     check_quantity,
     encode_attributes,
 )
-from metering.totals import is_narrow, words
+from metering.narrow import FIRST_INSTANT, LIMIT_64, NANO_64, QUANTITY, has_negative, is_narrow, narrowest, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -44,9 +44,6 @@ Column = Any
 REQUIRED = ("tenant_id", "meter", "quantity", "event_time")
 OWN_COLUMNS = (*REQUIRED, "idempotency_key", "attributes")
 NAMED_ROWS_MAX = 10
-_DECIMAL = pa.decimal128(38, 9)
-# What decimal64(18, 9) can say.
-_NARROW_LIMIT = 10**18
 _INSTANT = pa.timestamp("us", tz="UTC")
 
 
@@ -58,8 +55,9 @@ def encode_batch(table: Any, *, rules: Rules, recorded_at: int) -> tuple[int, me
     rows = check_table(_as_arrow(table), rules)
     if not rows.num_rows:
         return 0, memoryview(b"")
-    content = pa.table([_narrow(column) for column in rows.columns], names=rows.column_names)
     instant = pa.scalar(recorded_at, pa.int64()).cast(_INSTANT)
+    narrow = [_narrow(name, column) for name, column in zip(rows.column_names, rows.columns, strict=True)]
+    content = pa.table([column for column, _ in narrow], schema=pa.schema([field for _, field in narrow]))
     content = content.append_column("recorded_at", pa.chunked_array([_same_in_all(instant, len(rows))]))
     # Measured first: a sink that grows copies what it holds and touches fresh memory each time.
     measure = pa.MockOutputStream()
@@ -78,16 +76,43 @@ def _same_in_all(value: pa.Scalar, rows: int) -> pa.Array:
     return pa.RunEndEncodedArray.from_arrays(pa.array([rows], pa.int32()), pa.array([value], value.type))
 
 
-def _narrow(column: Column) -> Column:
-    """Return a checked column as narrow as its values allow; `decode` knows each of these forms."""
-    if column.null_count == len(column):
-        return _same_in_all(pa.scalar(None, pa.string()), len(column))
-    if pa.types.is_decimal(column.type):
-        pairs = words(pa.chunked_array(column) if isinstance(column, pa.Array) else column)
-        low = np.concatenate([pair[:, 0] for pair in pairs])
-        if is_narrow(pairs) and -_NARROW_LIMIT < int(low.min()) <= int(low.max()) < _NARROW_LIMIT:
-            return pa.Array.from_buffers(pa.decimal64(18, 9), len(low), [None, pa.py_buffer(low)])
-    return column
+def _narrow(name: str, column: Column) -> tuple[pa.Array, pa.Field]:
+    """Return a checked column as narrow as its values allow, and its field; `decode` knows each of these forms."""
+    array, metadata = whole(column), None
+    if array.null_count == len(array):
+        array = _same_in_all(pa.scalar(None, pa.string()), len(array))
+    elif pa.types.is_dictionary(array.type):
+        array = _narrow_codes(array)
+    elif pa.types.is_int64(array.type):
+        numbers = array.to_numpy()
+        array = pa.array(narrowest(numbers, int(numbers.min()), int(numbers.max())))
+    elif pa.types.is_decimal(array.type) and is_narrow(pa.chunked_array([array])):
+        low = words(array)[:, 0]
+        if -LIMIT_64 < int(low.min()) <= int(low.max()) < LIMIT_64:
+            array = pa.Array.from_buffers(NANO_64, len(low), [None, pa.py_buffer(np.ascontiguousarray(low))])
+    elif pa.types.is_timestamp(array.type):
+        array, metadata = _narrow_instants(array)
+    return array, pa.field(name, array.type, metadata=metadata)
+
+
+def _narrow_codes(codes: pa.DictionaryArray) -> pa.Array:
+    if len(codes.dictionary) == 1 and not codes.null_count:
+        return _same_in_all(codes.dictionary[0], len(codes))
+    kind = narrowest(np.empty(0, np.int64), 0, len(codes.dictionary)).dtype
+    return pa.DictionaryArray.from_arrays(codes.indices.cast(pa.from_numpy_dtype(kind)), codes.dictionary)
+
+
+def _narrow_instants(instants: pa.TimestampArray) -> tuple[pa.Array, dict[str, str] | None]:
+    """Return instants, or how many microseconds after the first of them each is, and the field's metadata that says so."""
+    numbers = instants.view(pa.int64()).to_numpy()
+    first, last = int(numbers.min()), int(numbers.max())
+    if first == last:
+        return _same_in_all(instants[0], len(instants)), None
+    kind = narrowest(np.empty(0, np.int64), 0, last - first).dtype
+    if kind == np.int64:
+        return instants, None
+    after = np.empty(len(numbers), kind)
+    return pa.array(np.subtract(numbers, first, out=after, casting="unsafe")), {FIRST_INSTANT: str(first)}
 
 
 def check_table(table: pa.Table, rules: Rules) -> pa.Table:
@@ -167,6 +192,9 @@ def _mapped(column: Column, check: Callable[[str], str | None], reason: str) -> 
 def _codes_of(column: Column) -> pa.DictionaryArray:
     """Return text as codes of 32 bits; each distinct value that some row has is in the dictionary once, and no other."""
     if not pa.types.is_dictionary(column.type):
+        text = one_text(column)
+        if text is not None:
+            return whole(repeated(pa.scalar(text), len(column)))
         return whole(pc.dictionary_encode(column))
     given = whole(column.unify_dictionaries() if isinstance(column, pa.ChunkedArray) else column)
     used = np.bincount(given.indices.drop_null().to_numpy(), minlength=len(given.dictionary))
@@ -193,11 +221,11 @@ def _quantities(column: Column, meters: pa.DictionaryArray, rules: Rules) -> Col
         try:
             # Whole numbers stay as they are: 64 bits hold all but the upper half of uint64.
             is_whole = pa.types.is_integer(kind) and not (pa.types.is_uint64(kind) and _is_beyond_int64(column))
-            exact = column.cast(pa.int64() if is_whole else _DECIMAL)
+            exact = column.cast(pa.int64() if is_whole else QUANTITY)
         except pa.ArrowInvalid:
             exact = None
     if exact is None:
-        exact = pa.array(_one_by_one(column, check_quantity_of_any_sign), _DECIMAL)
+        exact = pa.array(_one_by_one(column, check_quantity_of_any_sign), QUANTITY)
     if _has_negative(exact):
         is_negative = pc.less(exact, pa.scalar(0, exact.type))
         allowed = [name for name, rule in (rules or {}).items() if rule.negative_allowed]
@@ -215,8 +243,7 @@ def _is_beyond_int64(column: Column) -> bool:
 def _has_negative(exact: Column) -> bool:
     if pa.types.is_integer(exact.type):
         return bool((pc.min_max(exact)["min"].as_py() or 0) < 0)
-    pairs = words(exact if isinstance(exact, pa.ChunkedArray) else pa.chunked_array(exact))
-    return any(bool((pair[:, 1] < 0).any()) for pair in pairs)
+    return has_negative(exact if isinstance(exact, pa.ChunkedArray) else pa.chunked_array(exact))
 
 
 def check_quantity_of_any_sign(quantity: object) -> Decimal:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metering import decode
@@ -18,6 +18,7 @@ from metering.recorder import Recorder
 from metering.segments import StoredSegment, producer_folders, read_segment
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=20))
 def test_the_checksum_of_all_rows_is_that_of_each(messages: list[bytes]) -> None:
     width = max(1, *(len(one) for one in messages))

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metering.events import usage_event_schema
-from metering.lake_rows import SAMPLE_DISTINCT_MAX, SAMPLE_ROWS, encode, in_order, parquet_bytes
+from metering.lake_rows import SAMPLE_DISTINCT_MAX, SAMPLE_ROWS, encode, places_in_order, write_parquet
 
 ORDER = ("tenant_id", "meter", "event_time", "producer_id", "segment", "row")
 START = datetime(1970, 1, 1, tzinfo=UTC)
@@ -39,7 +39,9 @@ event_rows = st.fixed_dictionaries(
 
 
 def written(rows: pa.Table) -> pa.Table:
-    return pq.read_table(pa.BufferReader(parquet_bytes(in_order(encode(rows, ORDER), ORDER), ORDER)))
+    sink, encoded = pa.BufferOutputStream(), encode(rows, ORDER)
+    write_parquet(sink, encoded, places_in_order(encoded, ORDER), ORDER)
+    return pq.read_table(pa.BufferReader(sink.getvalue()))
 
 
 @settings(deadline=None)

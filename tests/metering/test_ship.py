@@ -228,6 +228,34 @@ def test_a_backlog_goes_in_bounded_commits_all_producers_in_turn(
     assert _in_turn([long, short]) == [Path("a1"), Path("b1"), Path("a2"), Path("a3")]
 
 
+def test_a_commit_is_bounded_in_rows_however_few_bytes_they_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metering.ship.ROWS_PER_COMMIT", 20)
+    rows = {"tenant_id": ["acme"] * 10, "meter": ["api"] * 10, "quantity": [1] * 10}
+    table = pa.table(rows | {"event_time": pa.array([NOON] * 10, pa.timestamp("us", tz="UTC"))})
+    with recorder(tmp_path) as usage:
+        for _ in range(5):
+            usage.record_batch(table)
+    layout, steps = Layout.of(tmp_path), []
+    assert ship(layout, Lake(layout.lake), FixedClock(NOON), on_step=steps.append) == Shipped(5, 50, 0)
+    assert steps.count("append") == 3
+
+
+def test_a_segment_of_a_later_release_waits_for_a_shipper_that_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with recorder(tmp_path) as usage, monkeypatch.context() as later:
+        later.setattr("metering.producer.BATCH_FORMAT", 3)
+        times = pa.array([NOON], pa.timestamp("us", tz="UTC"))
+        usage.record_batch(pa.table({"tenant_id": ["acme"], "meter": ["api"], "quantity": [1], "event_time": times}))
+    shipped = ship_all(tmp_path)
+    assert (shipped.rows, shipped.quarantined) == (0, ())
+    assert "a later release" in shipped.refused[0]
+    monkeypatch.setattr("metering.segments.BATCH_FORMAT", 3)
+    assert ship_all(tmp_path) == Shipped(1, 1, 0)
+
+
 def test_the_wait_after_a_failure_doubles_up_to_a_cap_and_is_drawn_whole() -> None:
     waits = [full_jitter_s(failures, lambda: 0.999, base_s=1.0, cap_s=30.0) for failures in range(1, 9)]
     assert waits == pytest.approx([0.999, 1.998, 3.996, 7.992, 15.984, 29.97, 29.97, 29.97])
