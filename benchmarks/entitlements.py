@@ -227,7 +227,7 @@ def _refresh(tenants: int) -> list[Figure]:
     import pyarrow as pa
 
     from tallybook import Workspace
-    from tallybook.entitlements import WorkspaceSource
+    from tallybook.entitlement_views import WorkspaceSource
 
     features: list[dict[str, object]] = [{"feature": f"f{number}", "type": "boolean"} for number in range(7)]
     features += [

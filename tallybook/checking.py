@@ -12,7 +12,7 @@ from entitlements.checker import Checker
 from entitlements.leased import LeasedQuotas, ViewTerms
 from entitlements.leases import LeaseBook
 from tallybook.books import open_books
-from tallybook.entitlements import WorkspaceSource
+from tallybook.entitlement_views import WorkspaceSource
 from tallybook.lease_accounts import holder_of
 
 if TYPE_CHECKING:

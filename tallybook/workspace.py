@@ -400,6 +400,7 @@ class Workspace:
         """
         from billing_adapters.reconciliation import Bookings, Capture, conservation, in_flight_of
         from metering.in_flight import in_flight
+        from tallybook.overuse import entitled_use
 
         wall = parse_period(period)
         journal = in_flight_of(in_flight(self.layout, load_rules(self.layout.meters_file), self.clock.now_us()))
@@ -416,7 +417,8 @@ class Workspace:
         engine = open_evidence(files, snapshot)
         try:
             bookings = Bookings(lines, charges, is_complete)
-            return conservation(engine, wall, capture, terms, bookings, as_of=max(self.now, ends))
+            entitled = entitled_use(self, wall, (files, snapshot))
+            return conservation(engine, wall, capture, terms, bookings, as_of=max(self.now, ends), entitled=entitled)
         finally:
             engine.close()
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from billing_adapters.reconciliation.equations import Bookings, Capture, conservation, in_flight_of, in_flight_schema
+from billing_adapters.reconciliation.equations import (
+    Bookings,
+    Capture,
+    conservation,
+    entitled_use_schema,
+    in_flight_of,
+    in_flight_schema,
+)
 from billing_adapters.reconciliation.render import render
 from billing_adapters.reconciliation.statement import ConservationRow, Finding, Statement, as_json
 
@@ -14,6 +21,7 @@ __all__ = [
     "Statement",
     "as_json",
     "conservation",
+    "entitled_use_schema",
     "in_flight_of",
     "in_flight_schema",
     "render",

@@ -62,6 +62,7 @@ CONTROLS = {
     "UNPRICED_METER": "AT_RISK",
     "LATE_USAGE_REFUSED": "AT_RISK",
     "UNPRICED_CELL": "AT_RISK",
+    "ENTITLEMENT_OVERUSE": "AT_RISK",
     "ROUNDING_RESIDUAL": "DATA_QUALITY",
 }
 _OF_CAPTURE = ("DROPPED", "SEQUENCE_GAP", "BATCH_TOTALS", "DEAD_LETTER", "DUPLICATE_CONFLICT", "CORRECTION_UNMATCHED")
@@ -112,6 +113,19 @@ def in_flight_schema() -> pa.Schema:
     )
 
 
+@cache
+def entitled_use_schema() -> pa.Schema:
+    """Return ENTITLED_USE: use beyond grants in the period, per (tenant, feature, subscription), in units of the meter.
+
+    `overage` says what the entitlement declares of it: allowed or blocked.
+    """
+    import pyarrow as pa
+
+    names = [pa.field(name, pa.string(), nullable=False) for name in ("tenant_id", "feature", "meter", "overage")]
+    quantity = pa.decimal128(38, 9)
+    return pa.schema([*names, pa.field("used", quantity), pa.field("over_used", quantity)])
+
+
 def in_flight_of(batches: Iterable[SegmentBatch]) -> pa.Table:
     """Return the control totals of segments that are not in the lake yet, from the segments themselves."""
     import pyarrow as pa
@@ -133,12 +147,14 @@ def conservation(
     bookings: Bookings,
     *,
     as_of: datetime,
+    entitled: pa.Table | None = None,
 ) -> Statement:
     """Return the conservation statement of a period. Pure: the same tables give the same statement.
 
     `engine` holds the evidence of `capture.snapshot` (`metering.usage.open_evidence` over all data files: a duplicate may
     be one of last year's usage event). Its tables `usage`, `charge` and `worth` are replaced. `as_of` decides which fees
-    are due. Raises TotalOverflow or rating's AmountOverflow where a sum leaves its decimal; never for a difference.
+    are due. `entitled` is ENTITLED_USE of the period: what was used beyond what grants cover. Raises TotalOverflow or
+    rating's AmountOverflow where a sum leaves its decimal; never for a difference.
     """
     dates = Period(period.start.replace(tzinfo=UTC), period.end.replace(tzinfo=UTC))
     values = {
@@ -156,9 +172,10 @@ def conservation(
         for control_id in (*_OF_CAPTURE, *_UNRATED):
             found[control_id] = _rows(engine, control_id.lower(), values)
     _load_money(engine, period, terms, bookings, as_of)
+    register(engine, "entitled_use", entitled_use_schema().empty_table() if entitled is None else entitled)
     with _overflow_named():
         money = _rows(engine, "rated_value", values)
-        for control_id in ("UNPRICED_CELL", "ROUNDING_RESIDUAL"):
+        for control_id in ("UNPRICED_CELL", "ENTITLEMENT_OVERUSE", "ROUNDING_RESIDUAL"):
             found[control_id] = _rows(engine, control_id.lower(), values)
     return Statement(
         period=period,

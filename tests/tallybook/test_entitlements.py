@@ -16,7 +16,9 @@ from metering.periods import CALENDAR_ANCHOR, BillingCycle
 from metering.recorder import Recorder
 from rating.errors import CatalogInvalid, NotFound
 from tallybook import Workspace
-from tallybook.entitlements import Entitlements, EntitlementState, WorkspaceSource
+from tallybook.entitlement_views import WorkspaceSource
+from tallybook.entitlements import Entitlements
+from tallybook.usage_plans import EntitlementState
 
 CATALOG = """
 meters:

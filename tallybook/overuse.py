@@ -1,0 +1,145 @@
+"""What tenants used beyond what they are entitled to, over a period: what reconciliation compares with what was charged.
+
+Enters: a workspace and a wall period. Leaves: ENTITLED_USE, one row per (tenant, feature, subscription) that used more than its
+grants: what was used and over-used in the period, in units of the meter. Refuses: to look at prices.
+
+Each subscription is looked at over its own part of the period, in the zone of its plan, up to now. All of them are burned down at
+once (entitlements.burn_down_all). Where grants are a ceiling, the reset period that the part ends in is compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from entitlements.burn_down_all import BurnDown, burn_down_all, over_used
+from entitlements.burndown import ZERO
+from metering.engine import open_engine
+from metering.numbers import exact_sum
+from rating.terms import Terms, service_of
+from tallybook.entitlement_terms import resolve
+from tallybook.entitlements import INSTANT, Entitlements
+from tallybook.usage_plans import UsagePlan, begin_of, state_at
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
+
+    import pyarrow as pa
+
+    from metering.periods import WallPeriod
+    from metering.usage import Snapshot
+    from rating.grants import TenantGrant
+    from rating.plans import Subscription
+    from tallybook.entitlement_terms import Entitled
+    from tallybook.workspace import Workspace
+
+Part = tuple["Entitled", "datetime", "datetime"]
+Row = tuple[str, str, str, str, Decimal, Decimal]
+
+
+def entitled_use(workspace: Workspace, wall: WallPeriod, evidence: tuple[list[str], Snapshot]) -> pa.Table:
+    """Return ENTITLED_USE of a period at a cut of the lake; empty where nobody has a quota."""
+    from billing_adapters.reconciliation import entitled_use_schema
+
+    catalog = workspace.catalog_or_empty()
+    terms = Terms.of(catalog.meters, catalog.plans, catalog.accounts, catalog.subscriptions)
+    parts = [
+        part
+        for until, held in _by_end(terms, wall, workspace.now).items()
+        for part in _parts(replace(terms, subscriptions=held), catalog.grants, wall, until, workspace.now)
+    ]
+    asking = Entitlements.of_terms(workspace, workspace.now, terms, catalog.grants, evidence)
+    rows = [*_burned(asking, parts), *_ceilings(asking, parts)]
+    return entitled_use_schema().empty_table() if not rows else _table(rows)
+
+
+def _by_end(terms: Terms, wall: WallPeriod, now: datetime) -> dict[datetime, list[Subscription]]:
+    """Return the subscriptions of the tenants of whom one has a part of the period that ends at an instant, by it."""
+    ends: dict[datetime, set[str]] = {}
+    of_tenant: dict[str, list[Subscription]] = {}
+    for subscription in terms.subscriptions:
+        plan = terms.plan_of(subscription)
+        service, period = service_of(subscription, plan), wall.in_zone(plan.billing_period.timezone)
+        of_tenant.setdefault(subscription.tenant, []).append(subscription)
+        until = min(service.end, period.end, now)
+        if max(service.start, period.start) < until:
+            ends.setdefault(until, set()).add(subscription.tenant)
+    return {until: [one for name in sorted(names) for one in of_tenant[name]] for until, names in sorted(ends.items())}
+
+
+def _parts(
+    terms: Terms, grants: Sequence[TenantGrant], wall: WallPeriod, until: datetime, now: datetime
+) -> Iterator[Part]:
+    """Yield what is metered with a limit at the end of a part, and from when to when it is looked at."""
+    for held in resolve(terms, grants, until - INSTANT)[0].values():
+        for one in held:
+            period = wall.in_zone(one.holding.plan.billing_period.timezone)
+            since = max(period.start, one.measured_from)
+            # Others of the tenant end at another instant, and are looked at there.
+            is_its_end = until == min(one.holding.service.end, period.end, now)
+            if one.entitlement.type == "metered" and one.is_limited and is_its_end and since < until:
+                yield one, since, until
+
+
+def _burned(asking: Entitlements, parts: list[Part]) -> list[Row]:
+    plans = []
+    for entitled, since, until in parts:
+        meter = asking.meters[entitled.entitlement.meter or ""]
+        plan = UsagePlan(entitled, meter, begin_of(entitled, since), until, [since])
+        if not plan.is_ceiling:
+            plans.append((entitled, since, until, plan))
+    if not plans:
+        return []
+    usage = asking.usage(asked for *_, plan in plans for asked in plan.asked)
+    burns = []
+    for entitled, since, until, plan in plans:
+        start = state_at(entitled.grants, begin_of(entitled, since))
+        resets = [reset for reset in plan.resets if start.at < reset < until]
+        keeps = bool(entitled.entitlement.keep_overage)
+        burns.append(BurnDown(entitled.grants, plan.used(usage), start, until, resets, keeps, [since]))
+    engine = open_engine()
+    try:
+        burn_down_all(engine, burns)
+        over = over_used(engine, [since for _, since, *_ in plans])
+    finally:
+        engine.close()
+    return [
+        _row(entitled, one.used, one.over_used)
+        for (entitled, *_), one in zip(plans, over, strict=True)
+        if one.over_used > 0
+    ]
+
+
+def _ceilings(asking: Entitlements, parts: list[Part]) -> list[Row]:
+    asked = []
+    for entitled, _, until in parts:
+        name = entitled.entitlement.meter or ""
+        if UsagePlan(entitled, asking.meters[name], entitled.measured_from, until).is_ceiling:
+            asked.append((entitled, (entitled.tenant, name, entitled.last_reset(until - INSTANT), until)))
+    usage = asking.usage(question for _, question in asked)
+    rows = []
+    for entitled, question in asked:
+        at = question[3] - INSTANT
+        limit = exact_sum(one.amount for one in entitled.grants if one.is_active(at))
+        used = usage.get(question, ZERO)
+        if used > limit:
+            rows.append(_row(entitled, used, used - limit))
+    return rows
+
+
+def _row(entitled: Entitled, used: Decimal, over: Decimal) -> Row:
+    entitlement = entitled.entitlement
+    overage = "blocked" if entitlement.stops else "allowed"
+    return entitled.tenant, entitlement.feature, entitlement.meter or "", overage, used, over
+
+
+def _table(rows: list[Row]) -> pa.Table:
+    import pyarrow as pa
+
+    from billing_adapters.reconciliation import entitled_use_schema
+
+    schema = entitled_use_schema()
+    columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), schema, strict=True)]
+    return pa.table(columns, schema=schema)
