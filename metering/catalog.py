@@ -31,6 +31,7 @@ from pydantic_core import PydanticCustomError
 from metering.buckets import bucket_length_us
 from metering.errors import BadEvent, BadPeriod
 from metering.events import CONTROL_PATTERN, check_name, encode_attributes
+from metering.expressions import ExpressionInvalid, read_expression
 from metering.measures import BUCKETED, RECURRING, Measure, PerBucket, Rounding
 
 TEXT_CHARACTERS_MAX = 1000
@@ -334,7 +335,24 @@ class Meter(CatalogModel):
         default=None, alias="round", description="round the quantity of a period before it is priced"
     )
     negative_allowed: Boolean = Field(default=False, description="whether an event may take quantity away")
+    expression: Text | None = Field(
+        default=None, description="works the quantity of an event out of its attributes: ceil(ms / 1000) * memory_gb"
+    )
     description: Text | None = Field(default=None, description="a sentence for the reader")
+
+    @model_validator(mode="after")
+    def _check_expression(self) -> Self:
+        if self.expression is None:
+            return self
+        try:
+            names = read_expression(self.expression).names
+        except ExpressionInvalid as refused:
+            refuse_at("expression", message=str(refused))
+        unknown = [name for name in names if self.attributes and name not in self.attributes]
+        if unknown:
+            listed = ", ".join(self.attributes)
+            refuse_at("expression", message=f"{unknown[0]!r} is not one of the declared attributes ({listed})")
+        return self
 
     @property
     def measure(self) -> Measure:

@@ -73,8 +73,9 @@ def _segments(
     chunk_rows: int,
     progress: Callable[[int], None] | None,
 ) -> Iterator[SegmentBatch]:
+    from metering.codes import concat
     from metering.event_rows import RowsAt, split_rows
-    from metering.refusals import refuse_wide_sums
+    from metering.refusals import apply_rules, refuse_wide_sums
 
     rows_before = 0
     previous_sha256: str | None = None
@@ -83,6 +84,9 @@ def _segments(
         if _fingerprint(file) != before:
             raise _bad(file, "it was changed while it was read", "leave it alone and import it again")
         events, dead_letters = split_rows(raw, rules, RowsAt(producer_id, segment, recorded_at_us))
+        if any(rule.expression is not None for rule in (rules or {}).values()):
+            events, without_answer = apply_rules(events, rules)
+            dead_letters = concat([dead_letters, without_answer]).sort_by("row")
         events, dead_letters = refuse_wide_sums(events, dead_letters)
         yield SegmentBatch(
             producer_id=producer_id,

@@ -29,6 +29,7 @@ class MeterRule:
     aggregation: str = "sum"
     unique_attribute: str | None = None
     negative_allowed: bool = False
+    expression: str | None = None
 
 
 def publish_rules(path: Path, rules: Iterable[MeterRule]) -> None:

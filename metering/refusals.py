@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from metering.clock import iso_utc
 from metering.codes import is_named
+from metering.computed import compute_quantities
 from metering.events import EVENT_TIME_MAX_US, EVENT_TIME_MIN_US, dead_letter_schema
 from metering.narrow import QUANTITY, has_negative, is_narrow, plain_quantities, with_plain_quantities
 from metering.numbers import trimmed
@@ -35,7 +36,10 @@ def apply_rules(table: pa.Table, rules: Rules) -> tuple[pa.Table, pa.Table]:
 
     No catalog applied: every meter is known and every quantity must be at least zero.
     """
+    table, failed = compute_quantities(table, rules)
     refusals = list(_refusals(table, rules))
+    if failed is not None:
+        refusals.append(("bad_expression", pa.chunked_array([failed])))
     if not refusals:
         return table, no_dead_letters()
     none = pa.scalar(None, pa.string())
@@ -73,6 +77,7 @@ def _refusals(table: pa.Table, rules: Rules) -> Iterator[tuple[str, pa.ChunkedAr
 _DETAILS = {
     "unknown_meter": "the catalog that is applied has no meter {meter!r}; add it and replay",
     "negative_quantity": "quantity {quantity} is negative and meter {meter!r} does not say negative_allowed: true",
+    "bad_expression": "the expression of meter {meter!r} has no answer for the attributes {attributes}; correct them and replay",
     "bad_event_time": "event_time {event_time} is not in 1970 to 2199; correct it and replay",
     "quantity_too_large": "quantity {quantity} leaves no room for the sum of its tenant, meter and day in 38 digits;"
     " correct it and replay",

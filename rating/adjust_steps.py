@@ -24,15 +24,12 @@ if TYPE_CHECKING:
 
     import duckdb
 
-MACROS = ("adjust_ratio_size", "adjust_ratio")
 TRUE_UP_STEPS = ("true_up", "true_up_charge", "true_up_line")
 _SHARE_COLUMNS = {"span_id": "int", "price_id": "text", "group_key": "text", "part": "text", "exact_amount": "exact"}
 
 
 def adjust_charges(engine: duckdb.DuckDBPyConnection) -> None:
     """Add to `charge` what discounts, commitments and maximums change, turn by turn."""
-    for macro in MACROS:
-        engine.execute(read_sql("rating", macro))
     for number in _turns(engine, "discount"):
         _run(engine, "adjust_percent", turn=number)
         bases = fetch(engine, read_sql("rating", "adjust_fixed_base"), {"turn": number}).to_pylist()

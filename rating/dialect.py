@@ -134,6 +134,8 @@ SWITCHES: Final[Mapping[str, Switch]] = {
     "threshold_count": Switch("from_largest", {"from_zero": "a threshold would fire before the amount that it names"}),
     "tax_rounding": Switch("once", {"each": _OUTSIDE}),
     "negative_value": Switch("refused", {"minimum": "a negative value would be charged the minimum"}),
+    # Beyond the table: section 11, fault 7. Tiers of units that are held from day to day.
+    "held_flats": Switch("by_day", {"peak": HONOURED}),
     "included_share": Switch("declared", {"never": "write prorate: false on the included quantity"}),
 }  # fmt: skip
 
@@ -145,7 +147,7 @@ DIFFERENCES: Final[Mapping[str, Mapping[str, str]]] = {
         "round_at": "event", "proration_basis": "local_days", "residue": "five_decimals", "allowance_edge": "fixed_due",
         "allowance_pair": "units_only", "advance_charge": "peak", "quantity_rounding": "up_5", "late_usage": "frozen",
         "identity": "two_events", "minimum_share": "whole_days", "threshold_count": "from_zero",
-        "negative_value": "minimum",
+        "negative_value": "minimum", "held_flats": "peak",
     },
     "openmeter": {
         "round_at": "component", "conversion_of": "piece", "cap_basis": "gross", "late_usage": "frozen",

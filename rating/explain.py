@@ -35,6 +35,10 @@ __all__ = ["Explanation", "OriginEvent", "Step", "close_of_line", "explain_line"
 SAMPLE_EVENTS = 10
 INCLUDED = "included"
 # What follows the price, in its order, by the word before the id: `discount:welcome`. All else is a component of the price.
+# How a quantity is put together with that of another meter.
+COMBINED = {
+    "divide": "divided by {}", "multiply": "times {}", "add": "plus {}", "subtract": "minus {}, never below zero",
+}  # fmt: skip
 ADJUSTMENTS = {"discount": "discount {}", "overage": "beyond the commitment {}", "maximum": "above the maximum {}"}
 
 
@@ -143,6 +147,9 @@ def _quantity_steps(
     if convert is not None:
         quantity = sum((row["converted_quantity"] for row in rated), start=0 * quantity)
         steps.append(Step("conversion", _conversion_text(convert), quantity=quantity))
+    combined = getattr(price, "combine", None)
+    if combined is not None:
+        steps.append(Step("combination", COMBINED[combined.how].format(combined.meter)))
     included = sum((row["included_quantity"] for row in rated), start=0 * quantity)
     if included:
         steps.append(Step("included", "included in the price", quantity=-included, part=INCLUDED))
@@ -227,6 +234,9 @@ def _component(charge: Charge, price: Any, unit: str | None) -> Step:
 
 
 def _tier_text(charge: Charge, tiers: Sequence[Any]) -> str:
+    limits = getattr(tiers[charge.tier - 1], "limits", None)
+    if limits is not None:
+        return ", ".join(f"{name} up to {_grouped(limit)}" for name, limit in limits.items()) or "without limits"
     above = tiers[charge.tier - 2].up_to if charge.tier > 1 else None
     up_to = tiers[charge.tier - 1].up_to
     edges = [f"above {_grouped(above)}"] if above is not None else []

@@ -27,6 +27,9 @@ PARTS = {
     "included": "included quantity",
     "fixed": "fixed amount per event",
     "limit": "raised or cut to the limit per event",
+    "peak": "highest quantity of the period",
+    "bucket_overage": "beyond what is promised per bucket",
+    "bucket_shortfall": "missing of what is promised per bucket",
     "cell": "cell",
     "minimum": "what is missing of the minimum",
 }

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from metering.numbers import plain, trimmed
@@ -59,7 +60,8 @@ STEP = Decimal("0.000000001")
 _MONEY = ("amount", "unit_price", "package_price", "flat_amount", "percent", "minimum", "fixed_amount")
 _ALONE: dict[str, Any] = {
     "where": {}, "by": (), "sibling": None, "groups_max": None, "convert": None, "price_per": None,
-    "included_per": "price", "tiers_over": "group",
+    "included_per": "price", "tiers_over": "group", "tiers_by": "quantity", "combine": None, "groups_priced": "all",
+    "prorate_included": False, "bucket_commitment": None,
 }  # fmt: skip
 
 
@@ -223,7 +225,7 @@ def find_first_tiers(plan: Plan, terms: Terms) -> Iterator[Finding]:
     """Find first tiers that charge for nothing used, or that give away what is included already."""
     for price in plan.prices:
         first = next(iter(getattr(price, "tiers", ())), None)
-        if first is None:
+        if first is None or price.type == "capacity":
             continue
         if first.flat_amount > 0 and first.up_to != 0:
             yield _of(plan, price, "flat_at_zero", (
@@ -237,6 +239,20 @@ def find_first_tiers(plan: Plan, terms: Terms) -> Iterator[Finding]:
                 f"{trimmed(included)} {unit} are included and the first {trimmed(first.up_to)} above them are free as "
                 "well, because tiers begin after what is included; keep one of the two"
             ))  # fmt: skip
+
+
+def find_cheaper_capacities(plan: Plan, _: Terms) -> Iterator[Finding]:
+    """Find tiers of a capacity that cost less than the narrower one before."""
+    for price in plan.prices:
+        if price.type != "capacity":
+            continue
+        for number, (before, tier) in enumerate(pairwise(price.tiers), start=2):
+            if tier.flat_amount < before.flat_amount:
+                less = _paper(before.flat_amount - tier.flat_amount, plan)
+                yield _of(plan, price, "tier_cliff", (
+                    f"tier {number} has wider limits than tier {number - 1} and costs {less} less; correct one of the two "
+                    "amounts, or remove the narrower tier"
+                ))  # fmt: skip
 
 
 def find_limits(plan: Plan, _: Terms) -> Iterator[Finding]:
@@ -273,7 +289,7 @@ def find_quotas(plan: Plan, _: Terms) -> Iterator[Finding]:
             continue
         for price in plan.prices:
             tiers = getattr(price, "tiers", ())
-            if price.meter != entitlement.meter or price.where or not tiers:
+            if price.meter != entitlement.meter or price.where or not tiers or price.type == "capacity":
                 continue
             quota, free = entitlement.quota, _included(price)
             beyond = [tier.up_to for tier in tiers[:-1] if free + tier.up_to >= quota]
@@ -293,7 +309,7 @@ def find_quotas(plan: Plan, _: Terms) -> Iterator[Finding]:
 
 def find_unpriced_meters(terms: Terms) -> Iterator[Finding]:
     """Find meters that no plan has a price on."""
-    priced = {price.meter for plan in terms.plans.values() for price in plan.prices}
+    priced = {meter for plan in terms.plans.values() for price in plan.prices for meter in price.meters_read}
     entitled = {entitlement.meter for plan in terms.plans.values() for entitlement in plan.entitlements}
     for name in sorted(set(terms.meters) - priced):
         why = "; it limits an entitlement only" if name in entitled else ""
@@ -321,6 +337,7 @@ PLAN_CHECKS: tuple[Callable[[Plan, Terms], Iterator[Finding]], ...] = (
     find_overlaps,
     find_odd_amounts,
     find_first_tiers,
+    find_cheaper_capacities,
     find_limits,
     find_quotas,
 )
@@ -359,7 +376,7 @@ def _included(price: Any) -> Decimal:
 
 def _terms_of(tier: Any) -> dict[str, Any]:
     """Return what a tier charges, by name of the field; whatever fields its type has."""
-    return {name: getattr(tier, name) for name in type(tier).model_fields if name != "up_to"}
+    return {name: getattr(tier, name) for name in type(tier).model_fields if name not in {"up_to", "limits"}}
 
 
 def _is_free(tier: Any) -> bool:

@@ -63,7 +63,7 @@ def lint(
 
 def find_unpriced_usage(engine: duckdb.DuckDBPyConnection, terms: Terms) -> Iterator[Finding]:
     """Find usage under a plan that none of the plan's prices takes."""
-    priced = {price.meter for plan in terms.plans.values() for price in plan.prices}
+    priced = {meter for plan in terms.plans.values() for price in plan.prices for meter in price.meters_read}
     missed: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in _ask(engine, "lint_missed_quantity", sample=SAMPLE):
         missed.setdefault((row["plan_key"], row["meter"]), []).append(row)

@@ -68,16 +68,18 @@ def load_preview(
 
 def _of_quantity(price: UsagePrice) -> UsagePrice:
     """Return a price as it rates a quantity that was metered and weighted already."""
-    if price.type == "dynamic" or (price.type == "percentage" and price.is_by_event):
+    if price.type in {"dynamic", "capacity"} or (price.type == "percentage" and price.is_by_event):
         raise ValueError(
-            f"price {price.id} looks at single events, so a quantity alone is worth nothing; use rate_events"
+            f"price {price.id} looks at single events or several meters, so a quantity alone is worth nothing; use rate_events"
         )
-    return price.model_copy(update={"weights": None}) if getattr(price, "weights", None) is not None else price
+    # A quantity that is held from the first to the last day is in its tiers as it stands.
+    given = {"weights": None, "combine": None, "tiers_by": "quantity"}
+    return price.model_copy(update={name: value for name, value in given.items() if hasattr(price, name)})
 
 
 def rate_events(
     price: UsagePrice,
-    meter: Meter,
+    meter: Meter | Sequence[Meter],
     events: pa.Table,
     *,
     period: Period | None = None,
@@ -86,7 +88,8 @@ def rate_events(
 ) -> dict[str, RatedQuantity]:
     """Return what usage events are worth under one price, by group key ('' without groups), by the SQL that rates invoices.
 
-    `events` is a table of usage events (metering.events.usage_event_schema), all taken for one tenant's. `period` is the
+    `events` is a table of usage events (metering.events.usage_event_schema), all taken for one tenant's; a price that
+    looks at several meters is given all of them. `period` is the
     billing period, by default from the first to the last of them; buckets of time are cut in `timezone`.
     """
     import pyarrow as pa
@@ -103,10 +106,11 @@ def rate_events(
         name="preview", version=1, currency=currency, billing_period=BillingPeriod(timezone=timezone), prices=(price,)
     )
     span = BillingSpan(0, "preview", "preview", "preview", "preview", 1, currency, period, period, True)
+    meters = [meter] if isinstance(meter, Meter) else meter
     engine = open_engine(threads=1)
     try:
         load_events(engine, events.set_column(place, events.schema.field(place), same))
-        rate(engine, Terms.of([meter], [plan], [], []), [span], period.end)
+        rate(engine, Terms.of(meters, [plan], [], []), [span], period.end)
         check_priced(engine)
         return {group_key: rated for (_, group_key), rated in read_rated(engine).items()}
     finally:

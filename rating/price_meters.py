@@ -30,6 +30,14 @@ def find_misfits(price: Any, meter: Meter) -> Iterator[tuple[Place, str]]:
                 "are; price a meter with aggregation: sum and no more keys"
             ),
         )
+    if getattr(price, "tiers_by", "quantity") == "held" and (meter.aggregation, meter.prorate) != ("sum", "day"):
+        yield (
+            ("tiers_by",),
+            (
+                f"units are held from day to day, and meter {meter.name!r} is no level of that kind; price a meter with "
+                "aggregation: sum, carry: recurring and prorate: day, or remove the key"
+            ),
+        )
     try:
         selector_of("", price, meter)
     except BadSelector as refused:

@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     import duckdb
 
     from metering.catalog import Meter
+    from rating.dialect import Switches
     from rating.plans import Plan
     from rating.prices import Price
 
+# Between the id of a price and the meter that it looks at besides its own. No name has this character.
+OTHER_METER = "\x1d"
 # What these say of a period may be less when more of it has passed.
 _FALLING = frozenset({"average", "last", "min", "percentile", "time_weighted_sum"})
 _PRICE_COLUMNS = {
@@ -32,7 +35,10 @@ _PRICE_COLUMNS = {
     "meter": "text", "unit": "text", "description": "text", "due": "text",
     "convert_numerator": "whole", "convert_denominator": "whole", "convert_step": "whole", "convert_rounding": "text",
     "included": "quantity", "is_pooled": "bool", "included_is_pooled": "bool", "tiers_are_pooled": "bool",
-    "is_by_event": "bool", "has_groups": "bool", "is_weighted": "bool", "default_weight": "quantity",
+    "is_by_event": "bool", "tiers_are_held": "bool", "flats_at_peak": "bool",
+    "priced_is_largest": "bool", "included_is_prorated": "bool", "combine_by": "text", "combine_selector": "text",
+    "bucket": "text", "committed": "price", "overage": "ratio", "is_trued_up": "bool",
+    "has_groups": "bool", "is_weighted": "bool", "default_weight": "quantity",
     "default_unit_price": "price", "multiplier": "price", "carries": "text", "carried_pattern": "text",
 }  # fmt: skip
 _TIER_COLUMNS = {
@@ -48,6 +54,9 @@ _PACKAGE_COLUMNS = {
 }
 _CELL_COLUMNS = {"plan_key": "text", "price_id": "text", "cell_key": "text", "unit_price": "price"}
 _WEIGHT_COLUMNS = {"plan_key": "text", "price_id": "text", "cell_key": "text", "weight": "quantity"}
+_LIMIT_COLUMNS = {
+    "plan_key": "text", "price_id": "text", "selector_id": "text", "tier": "int", "upper_bound": "quantity",
+}  # fmt: skip
 _PERCENTAGE_COLUMNS = {
     "plan_key": "text", "price_id": "text", "unit_price": "price", "fixed_amount": "price", "free_events": "int",
     "free_units": "quantity", "event_minimum": "price", "event_maximum": "price",
@@ -61,7 +70,8 @@ _FLAT_COLUMNS = {
 def load_prices(engine: duckdb.DuckDBPyConnection, meters: Mapping[str, Meter], plans: Mapping[str, Plan]) -> None:
     """Make the tables price, price_tier and price_package: one row per (plan, price), (plan, price, tier)."""
     prices = [(key, at, price) for key, plan in sorted(plans.items()) for at, price in enumerate(plan.prices)]
-    load_table(engine, "price", _PRICE_COLUMNS, [_price_row(meters, *row) for row in prices])
+    rows = [_price_row(meters, *row, plans[row[0]].reading) for row in prices]
+    load_table(engine, "price", _PRICE_COLUMNS, rows)
     load_table(
         engine, "price_tier", _TIER_COLUMNS, [tier for key, _, price in prices for tier in _tier_rows(key, price)]
     )
@@ -88,6 +98,17 @@ def load_prices(engine: duckdb.DuckDBPyConnection, meters: Mapping[str, Meter], 
         for value, weight in weights.values.items()
     ]  # fmt: skip
     load_table(engine, "price_weight", _WEIGHT_COLUMNS, weights)
+    limits = [
+        (key, price.id, selector_id_of(price, meter), number, limit)
+        for key, _, price in prices if price.type == "capacity"
+        for number, tier in enumerate(price.tiers, start=1) for meter, limit in tier.limits.items()
+    ]  # fmt: skip
+    load_table(engine, "price_limit", _LIMIT_COLUMNS, limits)
+
+
+def selector_id_of(price: Any, meter: str) -> str:
+    """Return the selector that asks for a meter of a price: its id, and the meter too for all but the first."""
+    return str(price.id) if meter == price.meters_read[0] else f"{price.id}{OTHER_METER}{meter}"
 
 
 def cell_key(values: Mapping[str, str]) -> str:
@@ -122,7 +143,9 @@ def load_flat_amounts(
     load_table(engine, "flat_amount", _FLAT_COLUMNS, rows)
 
 
-def _price_row(meters: Mapping[str, Meter], key: str, position: int, price: Price) -> tuple[object, ...]:
+def _price_row(
+    meters: Mapping[str, Meter], key: str, position: int, price: Price, switches: Switches
+) -> tuple[object, ...]:
     if price.type == "flat":
         due = "start" if price.when == "in_advance" else "end"
         terms: tuple[object, ...] = (None, None, due)
@@ -131,7 +154,20 @@ def _price_row(meters: Mapping[str, Meter], key: str, position: int, price: Pric
     meter, unit, due_ = terms
     is_by_event = price.type == "percentage" and price.is_by_event
     named = key, price.id, price.type, position, meter, unit, price.description or price.id, due_
-    return *named, *_conversion(price), *_included(price), is_by_event, *_cells(price)
+    held = getattr(price, "tiers_by", "quantity") == "held", switches["held_flats"] == "peak"
+    return *named, *_conversion(price), *_included(price), is_by_event, *held, *_around(price), *_cells(price)
+
+
+def _around(price: Any) -> tuple[object, ...]:
+    """Return which groups are priced, whether included units are prorated, the other meter, and what buckets promise."""
+    largest = getattr(price, "groups_priced", "all") == "largest"
+    combined = getattr(price, "combine", None)
+    other = (None, None) if combined is None else (combined.how, selector_id_of(price, combined.meter))
+    promised = getattr(price, "bucket_commitment", None)
+    terms = (None, None, None)
+    if promised is not None:
+        terms = promised.amount, promised.overage_factor - 1, promised.true_up
+    return largest, getattr(price, "prorate_included", False), *other, getattr(price, "price_per", None), *terms
 
 
 def _due(price: Any, meter: Meter) -> str:
@@ -139,6 +175,7 @@ def _due(price: Any, meter: Meter) -> str:
     if price.cut is not None:
         return "end" if price.cut == "period_end" else "any"
     falls = price.type == "volume" or getattr(price, "tiers_over", "group") == "all_groups" or _steps_down(price)
+    falls = falls or getattr(price, "groups_priced", "all") == "largest" or _may_shrink(price)
     return "end" if falls or meter.aggregation in _FALLING or meter.operation_attribute is not None else "any"
 
 
@@ -154,8 +191,14 @@ def _cells(price: Any) -> tuple[object, ...]:
     return *weighted, None, None, None, None
 
 
+def _may_shrink(price: Any) -> bool:
+    """Return whether more of another meter makes the quantity smaller."""
+    combined = getattr(price, "combine", None)
+    return combined is not None and combined.how in {"divide", "subtract"}
+
+
 def _steps_down(price: Any) -> bool:
-    if price.type != "stairstep":
+    if price.type not in {"stairstep", "capacity"}:
         return False
     return any(later.flat_amount < tier.flat_amount for tier, later in pairwise(price.tiers))
 
@@ -176,12 +219,19 @@ def _included(price: Any) -> tuple[object, ...]:
     included = getattr(price, "included", None)
     shares_included = included is not None and bool(price.by) and price.included_per == "price"
     shares_tiers = getattr(price, "tiers_over", "group") == "all_groups"
-    return included, shares_included or shares_tiers, shares_included, shares_tiers
+    # These two need the other groups, or the span, as well.
+    others = getattr(price, "groups_priced", "all") == "largest" or getattr(price, "prorate_included", False)
+    return included, shares_included or shares_tiers or others, shares_included, shares_tiers
 
 
 def _tier_rows(key: str, price: Price) -> list[tuple[object, ...]]:
     if price.type == "unit":
         return [(key, price.id, 1, Decimal(0), None, price.unit_price, Decimal(0), None, None, None)]
+    if price.type == "capacity":
+        return [
+            (key, price.id, number, Decimal(0), None, Decimal(0), tier.flat_amount, None, None, None)
+            for number, tier in enumerate(price.tiers, start=1)
+        ]
     lower = Decimal(0)
     rows: list[tuple[object, ...]] = []
     for number, tier in enumerate(getattr(price, "tiers", ()), start=1):

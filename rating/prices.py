@@ -9,10 +9,9 @@ Source: price models sections 2 and 3. A quantity is converted first, then the i
 from __future__ import annotations
 
 from decimal import Decimal
-from fractions import Fraction
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from metering.catalog import (
     AttributeName,
@@ -24,14 +23,22 @@ from metering.catalog import (
     Whole,
     exact,
     name_of,
-    read_attribute_value,
     refuse,
     refuse_at,
     unique,
 )
-from rating.tiers import Amount, PackageSize, Percent, PercentTiers, StairTiers, Tier, Tiers
+from rating.price_steps import (
+    AttributeValue,
+    BucketCommitment,
+    Combination,
+    Conversion,
+    Weights,
+    Where,
+)
+from rating.tiers import Amount, CapacityTiers, PackageSize, Percent, PercentTiers, StairTiers, Tier, Tiers
 
 __all__ = [
+    "CapacityPrice",
     "Conversion",
     "DynamicPrice",
     "FlatPrice",
@@ -50,72 +57,12 @@ __all__ = [
 ]
 
 PriceId = Annotated[str, *name_of("price")]
-# A factor of conversion. With these limits the conversion stays within whole numbers of 128 bits.
-Divisor = Annotated[Decimal, *exact(digits=15, places=9, above=Decimal(0))]
-Multiplier = Annotated[Decimal, *exact(digits=9, places=9, above=Decimal(0))]
-Weight = Annotated[Decimal, *exact(digits=9, places=9, minimum=Decimal(0))]
 PriceMultiplier = Annotated[Decimal, *exact(digits=6, places=6, above=Decimal(0))]
-ANY = "any"
 WhenChanged = Literal["at_once", "period_end"]
 
 
-def _read_places(value: object) -> int:
-    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if not isinstance(text, str) or len(text) != 1 or text not in "0123456789":
-        raise ValueError(f"{value!r} is not a number of decimals; write 0 to 9")
-    return int(text)
-
-
-def _read_cell_value(value: object) -> str:
-    text = read_attribute_value(value)
-    if any(character < " " for character in text):
-        raise ValueError(f"{text!r} has a control character; write the value as it is printed")
-    return text
-
-
-def _read_where(value: object) -> dict[str, tuple[str, ...] | None]:
-    if not isinstance(value, dict):
-        raise ValueError("where is a mapping of attribute to value; write where: {direction: output}")
-    chosen: dict[str, tuple[str, ...] | None] = {}
-    mistakes: list[tuple[Place, str]] = []
-    for name, given in value.items():
-        if given == ANY:
-            # The attribute is present, whatever its value. A value that is the word itself is written in a list: [any].
-            chosen[name] = None
-            continue
-        values = list(given) if isinstance(given, list | tuple) else [given]
-        try:
-            # Filters have no order, so their values get one: the same terms are always written the same.
-            read = chosen[name] = tuple(sorted({read_attribute_value(item) for item in values}))
-        except ValueError as refused:
-            mistakes.append(((str(name),), str(refused)))
-        else:
-            if len(read) != len(values) or not values:
-                mistakes.append(((str(name),), "write at least one value, and each value once"))
-    if mistakes:
-        refuse(mistakes)
-    return chosen
-
-
-def _write_where(where: dict[str, tuple[str, ...] | None]) -> dict[str, tuple[str, ...] | str]:
-    return {name: ANY if values is None else values for name, values in where.items()}
-
-
-Where = Annotated[
-    dict[AttributeName, tuple[str, ...] | None],
-    BeforeValidator(_read_where),
-    PlainSerializer(_write_where, return_type=dict[str, tuple[str, ...] | str]),
-    WithJsonSchema(
-        {
-            "type": "object",
-            "additionalProperties": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
-        }
-    ),
-]
 Attributes = Annotated[tuple[AttributeName, ...], Field(min_length=1), AfterValidator(unique)]
-AttributeValue = Annotated[str, BeforeValidator(_read_cell_value)]
 Included = Annotated[Decimal, *exact(digits=29, places=9, minimum=Decimal(0))]
-Places = Annotated[int, BeforeValidator(_read_places), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": 9})]
 SiblingName = Annotated[str, *name_of("sibling")]
 By = Annotated[tuple[AttributeName, ...], AfterValidator(unique)]
 
@@ -125,49 +72,10 @@ class _Price(CatalogModel):
     description: Text | None = Field(default=None, description="the text of the invoice line")
     tax_code: Text | None = Field(default=None, description="what a tax calculator calls the thing that is sold")
 
-
-class Conversion(CatalogModel):
-    """Price in another unit than the meter's: thousands, or gigabytes. The quantity of the period is rounded, once."""
-
-    divide: Divisor | None = Field(default=None, description="how many of the meter's units make one unit of the price")
-    multiply: Multiplier | None = Field(default=None, description="how many units of the price make one of the meter's")
-    rounding: Literal["none", "ceil", "floor", "half_up"] = Field(
-        default="none",
-        alias="round",
-        description="to whole units: up, down, or half away from zero; none keeps 9 decimals",
-    )
-    places: Places = Field(default=0, description="decimals that the rounding keeps")
-
-    @model_validator(mode="after")
-    def _check_factor(self) -> Self:
-        if (self.divide is None) == (self.multiply is None):
-            refuse_at(
-                "divide", message="a conversion divides or multiplies by one factor; write divide: 1000 (or multiply)"
-            )
-        if self.rounding == "none" and self.places:
-            refuse_at(
-                "places", message="places are for a rounding; write round: ceil, floor or half_up, or remove the key"
-            )
-        return self
-
     @property
-    def factor(self) -> Fraction:
-        """Return how many units of the price one unit of the meter is."""
-        return 1 / Fraction(self.divide) if self.divide is not None else Fraction(self.multiply or 1)
-
-    @property
-    def places_kept(self) -> int:
-        return 9 if self.rounding == "none" else self.places
-
-
-class Weights(CatalogModel):
-    """Units that count for more or less, by the value of an attribute: ten of 1 and twenty of 2.5 are sixty."""
-
-    attribute: AttributeName = Field(description="the attribute that chooses the weight")
-    values: Annotated[dict[AttributeValue, Weight], Field(min_length=1)] = Field(description="the weight of each value")
-    default: Weight | None = Field(
-        default=None, description="the weight of every other value, and of none; without it, such use is refused"
-    )
+    def meters_read(self) -> tuple[str, ...]:
+        """Return the meters whose usage decides what the price is worth; the first one is that of its line."""
+        return ()
 
 
 class _UsagePrice(_Price):
@@ -185,6 +93,10 @@ class _UsagePrice(_Price):
         default=None, description="booked at any cut, or when the period is over; by default what may fall waits"
     )
 
+    @property
+    def meters_read(self) -> tuple[str, ...]:
+        return (self.meter,)
+
 
 class _QuantityPrice(_UsagePrice):
     """A price of a quantity, which may be converted first, and a part of which may be included."""
@@ -198,7 +110,56 @@ class _QuantityPrice(_UsagePrice):
         default=None, description="price every hour, day ... on its own: tiers, packages and included units start again"
     )
 
+    prorate_included: Boolean = Field(
+        default=False, description="whether a part of a billing period includes its share of the units"
+    )
     weights: Weights | None = Field(default=None, description="what a unit counts for, by the value of an attribute")
+    combine: Combination | None = Field(
+        default=None, description="another meter that the quantity is put together with"
+    )
+    groups_priced: Literal["all", "largest"] = Field(
+        default="all", description="whether every group costs something, or only the one with the largest quantity"
+    )
+    bucket_commitment: BucketCommitment | None = Field(
+        default=None, description="what is promised for every hour, day ... of price_per"
+    )
+
+    @property
+    def meters_read(self) -> tuple[str, ...]:
+        return (self.meter,) if self.combine is None else (self.meter, self.combine.meter)
+
+    @model_validator(mode="after")
+    def _check_groups_priced(self) -> Self:
+        if self.groups_priced == "largest":
+            if not self.by:
+                refuse_at("groups_priced", message="without by there is one group only; write by, or remove the key")
+            pooled = self.included is not None and self.included_per == "price"
+            shared = {
+                "tiers_over": getattr(self, "tiers_over", "group") != "group",
+                "price_per": self.price_per is not None,
+            }
+            for name, is_said in {**shared, "included": pooled}.items():
+                if is_said:
+                    refuse_at(
+                        name, message=f"only the largest group costs something, so groups share nothing; remove {name}"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> Self:
+        if self.prorate_included and (self.included is None or self.price_per is not None):
+            refuse_at(
+                "prorate_included",
+                message="a share is taken of the included units of a billing period; write included, without price_per",
+            )
+        if self.combine is not None and (self.weights is not None or self.combine.meter == self.meter):
+            refuse_at("combine", message="a quantity is put together with that of another meter, without weights")
+        if self.bucket_commitment is not None and (self.price_per is None or self.by):
+            refuse_at(
+                "bucket_commitment",
+                message="it is promised for each bucket of the whole price; write price_per, not by",
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_included(self) -> Self:
@@ -221,6 +182,34 @@ class _TieredPrice(_QuantityPrice):
     def _check_tiers_over(self) -> Self:
         if self.tiers_over == "all_groups" and not self.by:
             refuse_at("tiers_over", message="without by there is one group only; write by, or remove the key")
+        return self
+
+
+class _HeldPrice(_TieredPrice):
+    """A tiered price whose tiers may hold the units of a level, each paying for the share of the days it is held."""
+
+    tiers_by: Literal["quantity", "held"] = Field(
+        default="quantity",
+        description="of a meter with prorate: whether the tiers hold the prorated quantity, or the units that are held",
+    )
+
+    @model_validator(mode="after")
+    def _check_held(self) -> Self:
+        if self.tiers_by == "quantity":
+            return self
+        others = {"tiers_over": self.tiers_over == "all_groups", "price_per": self.price_per is not None}
+        others |= {name: getattr(self, name) is not None for name in ("convert", "included", "weights", "combine")}
+        others["groups_priced"] = self.groups_priced != "all"
+        for name, is_said in others.items():
+            if is_said:
+                refuse_at(name, message=f"with tiers_by: held the units are priced as they are held; remove {name}")
+        tiers: tuple[Tier, ...] = getattr(self, "tiers", ())
+        for at, tier in enumerate(tiers):
+            for name in ("package_size", "minimum", "maximum"):
+                if getattr(tier, name) is not None:
+                    refuse_at(
+                        "tiers", at, name, message="a unit that is held pays a share of its unit price; remove it"
+                    )
         return self
 
 
@@ -253,14 +242,14 @@ class UnitPrice(_QuantityPrice):
     unit_price: Amount = Field(description="money per unit, such as 0.0000125")
 
 
-class GraduatedPrice(_TieredPrice):
+class GraduatedPrice(_HeldPrice):
     """Each unit at the unit price of its own tier; a tier's flat amount once usage goes beyond the tier before."""
 
     type: Literal["graduated"]
     tiers: Tiers = Field(description="rising tiers, the last without up_to")
 
 
-class VolumePrice(_TieredPrice):
+class VolumePrice(_HeldPrice):
     """All units at the unit price of the tier that the whole quantity reaches, and that tier's flat amount."""
 
     type: Literal["volume"]
@@ -390,6 +379,52 @@ def _places_of(number: Decimal) -> int:
     return -exponent if isinstance(exponent, int) and exponent < 0 else 0
 
 
+class CapacityPrice(_Price):
+    """One amount for what several meters reach together: that of the first tier all of whose limits hold.
+
+    100 GB and 5 seats for 10.00, 500 GB and 20 seats for 25.00: 130 GB of 4 seats are 25.00. Without any use it is 0.
+    Source: price models, section 1.7.
+    """
+
+    by: ClassVar[tuple[str, ...]] = ()
+    sibling: ClassVar[None] = None
+    groups_max: ClassVar[None] = None
+
+    type: Literal["capacity"]
+    meters: Annotated[tuple[MeterName, ...], Field(min_length=1), AfterValidator(unique)] = Field(
+        description="the meters whose quantities are limited, such as the highest levels of a period"
+    )
+    where: Where = Field(default_factory=dict, description="only events whose attributes have one of these values")
+    tiers: CapacityTiers = Field(description="tiers with rising limits, the last without any")
+    cut: Literal["any", "period_end"] | None = Field(
+        default=None, description="booked at any cut, or when the period is over; by default what may fall waits"
+    )
+
+    @property
+    def meter(self) -> str:
+        """Return the meter of its line: the first one."""
+        return self.meters[0]
+
+    @property
+    def meters_read(self) -> tuple[str, ...]:
+        return self.meters
+
+    @model_validator(mode="after")
+    def _check_limits(self) -> Self:
+        mistakes: list[tuple[Place, str]] = [
+            (
+                ("tiers", at, "limits", name),
+                f"the price does not look at meter {name!r}; write one of {', '.join(self.meters)}",
+            )
+            for at, tier in enumerate(self.tiers)
+            for name in tier.limits
+            if name not in self.meters
+        ]
+        if mistakes:
+            refuse(mistakes)
+        return self
+
+
 UsagePrice = (
     UnitPrice
     | GraduatedPrice
@@ -400,5 +435,6 @@ UsagePrice = (
     | PercentagePrice
     | MatrixPrice
     | DynamicPrice
+    | CapacityPrice
 )
 Price = Annotated[FlatPrice | UsagePrice, Field(discriminator="type")]

@@ -36,23 +36,33 @@ if TYPE_CHECKING:
     from rating.terms import Terms
 
 # What every price needs; then the statements that only some prices need, each with the prices that do.
-MACROS = ("rounding", "convert_quantity", "packages_of", "limited_amount")
+MACROS = (
+    "rounding", "exact_from_whole", "convert_quantity", "packages_of", "limited_amount",
+    "adjust_ratio_size", "adjust_ratio",
+)  # fmt: skip
 HAS_UNPRICED = "price_type IN ('matrix', 'dynamic') OR is_weighted"
 QUANTITY_STEPS = (
-    ("usage_as_metered", "true"), ("usage_weighted", "is_weighted"), ("rated_usage", "true"),
-    ("rated_usage_pooled", "is_pooled"), ("charge", "true"),
+    ("usage_as_metered", "true"), ("usage_weighted", "is_weighted"),
+    ("usage_combined", "combine_by IS NOT NULL"), ("usage_as_combined", "combine_by IS NOT NULL"),
+    ("rated_usage", "true"),
+    ("rated_usage_pooled", "is_pooled"), ("rated_usage_held", "price_type = 'volume' AND tiers_are_held"),
+    ("charge", "true"),
 )  # fmt: skip
 CHARGE_STEPS = (
-    ("charge_included", "included > 0"),
+    ("charge_included", "included > 0 OR priced_is_largest"),
     ("charge_flat", "price_type = 'flat'"),
     ("charge_unit", "price_type = 'unit'"),
-    ("charge_graduated", "price_type IN ('graduated', 'graduated_percentage')"),
+    ("charge_graduated", "price_type IN ('graduated', 'graduated_percentage') AND NOT tiers_are_held"),
+    ("charge_graduated_by_day", "price_type = 'graduated' AND tiers_are_held"),
     ("charge_volume", "price_type IN ('volume', 'stairstep')"),
     ("charge_package", "price_type = 'package'"),
     ("charge_percentage", "price_type = 'percentage' AND NOT is_by_event"),
     ("charge_percentage_by_event", "is_by_event"),
     ("charge_matrix", "price_type = 'matrix'"),
     ("charge_dynamic", "price_type = 'dynamic'"),
+    ("charge_capacity", "price_type = 'capacity'"),
+    ("charge_bucket_commitment", "committed IS NOT NULL"),
+    ("rated_usage_promised", "is_trued_up"),
     ("unpriced_usage", HAS_UNPRICED),
 )
 WORTH_STEPS = ("worth_line", "worth")

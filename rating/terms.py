@@ -8,7 +8,7 @@ Refuses: to look at usage. The same catalog and period give the same rows, in th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cache
@@ -20,15 +20,16 @@ from rating.adjust_tables import load_adjustments
 from rating.dialect import STRICT, Switches, measure_under
 from rating.errors import NotFound
 from rating.flat_parts import load_flat_parts
+from rating.included_shares import load_included_shares
 from rating.iso4217 import minor_units
 from rating.phases import OVERRIDDEN, Plans, phases_of
 from rating.plans import instant_of
-from rating.price_tables import cell_attributes, load_flat_amounts, load_prices
+from rating.price_tables import cell_attributes, load_flat_amounts, load_prices, selector_id_of
 from rating.spans import BillingSpan, BillingSpans, Stretch, UsageSpans, plan_key
 from rating.tables import load_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import date
 
     import duckdb
@@ -205,12 +206,26 @@ def usage_questions(terms: Terms, spans: Sequence[BillingSpan]) -> tuple[UsageSp
     """Return what to ask usage for: every billing span, and every metered price of every plan as a selector."""
     columns = BillingSpans.of(spans)
     selectors = [
-        selector_of(key, price, terms.meters[price.meter], terms.plans[key].reading)
+        selector
         for key in sorted({stretch.plan_key for stretch in columns.stretches})
         for price in terms.plans[key].prices
-        if price.type != "flat"
+        for selector in selectors_of(key, price, terms.meters, terms.plans[key].reading)
     ]
     return UsageSpans(columns, terms.plans), selectors
+
+
+def selectors_of(key: str, price: Any, meters: Mapping[str, Meter], switches: Switches = STRICT) -> Iterator[Selector]:
+    """Yield the questions that a price asks of usage: that of its line first; a flat price asks nothing."""
+    names = price.meters_read
+    if names:
+        yield selector_of(key, price, meters[names[0]], switches)
+    combined = getattr(price, "combine", None)
+    for name in names[1:]:
+        where = price.where if combined is None else combined.where
+        first = selector_of(key, price, meters[name], switches)
+        yield replace(
+            first, selector_id=selector_id_of(price, name), where=tuple(sorted(where.items())), cell_by=(), sibling=None
+        )
 
 
 def selector_of(key: str, price: Any, meter: Meter, switches: Switches = STRICT) -> Selector:
@@ -240,6 +255,7 @@ def load_terms(engine: duckdb.DuckDBPyConnection, terms: Terms, spans: Sequence[
     load_flat_amounts(engine, used, {_lengths(stretch) for stretch in columns.stretches})
     load_flat_parts(engine, terms, used, spans)
     load_adjustments(engine, terms, used, spans)
+    load_included_shares(engine, used, spans)
     currencies = sorted({plan.currency for plan in used.values()})
     load_table(engine, "currency", _CURRENCY_COLUMNS, [_currency_row(currency) for currency in currencies])
 

@@ -12,7 +12,7 @@ from typing import Annotated, Self, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
-from metering.catalog import CatalogModel, Place, decimal_text, exact, refuse, refuse_at
+from metering.catalog import CatalogModel, MeterName, Place, decimal_text, exact, refuse, refuse_at
 
 # Unit prices and amounts: 12 decimals, below 10**12. A product with a decimal(38, 9) quantity stays exact.
 Amount = Annotated[Decimal, *exact(digits=12, places=12)]
@@ -64,6 +64,39 @@ class PercentTier(Step):
     percent: Percent = Field(default=Decimal(0), description="percent of the part in this tier, such as 2.5")
     flat_amount: Amount = Field(default=Decimal(0), description="money due once when the tier is entered")
 
+
+class CapacityTier(CatalogModel):
+    """A step of a capacity: one amount for everything within its limits, which are inclusive."""
+
+    limits: dict[MeterName, UpTo] = Field(
+        default_factory=dict, description="the most that each meter may reach; one that is left out is not limited"
+    )
+    flat_amount: Amount = Field(description="the amount of whatever is within the limits")
+
+
+def check_capacity(tiers: tuple[CapacityTier, ...]) -> tuple[CapacityTier, ...]:
+    """Return the tiers if limits rise from tier to tier and the last has none; else refuse, naming both neighbours."""
+    if not tiers:
+        refuse_at(message="there is no tier; write at least one, the last without limits")
+    mistakes: list[tuple[Place, str]] = []
+    for at, tier in enumerate(tiers[1:], start=1):
+        before = tiers[at - 1].limits
+        narrower = [name for name, limit in tier.limits.items() if name not in before or limit < before[name]]
+        if narrower or tier.limits == before:
+            named = narrower[0] if narrower else "no limit"
+            sentence = (
+                f"{named} does not rise above tiers[{at - 1}], so tiers[{at}] is never reached by it; sort the tiers"
+            )
+            mistakes.append(((at, "limits"), sentence))
+    if tiers[-1].limits:
+        sentence = "the last tier has limits, and use beyond them would have no price; add a last tier without limits"
+        mistakes.append(((len(tiers) - 1, "limits"), sentence))
+    if mistakes:
+        refuse(mistakes)
+    return tiers
+
+
+CapacityTiers = Annotated[tuple[CapacityTier, ...], AfterValidator(check_capacity)]
 
 _Steps = TypeVar("_Steps", bound=tuple[Step, ...])
 

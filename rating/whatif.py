@@ -320,10 +320,10 @@ def _check_all_used(
 
 
 def _check_meters(plan: Plan, terms: Terms) -> None:
-    for price in plan.prices:
-        if price.meter is not None and price.meter not in terms.meters:
+    for price, name in ((one, name) for one in plan.prices for name in one.meters_read):
+        if name not in terms.meters:
             known = ", ".join(sorted(terms.meters)) or "none"
             raise NotFound(
-                f"price {price.id} of plan {plan_key(plan.name, plan.version)} is on meter {price.meter}, which the catalog "
+                f"price {price.id} of plan {plan_key(plan.name, plan.version)} is on meter {name}, which the catalog "
                 f"does not declare (it has {known}), so history has no usage to rate it with; correct the meter's name"
             )

@@ -152,7 +152,9 @@ def load_plans(path: str | Path, known: Catalog) -> tuple[Plan, ...]:
 def meter_rules(catalog: Catalog) -> list[MeterRule]:
     """Return what recorders and usage must know of each meter, sorted by name."""
     return [
-        MeterRule(meter.name, meter.unit, meter.aggregation, meter.unique_attribute, meter.negative_allowed)
+        MeterRule(
+            meter.name, meter.unit, meter.aggregation, meter.unique_attribute, meter.negative_allowed, meter.expression
+        )
         for meter in catalog.meters
     ]
 

@@ -150,6 +150,13 @@ class _Known:
             return
         for at, what in find_misfits(price, self.meters[price.meter]):
             yield entry.mistake(what, *place, *at)
+        for number, name in enumerate(price.meters_read[1:], start=1):
+            where: Place = ("meters", number) if price.type == "capacity" else ("combine", "meter")
+            if name in self.meters:
+                for _, what in find_misfits(price, self.meters[name]):
+                    yield entry.mistake(what, *place, *where)
+            elif "meter" not in self.unread:
+                yield self._no_meter(entry, name, *place, *where)
         declared = self.meters[price.meter].attributes
         if not declared:
             return

@@ -227,7 +227,8 @@ def _removal_refusal(change: Change) -> str:
 
 
 def _meter_refusal(old: Meter, new: Meter, held: Mapping[Key, CatalogModel]) -> str | None:
-    if (old.aggregation, old.unique_attribute, old.measure) == (new.aggregation, new.unique_attribute, new.measure):
+    read = [(one.aggregation, one.unique_attribute, one.measure, one.expression) for one in (old, new)]
+    if read[0] == read[1]:
         return None
     for plan in held.values():
         if isinstance(plan, Plan) and old.name in _meters_of(plan):
@@ -240,7 +241,8 @@ def _meter_refusal(old: Meter, new: Meter, held: Mapping[Key, CatalogModel]) -> 
 
 
 def _meters_of(plan: Plan) -> set[str | None]:
-    return {price.meter for price in plan.prices} | {entitlement.meter for entitlement in plan.entitlements}
+    priced = {name for price in plan.prices for name in price.meters_read}
+    return priced | {entitlement.meter for entitlement in plan.entitlements}
 
 
 def _write(

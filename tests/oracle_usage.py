@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
+from functools import cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -99,16 +100,26 @@ def bucket_of(when: datetime, length: str, span: Row) -> datetime:
 
 
 def buckets_in(length: str, span: Row) -> int:
-    """Count the buckets that the service period touches, by walking through it."""
+    """Count the buckets that the service period touches."""
     if length in STRETCHES:
         return -((span["start"] - span["end"]) // timedelta(seconds=STRETCHES[length]))
+    return len(bucket_starts(length, span))
+
+
+def bucket_starts(length: str, span: Row) -> list[datetime]:
+    """Return where the buckets of the calendar begin that the service period touches, by walking through it."""
+    return list(_walked(length, span["start"], span["end"], span["zone"]))
+
+
+@cache
+def _walked(length: str, start: datetime, end: datetime, zone: str) -> tuple[datetime, ...]:
     step = timedelta(minutes=15) if length == "hour" else timedelta(hours=1)
-    found, at = set(), span["start"]
-    while at < span["end"]:
-        found.add(bucket_start(at, length, span["zone"]))
+    found, at = set(), start
+    while at < end:
+        found.add(bucket_start(at, length, zone))
         at += step
-    found.add(bucket_start(span["end"] - MICROSECOND, length, span["zone"]))
-    return len(found)
+    found.add(bucket_start(end - MICROSECOND, length, zone))
+    return tuple(sorted(found))
 
 
 def plain(kind: str, events: list[Row], meter: Row) -> Fraction:
@@ -229,6 +240,25 @@ def quantity_of(events: list[Row], meter: Row, span: Row) -> Fraction:
     if kind == "unique_count" and meter.get("operation_attribute"):
         return keys_in(events, meter)
     return plain(kind, events, meter)
+
+
+def measured(events: list[Row], meter: Row, span: Row) -> Fraction:
+    """Return the quantity of a line, rounded as its meter says."""
+    kinds = {"aggregation": "sum", **meter}
+    if kinds["aggregation"] == "unique_count" and "unique_attribute" not in kinds:
+        kinds["unique_attribute"] = kinds["attributes"][0]
+    return rounded(quantity_of(events, kinds, span) if events else Fraction(0), meter.get("round"))
+
+
+def is_held(event: Row, meter: Row, start: datetime) -> bool:
+    """Return whether an event before the end of the service counts: it lies in it, or its meter carries what was before."""
+    return event["event_time"] >= start or meter.get("carry") == "recurring"
+
+
+def has_row(events: list[Row], meter: Row, span: Row) -> bool:
+    """Return whether a group or a cell is a row: for an event of the period, or something that is carried into it."""
+    inside = any(event["event_time"] >= span["start"] for event in events)
+    return inside or quantity_of(events, {"aggregation": "sum", **meter}, span) != 0
 
 
 def usage(events: list[Row], span: Row, selectors: list[Row]) -> Rows:

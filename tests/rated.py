@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 
 from metering.catalog import Meter
+from metering.corrections import Origin, correction_text
 from metering.engine import open_engine
 from metering.events import encode_attributes, usage_event_schema
 from metering.periods import parse_period
@@ -61,10 +62,23 @@ def terms_of(catalog: Row) -> Terms:
 def events_table(events: list[Row]) -> pa.Table:
     """Return usage events as the table that the lake holds, attributes as canonical JSON."""
     written = [
-        {**event, "quantity": Decimal(event["quantity"]), "attributes": encode_attributes(event["attributes"])}
+        {
+            **event,
+            "quantity": Decimal(event["quantity"]),
+            "attributes": encode_attributes(event["attributes"]),
+            "correction": correction_of(event.get("correction")),
+        }
         for event in events
     ]
     return pa.Table.from_pylist(written, schema=usage_event_schema())
+
+
+def correction_of(said: Row | None) -> str | None:
+    """Return the text of a correction: a verb, and the key of the event or its origin."""
+    if said is None:
+        return None
+    named = {name: value for name, value in said.items() if name not in {"verb", "key"}}
+    return correction_text(said["verb"], key=said.get("key"), origin=Origin(**named) if named else None)
 
 
 def engine_lines(catalog: Row, events: list[Row], month: str, as_of: datetime = AFTER_ALL) -> dict[LineKey, Line]:

@@ -32,7 +32,7 @@ from metering.usage import Span, aggregate, register
 from rating.iso4217 import minor_units
 from rating.late import limits_between, refuse_late
 from rating.rate import overflow_named, rate
-from rating.terms import billing_spans, selector_of, service_of
+from rating.terms import billing_spans, selectors_of, service_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -249,11 +249,11 @@ def _load_attribution(engine: duckdb.DuckDBPyConnection, terms: Terms, dates: Pe
             spans.append(Span(len(spans), subscription.tenant, key, start, end, plan.billing_period.timezone))
     used = {span.selector_set for span in spans}
     selectors = [
-        selector_of(key, price, terms.meters[price.meter])
+        selector
         for key, plan in sorted(terms.plans.items())
         if key in used
         for price in plan.prices
-        if price.type != "flat"
+        for selector in selectors_of(key, price, terms.meters)
     ]
     tenants = {*terms.payer_by_tenant(), *(subscription.tenant for subscription in terms.subscriptions)}
     register(engine, "known_tenant", pa.table({"tenant_id": pa.array(sorted(tenants), pa.string())}))

@@ -28,7 +28,8 @@ WITH climbed AS (
         tier.maximum
     FROM rated_usage AS usage
     JOIN price_tier AS tier USING (plan_key, price_id)
-    WHERE usage.price_type IN ('graduated', 'graduated_percentage')
+    JOIN price USING (plan_key, price_id)
+    WHERE usage.price_type IN ('graduated', 'graduated_percentage') AND NOT price.tiers_are_held
 )
 SELECT
     span_id,

@@ -18,13 +18,16 @@ JOIN billing_span AS span
     ON span.tenant_id = event.tenant_id
     AND event.event_time >= span.service_start
     AND event.event_time < span.service_end
-JOIN price ON price.plan_key = span.plan_key AND price.meter = event.meter
+JOIN selector
+    ON selector.selector_set = span.plan_key
+    AND selector.meter = event.meter
+    AND split_part(selector.selector_id, chr(29), 1) = $price_id
 JOIN selection
     ON selection.selector_set = span.plan_key
-    AND selection.selector_id = price.price_id
+    AND selection.selector_id = selector.selector_id
     AND selection.attributes = coalesce(event.attributes, '{}')
 LEFT JOIN seen ON seen.producer_id = event.producer_id AND event.segment <= seen.last_segment
-WHERE span.span_id = $span_id AND price.price_id = $price_id AND selection.group_key = $group_key
+WHERE span.span_id = $span_id AND selection.group_key = $group_key
 ORDER BY
     is_new DESC,
     CASE WHEN $latest_first THEN event.event_time END DESC,

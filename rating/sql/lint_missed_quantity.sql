@@ -1,9 +1,9 @@
 -- How much of a meter no price took, span by span: the largest first. One row per (span, plan, meter) with a price on it.
 -- $sample: how many of each (plan, meter); they are priced one by one.
 WITH taken AS (
-    SELECT DISTINCT price.plan_key, price.meter, selection.attributes
+    SELECT DISTINCT selector.selector_set AS plan_key, selector.meter, selection.attributes
     FROM selection
-    JOIN price ON price.plan_key = selection.selector_set AND price.price_id = selection.selector_id
+    JOIN selector USING (selector_set, selector_id)
 )
 SELECT
     used.plan_key,

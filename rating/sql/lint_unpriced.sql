@@ -2,9 +2,9 @@
 -- `is_priced`: the plan has prices on the meter, but none that lets these attributes through. `attributes` are those of
 -- the most events among them.
 WITH taken AS (
-    SELECT DISTINCT price.plan_key, price.meter, selection.attributes
+    SELECT DISTINCT selector.selector_set AS plan_key, selector.meter, selection.attributes
     FROM selection
-    JOIN price ON price.plan_key = selection.selector_set AND price.price_id = selection.selector_id
+    JOIN selector USING (selector_set, selector_id)
 ),
 missed AS (
     SELECT used.plan_key, used.meter, used.attributes, used.tenant_id, used.event_count, used.quantity

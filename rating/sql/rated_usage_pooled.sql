@@ -1,4 +1,6 @@
 -- The quantities of prices whose groups share something: one pool of included units, or one set of tiers. Grain as rated_usage.
+-- Also of prices that give a part of a period its share of the included units, and of those that price the largest group
+-- only (of equal ones the first key): the others are shown, and what they are is included.
 -- Groups take from the pool, and climb the tiers, in the order of their keys; each bucket of time begins anew.
 INSERT INTO rated_usage BY NAME
 WITH converted AS (
@@ -17,12 +19,17 @@ WITH converted AS (
             price.convert_step::HUGEINT,
             price.convert_rounding
         ) AS converted_quantity,
-        coalesce(price.included, 0) AS included,
+        coalesce(included_share.included, price.included, 0) AS included,
         price.included_is_pooled,
-        price.tiers_are_pooled
+        price.tiers_are_pooled,
+        price.priced_is_largest
     FROM usage_to_rate AS usage
     JOIN billing_span USING (span_id)
     JOIN price ON price.plan_key = billing_span.plan_key AND price.price_id = usage.selector_id
+    LEFT JOIN included_share
+        ON included_share.span_id = usage.span_id
+        AND included_share.price_id = price.price_id
+        AND price.included_is_prorated
     WHERE (price.due = 'any' OR (price.due = 'end' AND billing_span.period_end <= $as_of))
         AND price.is_pooled
 ),
@@ -45,7 +52,9 @@ climbed AS (
         *,
         coalesce(sum(quantity) OVER earlier_groups, 0) AS quantity_before,
         sum(quantity) OVER (PARTITION BY span_id, price_id, cell_key) AS quantity_of_all,
-        row_number() OVER (PARTITION BY span_id, price_id, cell_key ORDER BY group_key) AS place
+        row_number() OVER (PARTITION BY span_id, price_id, cell_key ORDER BY group_key) AS place,
+        NOT priced_is_largest
+        OR row_number() OVER (PARTITION BY span_id, price_id, cell_key ORDER BY quantity DESC, group_key) = 1 AS is_priced
     FROM taken
     WINDOW earlier_groups AS (
         PARTITION BY span_id, price_id, cell_key
@@ -62,9 +71,9 @@ SELECT
     cell_key,
     event_count,
     converted_quantity,
-    included_quantity,
-    quantity,
+    CASE WHEN is_priced THEN included_quantity ELSE converted_quantity END::DECIMAL(38, 9) AS included_quantity,
+    CASE WHEN is_priced THEN quantity ELSE 0 END::DECIMAL(38, 9) AS quantity,
     CASE WHEN tiers_are_pooled THEN quantity_before ELSE 0 END::DECIMAL(38, 9) AS tiers_from,
-    CASE WHEN tiers_are_pooled THEN quantity_of_all ELSE quantity END::DECIMAL(38, 9) AS tiers_reached,
-    NOT tiers_are_pooled OR place = 1 AS is_first_group
+    CASE WHEN tiers_are_pooled THEN quantity_of_all WHEN is_priced THEN quantity ELSE 0 END::DECIMAL(38, 9) AS tiers_reached,
+    is_priced AND (NOT tiers_are_pooled OR place = 1) AS is_first_group
 FROM climbed

@@ -21,13 +21,15 @@ from pydantic import TypeAdapter, ValidationError
 from metering.catalog import Meter
 from metering.errors import BadEvent
 from metering.events import check_quantity
+from metering.periods import Period
 from metering.usage import Selector, Span, aggregate, load_events
 from rating.dialect import STRICT, Switches
 from rating.iso4217 import minor_units
+from rating.plans import Plan
 from rating.prices import Price
-from rating.rate import RatedQuantity, rate_quantity
+from rating.rate import RatedQuantity, check_priced, rate, rate_quantity, read_rated
 from rating.rounding import round_amount
-from rating.terms import selector_of
+from rating.terms import BillingSpan, Terms, selector_of
 from tests.oracle import Line
 from tests.rated import Booked, Component, engine, engine_lines, events_table
 
@@ -129,6 +131,28 @@ def accepted_quantity(value: object) -> Decimal | None:
         return check_quantity(value, negative_allowed=True)
     except BadEvent:
         return None
+
+
+def rated(
+    terms: Mapping[str, Any],
+    meter: Mapping[str, Any],
+    events: Sequence[dict[str, Any]],
+    service: tuple[datetime, datetime],
+    full: tuple[datetime, datetime],
+    switches: Mapping[str, str] | None = None,
+) -> RatedQuantity:
+    """Return what events are worth under one price without groups, in a service period of a full billing period."""
+    said = {"name": "plan", "version": 1, "currency": "USD", "prices": [terms], "switches": dict(switches or {})}
+    try:
+        plan, counted = Plan.model_validate(said), Meter.model_validate({"name": "units", **meter})
+    except ValidationError as error:
+        raise Refused(str(error)) from error
+    span = BillingSpan(0, "s", "tenant", "account", "plan", 1, "USD", Period(*full), Period(*service), True)
+    asked = engine()
+    load_events(asked, events_table(list(events)))
+    rate(asked, Terms.of([counted], [plan], [], []), [span], full[1])
+    check_priced(asked)
+    return read_rated(asked)[0, ""]
 
 
 class Used(NamedTuple):

@@ -17,7 +17,7 @@ from rating.iso4217 import minor_units
 from rating.proration import share_of
 from rating.rate import RatedCharge, RatedQuantity
 from rating.rounding import round_amount
-from tests.conformance import ask, lago_books, lago_usage
+from tests.conformance import ask, lago_books, lago_levels, lago_usage
 from tests.conformance.cases import NOT_OURS, Answer, Asked, Unsupported
 from tests.conformance.lago_usage import quantity
 
@@ -99,6 +99,8 @@ def graduated_tier(asked: Asked) -> dict[str, Any]:
 
 
 def volume(asked: Asked) -> dict[str, Any]:
+    if asked("prorated") and "full_units" in asked:
+        return lago_levels.volume(asked)
     return _amounts(ask.worth(ask.price(type="volume", tiers=_tiers(asked.rows("tiers"))), quantity(asked)))
 
 

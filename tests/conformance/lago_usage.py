@@ -12,6 +12,7 @@ from decimal import Decimal
 from itertools import pairwise, product
 from typing import Any
 
+from metering.expressions import read_expression
 from metering.periods import CALENDAR_ANCHOR, BillingCycle
 from metering.usage import Selector
 from rating.dialect import Switches
@@ -317,6 +318,14 @@ def dedupe_batch(asked: Asked) -> dict[str, Any]:
     return {"stored_new": with_batch.quantity - without.quantity, "error_indexes": []}
 
 
+def expression(asked: Asked) -> dict[str, Any]:
+    """The quantity of an event, worked out from its properties; there a name of theirs has a path before it."""
+    event = asked("event", {})
+    attributes = asked("properties") or event.get("properties", event)
+    text = asked("expr").replace("event.properties.", "")
+    return {"value": read_expression(text).quantity_of(attributes)}
+
+
 ANSWERS: dict[str, Answer] = {
     "aggregation.latest": latest,
     "aggregation.max": maximum,
@@ -325,6 +334,7 @@ ANSWERS: dict[str, Answer] = {
     "aggregation.unique_count": unique_count,
     "aggregation.unique_count.prorated": prorated_unique_count,
     "aggregation.weighted_sum": weighted_sum,
+    "expression": expression,
     "rounding.units": unit_rounding,
     "filters": filters,
     "dedupe": dedupe,

@@ -111,6 +111,20 @@ def tiered_package(asked: Asked) -> dict[str, Any]:
     return _worth(ask.price(type="graduated", tiers=tiers), asked("quantity"))
 
 
+def largest_group(asked: Asked) -> dict[str, Any]:
+    """Tiers in packages over the group with the most units; the others cost nothing."""
+    size = str(asked("size"))
+    tiers = [{**ask.tier(row("up_to"), row("unit"), None), "package_size": size} for row in asked.rows("tiers")]
+    groups = asked("groups", {})
+    terms = ask.price(type="graduated", tiers=tiers, by=["group"], groups_priced="largest")
+    events = [ask.event(quantity, row=row, group=name) for row, (name, quantity) in enumerate(groups.items())]
+    try:
+        most = max((Decimal(str(quantity)) for quantity in groups.values()), default=Decimal(0))
+        return {"amount": peers_books.worth_of_events(closed(terms, most), events)}
+    except ask.Refused:
+        return REFUSED
+
+
 def grouped_allocation(asked: Asked) -> dict[str, Any]:
     """Included units that each group has of its own."""
     terms = {**_unit(asked), "by": ["group"], "included": str(asked("allocation")), "included_per": "group"}
@@ -258,30 +272,37 @@ def _blocks(rows: Sequence[Asked]) -> list[dict[str, Any]]:
 
 
 def capacity(asked: Asked) -> dict[str, Any]:
-    """The amount of the tier that holds the peak of a unit; without use nothing is due, so zero has a tier of its own."""
+    """The amount of the first tier that holds the peaks of all units; without use nothing is due."""
     series = {unit: [value] for unit, value in asked("usage", {}).items()} or asked("series", {})
-    rows = [(row("price"), row("limits", {})) for row in asked.rows("tiers")]
-    if len({*series, *(unit for _, limits in rows for unit in limits)}) > 1:
-        raise Unsupported("capacity of several units")
-    ((unit, values),) = series.items()
-    ends = [None if Decimal(limits[unit]) < 0 else limits[unit] for _, limits in rows]
-    tiers = [ask.tier(end, None, amount) for end, (amount, _) in zip(ends, rows, strict=True)]
-    peak = max(Decimal(value) for value in values)
-    terms = closed({"type": "stairstep", "tiers": [ask.tier("0", None, "0"), *tiers]}, peak)
-    events = [ask.event(value, row=row, price=unit) for row, value in enumerate(values) if Decimal(value)]
-    return _beside_and_after(asked, [one_each(unit, **terms)], events, aggregation="max")
+    tiers, last = [], {}
+    for row in asked.rows("tiers"):
+        last = {unit: limit for unit, limit in row("limits", {}).items() if Decimal(limit) >= 0}
+        tiers.append({"limits": last, "flat_amount": str(row("price"))})
+    units = list(dict.fromkeys([*series, *(unit for tier in tiers for unit in tier["limits"])]))
+    beyond = [unit for unit, limit in last.items() if max(map(Decimal, series.get(unit, ["0"]))) > Decimal(limit)]
+    if last and not beyond:
+        # What lies within the table never reaches a tier above it.
+        tiers.append({"flat_amount": "0"})
+    events = [
+        {**ask.event(value, row=row), "meter": unit}
+        for unit, values in series.items() for row, value in enumerate(values) if Decimal(value)
+    ]  # fmt: skip
+    terms = {"id": "capacity", "type": "capacity", "meters": units, "tiers": tiers}
+    meters = [{"name": unit, "aggregation": "max"} for unit in units]
+    return _beside_and_after(asked, [terms], events, meters)
 
 
 def _beside_and_after(
-    asked: Asked, prices: Sequence[Mapping[str, Any]], events: list[dict[str, Any]], **meter: Any
+    asked: Asked, prices: Sequence[Mapping[str, Any]], events: list[dict[str, Any]], meters: Sequence[Any] = ()
 ) -> dict[str, Any]:
     """Book what was `billed` (by a price that was another then), then what the prices and a flat `base` are worth now."""
     books, billed = Books(), Decimal(str(asked("billed", "0")))
     first = str(prices[0]["id"])
     try:
         if billed:
-            books.book(sold([one_each(first)], meter=meter or None), [ask.event(billed, price=first)])
-        catalog = sold([flat("base", asked("base", "0")), *prices], meter=meter or None)
+            books.book(sold([one_each(first)]), [ask.event(billed, price=first)])
+        catalog = sold([flat("base", asked("base", "0")), *prices])
+        catalog["meters"] += meters
         return {"amount": total(books.book(catalog, events))}
     except (ask.Refused, UsageUnpriced):
         return REFUSED
@@ -293,6 +314,7 @@ ANSWERS: dict[str, Answer] = {
     "package": priced,
     "sum_of": sum_of,
     "tiered_package": tiered_package,
+    "max_group_tiered_package": largest_group,
     "grouped_allocation": grouped_allocation,
     "grouped_tiered_matrix": grouped_tiered_matrix,
     "allowance": allowance,

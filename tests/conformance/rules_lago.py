@@ -105,6 +105,35 @@ def balances_pay_no_tax(asked: Values, expected: Values) -> Values | None:
     return {"used_cents": min(net, Decimal(asked["wallet_balance"]))}
 
 
+def use_is_in_the_order_of_time(asked: Values, expected: Values) -> Values | None:
+    rows = [
+        (Fraction(row["full"]), Fraction(row["prorated"])) for row in asked.get("events_in_order", []) if "full" in row
+    ]
+    # The share of a change is the share of the days that were left: a larger one is of an earlier day.
+    in_time = sorted(rows, key=lambda row: -round(row[1] / row[0], 4))
+    if [round(part / change, 4) for change, part in in_time] == [round(part / change, 4) for change, part in rows]:
+        return None
+    tiers, lower = [], Fraction(0)
+    for tier in asked["tiers"]:
+        upper = None if tier["to"] is None else Fraction(str(tier["to"]))
+        tiers.append((lower, upper, Fraction(tier["per_unit"]), Fraction(tier["flat"])))
+        lower = upper if upper is not None else lower
+
+    def of_units(level: Fraction) -> Fraction:
+        inside = (
+            max(Fraction(0), (level if up is None else min(level, up)) - low) * unit for low, up, unit, _ in tiers
+        )
+        return sum(inside, Fraction(0))
+
+    level = peak = amount = Fraction(0)
+    for change, part in in_time:
+        amount += (of_units(max(level + change, Fraction(0))) - of_units(max(level, Fraction(0)))) * part / change
+        level += change
+        peak = max(peak, level)
+    flats = sum(flat for at, (low, _, _, flat) in enumerate(tiers) if at == 0 or peak > low)
+    return {"amount_rounded_2": oracle.round_fraction(amount + flats, 2)}
+
+
 RULES: dict[str, Rule] = {
     rule.__name__: rule
     for rule in (
@@ -114,5 +143,6 @@ RULES: dict[str, Rule] = {
         one_invoice_one_tax,
         a_balance_has_no_part_of_a_cent,
         balances_pay_no_tax,
+        use_is_in_the_order_of_time,
     )
 }

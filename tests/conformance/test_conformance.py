@@ -11,13 +11,22 @@ from typing import Any
 
 import pytest
 
-from tests.conformance import lago, lago_books, lago_money, openmeter, openmeter_grants, openmeter_pricing, peers
+from tests.conformance import (
+    lago,
+    lago_books,
+    lago_levels,
+    lago_money,
+    openmeter,
+    openmeter_grants,
+    openmeter_pricing,
+    peers,
+)
 from tests.conformance.cases import Case, Tally, judge, load_cases, questioned, unsupported
 from tests.conformance.rules import RULES
 
 READERS = {
     "openmeter": openmeter.ANSWERS | openmeter_grants.ANSWERS | openmeter_pricing.ANSWERS,
-    "lago": lago.ANSWERS | lago_money.ANSWERS | lago_books.ANSWERS,
+    "lago": lago.ANSWERS | lago_money.ANSWERS | lago_books.ANSWERS | lago_levels.ANSWERS,
     "peers": peers.ANSWERS,
 }
 

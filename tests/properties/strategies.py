@@ -354,9 +354,15 @@ def edges_of(asked: Row, month: str) -> list[datetime]:
     return sorted(found)
 
 
+def meters_of(price: Row) -> list[str]:
+    """Return the meters that a price looks at."""
+    combined = [price["combine"]["meter"]] if "combine" in price else []
+    return [*([price["meter"]] if "meter" in price else []), *price.get("meters", []), *combined]
+
+
 def event(seed: int, number: int, asked: Row, instants: list[datetime]) -> Row:
     chance = Random(f"{seed} event {number}")
-    meters = sorted({row["meter"] for plan in asked["plans"] for row in plan["prices"] if "meter" in row})
+    meters = sorted({name for plan in asked["plans"] for row in plan["prices"] for name in meters_of(row)})
     use = {
         "tenant_id": chance.choice((*asked["accounts"][0]["tenants"] * 4, "stranger")),
         # Walking through events takes several of them, in one line.

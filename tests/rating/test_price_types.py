@@ -10,6 +10,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from metering.catalog import Meter
+from metering.periods import Period
 from rating.errors import UsageUnpriced
 from rating.preview import rate_events
 from rating.price_meters import find_misfits
@@ -368,3 +369,58 @@ def test_a_quantity_alone_has_no_events() -> None:
     ):
         with pytest.raises(ValueError, match="price p looks at single events"):
             rated(terms, "60")
+
+
+LEVEL = Meter.model_validate(
+    {"name": "m", "aggregation": "sum", "carry": "recurring", "prorate": "day", "negative_allowed": "true"}
+)
+APRIL = Period(datetime(2026, 4, 1, tzinfo=UTC), datetime(2026, 5, 1, tzinfo=UTC))
+
+
+def level_events(*changes: tuple[int, str]) -> list[dict[str, Any]]:
+    """Return changes of a level, each as (day of April, change)."""
+    made = events(*(change for _, change in changes))
+    return [
+        {**event, "event_time": APRIL.start + timedelta(days=day - 1, hours=5)}
+        for event, (day, _) in zip(made, changes, strict=True)
+    ]
+
+
+HELD = {
+    "tiers_by": "held",
+    "tiers": [{"up_to": "10", "unit_price": "4", "flat_amount": "6"}, {"unit_price": "2", "flat_amount": "3"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "exact"),
+    [
+        # 8 from the 1st, 14 from the 16th, 10 from the 21st; the second tier is entered on five of thirty days.
+        ("graduated", [(1, "8"), (16, "6"), (21, "-4")], "43.833333333333333333333"),
+        ("graduated", [], "6"),
+        ("graduated", [(1, "10")], "46"),
+        ("graduated", [(1, "5"), (11, "-100")], "12.666666666666666666667"),
+        # The tier of the ten units that are left; 29/3 of them by their days.
+        ("volume", [(1, "8"), (16, "6"), (21, "-4")], "44.666666668"),
+        ("volume", [(1, "1"), (30, "20")], "6.333333334"),
+    ],
+)  # fmt: skip
+def test_units_that_are_held_day_by_day(kind: str, changes: list[tuple[int, str]], exact: str) -> None:
+    """Price models, section 2.5, with flat amounts that follow the level; 46.333 there are 43.833 and 2.50 of the peak."""
+    price = PRICE.validate_python({"id": "p", "meter": "m", "type": kind, **HELD})
+    table = events_table(level_events(*changes))
+    (found,) = rate_events(price, LEVEL, table, period=APRIL).values()
+    assert found.exact_amount == Decimal(exact)
+    assert sum(charge.exact_amount for charge in found.charges) == found.exact_amount
+
+
+def test_units_are_held_of_a_level_only() -> None:
+    price = PRICE.validate_python({"id": "p", "meter": "m", "type": "graduated", **HELD})
+    assert not list(find_misfits(price, LEVEL))
+    [(place, sentence)] = find_misfits(price, Meter(name="m"))
+    assert place == ("tiers_by",)
+    assert "prorate: day" in sentence
+    assert "remove included" in refusal(type="graduated", **HELD, included="5")
+    assert "share of its unit price" in refusal(
+        type="volume", tiers_by="held", tiers=[{"unit_price": "1", "package_size": "10"}]
+    )

@@ -28,7 +28,7 @@ def test_the_yaml_of_the_page_is_one_catalog(tmp_path: Path) -> None:
         len(catalog.accounts),
         len(catalog.subscriptions),
     ]
-    assert counts == [11, 3, 4, 3, 5]
+    assert counts == [13, 3, 5, 3, 5]
 
 
 def test_the_python_of_the_page_runs(

@@ -1,0 +1,49 @@
+"""The included units of a part of a billing period, where a price says that they are prorated.
+
+Enters: billing spans and plans. Leaves: the table included_share of the engine, one row per (span, price) whose service
+period is a part of its billing period. Refuses: to look at usage. Source: price models, sections 4.5 and 5.3.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from rating.rounding import round_fraction
+from rating.tables import load_table
+from rating.terms_shares import share_in
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from decimal import Decimal
+
+    import duckdb
+
+    from rating.plans import Plan
+    from rating.terms import BillingSpan
+
+_COLUMNS = {"span_id": "int", "price_id": "text", "included": "quantity"}
+# Quantities have nine places; the share of the units is rounded once, half away from zero.
+QUANTITY_PLACES = 9
+
+
+def load_included_shares(
+    engine: duckdb.DuckDBPyConnection, plans: Mapping[str, Plan], spans: Sequence[BillingSpan]
+) -> None:
+    """Make the table included_share; `plans` are those in use, by plan key."""
+    prorated = {key: _prorated(plan.prices) for key, plan in plans.items()}
+    rows = [
+        (span.span_id, price_id, round_fraction(Fraction(included) * _share(span, plans), QUANTITY_PLACES))
+        for span in (spans if any(prorated.values()) else ())
+        if span.service != span.period
+        for price_id, included in prorated[span.plan_key]
+    ]
+    load_table(engine, "included_share", _COLUMNS, rows)
+
+
+def _prorated(prices: Sequence[Any]) -> list[tuple[str, Decimal]]:
+    return [(price.id, price.included) for price in prices if getattr(price, "prorate_included", False)]
+
+
+def _share(span: BillingSpan, plans: Mapping[str, Plan]) -> Fraction:
+    return share_in(span, plans[span.plan_key], span.service.start, span.service.end)

@@ -1,0 +1,148 @@
+"""The oracle of tiers over units that are held: one date after the other, each with the units of that date.
+
+What enters: a graduated or volume price with `tiers_by: held`, the events of its line (those before the service period are
+what history left), and the span as in tests/oracle_usage.py. What leaves: the exact amount. It shares no code with the
+packages, and refuses nothing.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+from tests import oracle_prices, oracle_usage
+from tests.oracle_usage import MICROSECOND, day
+
+Row = dict[str, Any]
+
+
+def held_amount(price: Row, events: list[Row], span: Row, plan: Row) -> Decimal:
+    if price["type"] == "volume":
+        at_the_end = max(Fraction(0), sum((oracle_usage.amount_of(event) for event in events), Fraction(0)))
+        prorated = max(Fraction(0), oracle_usage.sum_by_day(events, span))
+        return oracle_prices.decimal(oracle_prices.volume(price, at_the_end, prorated, True))
+    peak = {"lago": "peak"}.get(plan.get("dialect", "strict"), "by_day")
+    follows = (plan.get("switches") or {}).get("held_flats", peak)
+    first, last = day(span["start"], span["zone"]), day(span["end"] - MICROSECOND, span["zone"])
+    levels = [level_on(date, events, span) for date in range(first, last + 1)]
+    if follows == "peak" and levels[-1] < 0:
+        return Decimal(0)
+    full, amount = oracle_usage.full_days(span), Fraction(0)
+    for number, (lower, upper, tier) in enumerate(oracle_prices.tiers_of(price)):
+        unit_price, flat = (Fraction(tier.get(name, "0")) for name in ("unit_price", "flat_amount"))
+        inside = [max(Fraction(0), (level if upper is None else min(level, upper)) - lower) for level in levels]
+        entered = sum(1 for level in levels if number == 0 or level > lower)
+        amount += to_21_places(sum(inside, Fraction(0)) * unit_price / full)
+        if follows == "peak":
+            amount += flat if entered else 0
+        else:
+            amount += to_21_places(flat * entered / full)
+    return oracle_prices.decimal(amount)
+
+
+def level_on(date: int, events: list[Row], span: Row) -> Fraction:
+    """Return the units that are held on a date: all that came on it or before, less what went."""
+    start: datetime = span["start"]
+    some = (event for event in events if day(max(event["event_time"], start), span["zone"]) <= date)
+    return sum((oracle_usage.amount_of(event) for event in some), Fraction(0))
+
+
+def to_21_places(value: Fraction) -> Fraction:
+    return oracle_usage.half_away(value, 21)
+
+
+def inside(events: list[Row], meter: Row, where: Row, span: Row) -> list[Row]:
+    """Return the events of a meter that a filter lets through, of the period or carried into it."""
+    return [
+        event
+        for event in events
+        if event["meter"] == meter["name"] and event["event_time"] < span["end"]
+        and oracle_usage.is_held(event, meter, span["start"]) and oracle_usage.is_wanted(event, listed(where))
+    ]  # fmt: skip
+
+
+def listed(where: Row) -> Row:
+    return {name: some if some == "any" or isinstance(some, list) else [some] for name, some in where.items()}
+
+
+def capacity(price: Row, meters: dict[str, Row], events: list[Row], span: Row) -> dict[Any, Any]:
+    """Go up the tiers until all limits hold. Without an event, and with nothing carried, it costs nothing."""
+    used = {name: inside(events, meters[name], price.get("where") or {}, span) for name in price["meters"]}
+    reached = {name: oracle_usage.measured(some, meters[name], span) for name, some in used.items()}
+    first = max(reached[price["meters"][0]], Fraction(0))
+    shown = oracle_prices.decimal(first)
+    counted = any(event["event_time"] >= span["start"] for some in used.values() for event in some)
+    if not counted and all(quantity <= 0 for quantity in reached.values()):
+        return {(): (shown, Decimal(0))}
+    for tier in price["tiers"]:
+        if all(reached[name] <= Fraction(str(limit)) for name, limit in tier.get("limits", {}).items()):
+            return {(): (shown, Decimal(tier["flat_amount"]))}
+    raise ValueError("the last tier has limits")
+
+
+def combined(price: Row, use: dict[Any, Any], other: Row, events: list[Row], span: Row) -> dict[Any, Any]:
+    """Put the quantity of each group and cell together with that of the other meter."""
+    rule, by = price["combine"], price.get("by") or []
+    some = inside(events, other, rule.get("where") or {}, span)
+    found: dict[Any, Any] = {}
+    for group, cells in use.items():
+        found[group] = {}
+        for cell, (members, quantity) in cells.items():
+            with_it = [
+                event
+                for event in some
+                if tuple(oracle_prices.attribute(event, name) for name in by) == group
+                and (not price.get("price_per")
+                     or oracle_usage.bucket_start(event["event_time"], price["price_per"], span["zone"]) == cell)
+            ]  # fmt: skip
+            mine, theirs = Fraction(quantity), oracle_usage.measured(with_it, other, span)
+            found[group][cell] = (members, oracle_prices.decimal(put_together(rule["by"], mine, theirs)))
+    return found
+
+
+def put_together(how: str, mine: Fraction, theirs: Fraction) -> Fraction:
+    if how == "divide":
+        return oracle_usage.half_away(mine / theirs, 9) if theirs > 0 else Fraction(0)
+    if how == "multiply":
+        return oracle_usage.half_away(mine * theirs, 9)
+    return mine + theirs if how == "add" else mine - theirs
+
+
+def included_share(price: Row, period: Any, plan: Row) -> str:
+    """Return the share of the included units that a service period has, with nine places."""
+    from tests import oracle_adjust
+
+    share = oracle_adjust.share(oracle_adjust.Span({}, plan, period), period.service_start, period.service_end)
+    return f"{oracle_prices.decimal(oracle_usage.half_away(Fraction(price['included']) * share, 9)):f}"
+
+
+def of_largest(price: Row, use: dict[Any, Any]) -> dict[Any, Any]:
+    """Price the group with the largest quantity alone; the others are shown, and cost nothing."""
+    alone = {group: oracle_prices.lines(price, {group: cells}) for group, cells in use.items()}
+    units = {group: left_of(price, found[group][0]) for group, found in alone.items()}
+    ordered = sorted(use, key=lambda group: (-units[group], oracle_prices.group_text(price, group)))
+    return {
+        group: alone[group][group] if group == ordered[0] else (alone[group][group][0], Decimal(0)) for group in ordered
+    }
+
+
+def left_of(price: Row, quantity: Decimal) -> Fraction:
+    return max(Fraction(0), Fraction(quantity) - Fraction(price.get("included", "0")))
+
+
+def with_promises(price: Row, use: dict[Any, Any], found: dict[Any, Any], span: Row) -> dict[Any, Any]:
+    """Go through the buckets of the service period: each promises the amount; beyond it, it is dearer."""
+    rule, cells = price["bucket_commitment"], use.get((), {})
+    promised, factor = Fraction(rule["amount"]), Fraction(rule.get("overage_factor", "1")) - 1
+    quantity, amount = found.get((), (Decimal(0), Decimal(0)))
+    more = owed = Fraction(0)
+    for start in oracle_usage.bucket_starts(price["price_per"], span):
+        spent = Fraction(0)
+        if start in cells:
+            spent = Fraction(oracle_prices.lines(price, {(): {start: cells[start]}})[()][1])
+        more += to_21_places(max(Fraction(0), spent - promised) * factor)
+        owed += max(Fraction(0), promised - spent)
+    total = oracle_prices.decimal(Fraction(amount) + more + (owed if rule.get("true_up", True) else 0))
+    return {(): (quantity, total)} if cells or (owed and rule.get("true_up", True)) else {}

@@ -1,0 +1,134 @@
+"""The rules of held units, of several meters and of what is around them, broken on purpose. See test_mutants.py for the idea.
+
+Each mutant names the form of the prices that it breaks; it is rated over small wide worlds of nothing else.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import count, islice
+from typing import NamedTuple
+
+import duckdb
+import pytest
+
+import metering.engine
+from rating.errors import RatingError
+from tests import oracle
+from tests.oracle import Line, LineKey
+from tests.properties.checks import check_same_lines
+from tests.properties.strategies import World
+from tests.properties.wide_worlds import wide_world_of
+
+WORLDS = 10
+# How many billing periods a small world may have.
+FEW = range(1, 6)
+
+
+class Mutant(NamedTuple):
+    form: str
+    package: str
+    file: str
+    find: str
+    replace: str
+
+
+BY_DAY = "charge_graduated_by_day"
+MUTANTS = {
+    "the last date is not held": Mutant("held", "rating", BY_DAY, "span_day.last_day + 1)", "span_day.last_day)"),
+    "every tier holds a unit": Mutant("held", "rating", BY_DAY, "- tier.lower_bound, 0)", "- tier.lower_bound, 1)"),
+    "what history left is forgotten": Mutant(
+        "held", "rating", BY_DAY, "selected.quantity_sum AS quantity", "selected.quantity_sum * selected.event_count"
+    ),
+    "a tier is entered at its edge": Mutant(
+        "held", "rating", BY_DAY, "held.level > tier.lower_bound)", "held.level >= tier.lower_bound)"
+    ),
+    "flat amounts are whole": Mutant("held", "rating", BY_DAY, "WHEN flats_at_peak THEN", "WHEN true THEN"),
+    "flat amounts outlive a level below zero": Mutant(
+        "held", "rating", BY_DAY, "WHERE NOT held.flats_at_peak OR held.last_level >= 0", "WHERE true"
+    ),
+    "days are those of the service": Mutant(
+        "held", "rating", BY_DAY, "span_day.full_days\n", "span_day.last_day - span_day.first_day + 1 AS full_days\n"
+    ),
+    "a volume of held units reaches the tier of its shares": Mutant(
+        "held", "rating", "rated_usage_held", "greatest(held.units, 0)", "tiers_reached"
+    ),
+    "a limit is exceeded when it is reached": Mutant(
+        "capacity", "rating", "charge_capacity", "reached.quantity > price_limit", "reached.quantity >= price_limit"
+    ),
+    "one limit that holds is enough": Mutant(
+        "capacity", "rating", "charge_capacity", "JOIN price_limit USING (plan_key, price_id, selector_id)",
+        "JOIN price_limit ON price_limit.plan_key = reached.plan_key AND price_limit.price_id = reached.price_id"
+        " AND price_limit.selector_id = reached.selector_id AND reached.selector_id = reached.price_id",
+    ),
+    "capacity without use is due": Mutant(
+        "capacity", "rating", "charge_capacity", "bool_or(event_count > 0 OR quantity > 0)", "true"
+    ),
+    "the widest tier is chosen": Mutant(
+        "capacity", "rating", "charge_capacity", "arg_min(tier.flat_amount, tier.tier)", "arg_max(tier.flat_amount, tier.tier)"
+    ),
+    "a ratio rounds down": Mutant("combination", "metering", "divide_half_away", ">= divisor", ">= 3 * divisor"),
+    "the other meter of all groups counts": Mutant(
+        "combination", "rating", "usage_combined", "AND other.group_key = mine.group_key", ""
+    ),
+    "minus is plus": Mutant(
+        "combination", "rating", "usage_combined", "mine.quantity - coalesce", "mine.quantity + coalesce"
+    ),
+    "the smallest group is priced": Mutant(
+        "largest", "rating", "rated_usage_pooled", "ORDER BY quantity DESC, group_key", "ORDER BY quantity, group_key"
+    ),
+    "every group has a first flat amount": Mutant(
+        "largest", "rating", "rated_usage_pooled", "is_priced AND (NOT", "(NOT"
+    ),
+    "a part of a period includes all units": Mutant(
+        "prorated", "rating", "rated_usage_pooled", "AND price.included_is_prorated", "AND false"
+    ),
+    "a bucket beyond its promise is not dearer": Mutant(
+        "promised", "rating", "charge_bucket_commitment", "sum(ratio_of(beyond, overage))", "sum(0)"
+    ),
+    "a bucket without use owes nothing": Mutant(
+        "promised", "rating", "charge_bucket_commitment", "LEFT JOIN spent", "JOIN spent"
+    ),
+    "what is owed without use has no line": Mutant(
+        "promised", "rating", "rated_usage_promised", "'bucket_shortfall'", "'nothing'"
+    ),
+}  # fmt: skip
+
+
+@cache
+def worlds(form: str) -> list[tuple[World, dict[LineKey, Line]]]:
+    """Return small worlds of prices of one form, with the oracle's lines; those whose lines are worth something."""
+    made = (wide_world_of(seed, plans=1, prices=3, events=20, form=form) for seed in count())
+    lines = (
+        (world, oracle.lines(*world))
+        for world in made
+        if len(list(oracle.rated_periods(world.catalog, world.month))) in FEW
+    )
+    return list(
+        islice(
+            ((world, found) for world, found in lines if sum(1 for line in found.values() if line.exact) > 1), WORLDS
+        )
+    )
+
+
+def is_caught(form: str) -> bool:
+    try:
+        for world in worlds(form):
+            check_same_lines(*world)
+    except (AssertionError, ValueError, duckdb.Error, RatingError):
+        return True
+    return False
+
+
+@pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS)
+def test_mutants_are_caught(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = metering.engine.read_sql
+
+    def read_mutated(package: str, name: str) -> str:
+        statement = read(package, name)
+        return statement.replace(mutant.find, mutant.replace) if (package, name) == mutant[1:3] else statement
+
+    assert read(mutant.package, mutant.file).count(mutant.find) == 1, f"rewrite the mutant of {mutant.file}.sql with it"
+    for module in ("metering.usage", "rating.rate", "rating.adjust_steps"):
+        monkeypatch.setattr(f"{module}.read_sql", read_mutated)
+    assert is_caught(mutant.form)
