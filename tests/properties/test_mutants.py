@@ -186,7 +186,7 @@ MUTANTS = {
         "rating", "rated_usage_pooled", "THEN quantity_before ELSE 0", "THEN 0 ELSE 0"
     ),
     "the group alone reaches its volume tier": Mutant(
-        "rating", "rated_usage_pooled", "THEN quantity_of_all ELSE quantity", "THEN quantity ELSE quantity"
+        "rating", "rated_usage_pooled", "THEN quantity_of_all WHEN", "THEN quantity WHEN"
     ),
     "every group has the first flat amount": Mutant(
         "rating", "rated_usage_pooled", "NOT tiers_are_pooled OR place = 1", "true"

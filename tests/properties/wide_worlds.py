@@ -52,6 +52,10 @@ def held(chance: Random, price: Row) -> Row:
     simple = ("up_to", "unit_price", "flat_amount")
     steps = [{name: tier[name] for name in simple if name in tier} for tier in tiers(chance, "graduated")]
     kind = chance.choice(("graduated", "volume"))
+    if kind == "volume":
+        # Few tiers, far apart: what is held at the end and its share of days are often in two of them.
+        edges = sorted(chance.sample(("1", "2", "10", "12.25"), 2), key=Decimal)
+        steps = [{"up_to": edges[0], "unit_price": "1"}, {"up_to": edges[1], "unit_price": "0.5"}, {"unit_price": "3"}]
     return {**kept, "meter": "level", "type": kind, "tiers_by": "held", "tiers": steps}
 
 
