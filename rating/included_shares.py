@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from rating.plans import Plan
-    from rating.terms import BillingSpan
+    from rating.spans import BillingSpan
 
 _COLUMNS = {"span_id": "int", "price_id": "text", "included": "quantity"}
 # Quantities have nine places; the share of the units is rounded once, half away from zero.
