@@ -241,7 +241,6 @@ def tenants_rated(engine: Any) -> set[str]:
 
 MUTANTS = {
     "other terms are the same": ("kept_match", "AND kept.terms = asked.terms", ""),
-    "who moved to another account stays": ("kept_match", "AND kept.account_id = asked.account_id", ""),
     "who is gone changes nothing": ("kept_dirty", "WHERE span_id IS NULL OR slot IS NULL", "WHERE false"),
     "what was kept comes beside what is new": (
         "kept_slot",
