@@ -12,27 +12,41 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from benchmarks import workload
+from metering.changes import changed_tenants
 from metering.lake import Lake
 from metering.periods import parse_period
-from metering.questions import register_questions
 from metering.rollups import Rollups
-from metering.usage import Snapshot, open_evidence
+from metering.usage import Selector, Snapshot, Span, load_states, open_evidence
 
 Answer = Any
 
 
-def _ours(lake: Lake, terms: Any, *, is_rated: bool, is_kept: bool = True) -> Answer:
-    from rating.kept import Evidence, rate_what_changed
+def _lines(lake: Lake, terms: Any, *, is_kept: bool = True) -> Answer:
+    from rating.kept import rate_what_changed
     from rating.ledger import booked_nothing
     from rating.rate import rate, subtract_booked
-    from rating.terms import billing_spans, usage_questions
+    from rating.terms import billing_spans
 
     spans = billing_spans(terms, parse_period(workload.MONTH))
+    with _opened(lake) as (engine, evidence):
+        if is_kept:
+            rate_what_changed(engine, terms, spans, workload.AFTER, evidence)
+        else:
+            rate(engine, terms, spans, workload.AFTER, rollups=evidence.rollups)
+        subtract_booked(engine, *booked_nothing(), "close")
+        return _text(engine.execute("SELECT count(*), sum(amount) FROM invoice_line").fetchone())
+
+
+@contextmanager
+def _opened(lake: Lake) -> Iterator[tuple[Any, Any]]:
+    from rating.kept import Evidence
+
     files = [file.path for file in lake.data_files()]
     kept = Rollups.of(files, scan_bytes_max=0)
     if kept is None:
@@ -40,30 +54,56 @@ def _ours(lake: Lake, terms: Any, *, is_rated: bool, is_kept: bool = True) -> An
     snapshot = Snapshot.of(lake.cut())
     engine = open_evidence(files, snapshot, folder=str(kept.folder.parent))
     try:
-        if not is_rated:
-            register_questions(engine, *usage_questions(terms, spans))
-            kept.load_states(engine)
-            return _text(engine.execute("SELECT sum(event_count), sum(quantity_sum) FROM usage_state").fetchone())
-        if is_kept:
-            rate_what_changed(engine, terms, spans, workload.AFTER, Evidence(files, snapshot, kept))
-        else:
-            rate(engine, terms, spans, workload.AFTER, rollups=kept)
-        subtract_booked(engine, *booked_nothing(), "close")
-        return _text(engine.execute("SELECT count(*), sum(amount) FROM invoice_line").fetchone())
+        yield engine, Evidence(files, snapshot, kept)
     finally:
         engine.close()
 
 
-def states(lake: Lake, tenants: int) -> Callable[[], Answer]:
-    """Ours: states per billing period, meter and attributes; with cut, duplicates, voids; kept for the next time."""
+def _questions(tenants: int) -> tuple[list[Span], list[Selector]]:
+    from rating.terms import billing_spans, usage_questions
+
     terms = workload.company(tenants)
-    return lambda: _ours(lake, terms, is_rated=False)
+    spans, selectors = usage_questions(terms, billing_spans(terms, parse_period(workload.MONTH)))
+    return list(spans), list(selectors)
+
+
+def states(lake: Lake, tenants: int) -> Callable[[], Answer]:
+    """Ours: states per billing period, meter and attributes; with cut, duplicates, voids; kept for the next time.
+
+    Who is asked for, and from when to when, is made out of the terms before the clock starts.
+    """
+    spans, selectors = _questions(tenants)
+
+    def run() -> Answer:
+        with _opened(lake) as (engine, evidence):
+            load_states(engine, spans, selectors, rollups=evidence.rollups)
+            return _text(engine.execute("SELECT sum(event_count), sum(quantity_sum) FROM usage_state").fetchone())
+
+    return run
+
+
+def changed(lake: Lake, tenants: int) -> Callable[[], Answer]:
+    """Ours: which tenants have usage in the newest segment, and the states of these; all others are as they were."""
+    spans, selectors = _questions(tenants)
+    cut = lake.cut()
+    before = Snapshot.of({name: last - 1 for name, last in cut.items()})
+
+    def run() -> Answer:
+        with _opened(lake) as (engine, evidence):
+            found = changed_tenants(evidence.files, before, evidence.snapshot)
+            load_states(
+                engine, [span for span in spans if span.tenant_id in found], selectors, rollups=evidence.rollups
+            )
+            sums = engine.execute("SELECT sum(event_count), sum(quantity_sum) FROM usage_state").fetchone()
+            return _text((len(found), *sums))
+
+    return run
 
 
 def lines(lake: Lake, tenants: int, prices: int = 10, tiers: int = 4) -> Callable[[], Answer]:
     """Ours: data files to invoice lines, the terms of sale included."""
     terms = workload.company(tenants, workload.some_prices(prices, tiers))
-    return lambda: _ours(lake, terms, is_rated=True)
+    return lambda: _lines(lake, terms)
 
 
 def preview(lake: Lake, tenants: int) -> Callable[[], Answer]:
@@ -73,7 +113,7 @@ def preview(lake: Lake, tenants: int) -> Callable[[], Answer]:
     terms = type(whole)(
         whole.meters, whole.plans, whole.accounts, [one for one in whole.subscriptions if one.tenant == name]
     )
-    return lambda: _ours(lake, terms, is_rated=True, is_kept=False)
+    return lambda: _lines(lake, terms, is_kept=False)
 
 
 def whatif_year(lake: Lake, tenants: int) -> Callable[[], Answer]:
@@ -150,7 +190,7 @@ def polars(lake: Lake, _tenants: int) -> Callable[[], Answer]:
     return run
 
 
-STEPS = {step.__name__: step for step in (states, lines, preview, whatif_year, terms_only, clickhouse, polars)}
+STEPS = {step.__name__: step for step in (states, changed, lines, preview, whatif_year, terms_only, clickhouse, polars)}
 
 
 def _text(values: Any) -> list[str]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 FORMAT = 1
 MANIFEST = "facts.json"
@@ -77,13 +78,54 @@ def _derived(paths: Mapping[str, str], scan_bytes_max: int) -> Derived | None:
     return Derived(roots.pop() / "derived" / "facts", MANIFEST, FORMAT)
 
 
+def has_only_nulls(metadata: pq.FileMetaData, name: str) -> bool:
+    """Return whether the statistics of a file say that one of its columns holds nothing at all."""
+    columns = _statistics(metadata, name)
+    return all(one is not None and one.has_null_count and one.null_count == rows for one, rows in columns)
+
+
+def _statistics(metadata: pq.FileMetaData, name: str) -> list[tuple[pq.Statistics | None, int]]:
+    """Return the statistics of a column, row group by row group, with the rows of that group."""
+    place = metadata.schema.names.index(name)
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    return [(group.column(place).statistics, group.num_rows) for group in groups]
+
+
 def _read(files: Sequence[str]) -> pa.Table:
-    engine = open_engine(files)
+    """Return the facts of data files: from their own statistics where these say enough, else from their rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    told = {file: _told(Path(file).name, pq.read_metadata(file)) for file in files}
+    facts = pa.Table.from_pylist([one for one in told.values() if one is not None], schema=file_fact_schema())
+    untold = [file for file, one in told.items() if one is None]
+    if not untold:
+        return facts
+    engine = open_engine(untold)
     try:
-        engine.read_parquet(list(files), hive_partitioning=False, filename=True).create_view("fact_file")
-        return fetch(engine, read_sql("metering", "file_fact")).cast(file_fact_schema())
+        engine.read_parquet(untold, hive_partitioning=False, filename=True).create_view("fact_file")
+        return pa.concat_tables([facts, fetch(engine, read_sql("metering", "file_fact")).cast(file_fact_schema())])
     finally:
         engine.close()
+
+
+def _told(name: str, metadata: pq.FileMetaData) -> dict[str, str | int] | None:
+    """Return the fact of a file of one producer without corrections, or None where its statistics do not say that."""
+    ends: dict[str, list[str | int]] = {}
+    for column in ("producer_id", "segment"):
+        found = [one for one, _ in _statistics(metadata, column)]
+        if not found or any(one is None or not one.has_min_max for one in found):
+            return None
+        ends[column] = [min(one.min for one in found if one), max(one.max for one in found if one)]
+    if ends["producer_id"][0] != ends["producer_id"][1] or not has_only_nulls(metadata, "correction"):
+        return None
+    return {
+        "file_name": name,
+        "producer_id": ends["producer_id"][0],
+        "first_segment": ends["segment"][0],
+        "last_segment": ends["segment"][1],
+        "corrections": 0,
+    }
 
 
 def _load(derived: Derived) -> pa.Table:

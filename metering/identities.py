@@ -38,6 +38,7 @@ import pyarrow.parquet as pq
 from metering.durable import TEMPORARY_PREFIX
 from metering.engine import fetch, open_engine, read_sql
 from metering.events import usage_event_schema
+from metering.file_facts import has_only_nulls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -175,9 +176,12 @@ def _add(state: _State, portion: Sequence[str], paths: Mapping[str, str]) -> Non
 
 
 def _hash(portion: Sequence[str], first: int) -> Array:
-    engine = open_engine(portion)
+    keyed = [path for path in portion if not has_only_nulls(pq.read_metadata(path), "idempotency_key")]
+    if not keyed:
+        return np.empty((2, 0), np.uint64)
+    engine = open_engine(keyed)
     try:
-        engine.read_parquet(list(portion), hive_partitioning=False, filename=True, file_row_number=True).create_view(
+        engine.read_parquet(keyed, hive_partitioning=False, filename=True, file_row_number=True).create_view(
             "data_file"
         )
         found = fetch(engine, read_sql("metering", "identity"))

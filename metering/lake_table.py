@@ -37,9 +37,9 @@ PARQUET_BYTES_MIN = 12
 # A table is loaded from its newest checkpoint and the commits behind it: 100 commits load in about 9 ms.
 COMMITS_PER_CHECKPOINT = 100
 LOOKUPS_MAX = 16
-# Statistics only where somebody prunes by them (each column costs a comparison per row); a key's say whether a row
-# group holds any.
-PRUNED_BY = ("tenant_id", "meter", "event_time", "idempotency_key")
+# Statistics only where somebody prunes by them (each column costs a comparison per row); those of a key or a correction
+# say whether a row group holds any, those of an origin which segments (metering.file_facts).
+PRUNED_BY = ("tenant_id", "meter", "event_time", "producer_id", "segment", "idempotency_key", "correction")
 # Nobody travels in time by Delta version (a snapshot is a cut), so commits are kept for one day past their checkpoint.
 CONFIGURATION: dict[str, str | None] = {"delta.logRetentionDuration": "interval 1 days"}
 

@@ -23,27 +23,24 @@ into the name of a rollup (one new subscription would make all of it again).
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import re
-import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
-from metering.durable import TEMPORARY_PREFIX
+from metering.derived import Derived
 from metering.engine import fetch, read_sql
+from metering.file_facts import file_facts
 from metering.periods import add_months
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     import duckdb
+    import pyarrow as pa
 
 # Below this, reading the events is as quick as looking anything up.
 SCAN_BYTES_MAX = 32 * 1024 * 1024
@@ -53,8 +50,10 @@ GROWTH = 2
 # Reading the events of more tenants than this one by one costs more than making the rollups again.
 STALE_TENANTS_MAX = 1000
 SHARED_BOUNDARIES_MAX = 16
-GARBAGE_AGE_S = 3600
-FORMAT = 1
+# So few different cells are named in the manifest, and looked at before any state is.
+CELLS_NAMED_MAX = 64
+ROWS_PER_GROUP = 20_480
+FORMAT = 2
 MANIFEST = "rollups.json"
 SETTLED, LATE = "settled", "late"
 
@@ -62,23 +61,23 @@ SETTLED, LATE = "settled", "late"
 _FILE_NAME = re.compile(r"event_date=(\d{4}-\d{2}-\d{2})/(part-[0-9a-f]{32}-[0-9a-f]{64}\.parquet)$")
 _DAY = timedelta(days=1)
 
-# Which files of rollups this process has hashed already, by path: (size, mtime in ns).
-_verified: dict[str, tuple[int, int]] = {}
-
 
 @dataclass(frozen=True, slots=True)
 class Rollup:
-    """The data files that a rollup covers, by name, and its own files: states, what was left out, segments covered."""
+    """The data files that a rollup covers, by name, and its own files: states, and the events that were left out of them.
+
+    `cells` are all its cells as (start, end) in microseconds since 1970, or None where they are many.
+    """
 
     covers: frozenset[str]
     rows: int
+    cells: frozenset[tuple[int, int]] | None
     states: str
     left_out: str
-    segments: str
 
     @property
-    def own_files(self) -> tuple[str, str, str]:
-        return self.states, self.left_out, self.segments
+    def own_files(self) -> tuple[str, str]:
+        return self.states, self.left_out
 
 
 @dataclass(slots=True)
@@ -89,6 +88,7 @@ class Rollups:
     paths: dict[str, Path]
     days: dict[str, date]
     _kept: list[Rollup] = field(default_factory=list)
+    _facts: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
     def of(cls, files: Sequence[str], *, scan_bytes_max: int | None = None) -> Rollups | None:
@@ -115,64 +115,73 @@ class Rollups:
         )
 
     def load_states(self, engine: duckdb.DuckDBPyConnection) -> None:
-        """Make `usage_state` from rollups and from the events that they do not cover. The questions are in the engine.
+        """Fill `added_state` from rollups and from the events that they do not cover. The questions are in the engine.
 
         Makes the rollups that are missing, and keeps them. The engine must be allowed to write below `folder`.
         """
         _run(engine, "rollup_excluded")
         _run(engine, "rollup_ordered")
-        before = _load(self.folder)
+        self._facts = file_facts([str(path) for path in self.paths.values()], scan_bytes_max=0).to_pylist()
+        before = _load(self._derived)
         self._kept = [rollup for rollup in before if rollup.covers <= self.paths.keys()]
-        used = self._usable(engine, self._kept)
-        used += self._complete(engine)
+        bound = self._bound(engine)
+        used = [rollup for rollup in self._kept if rollup.covers.isdisjoint(bound)]
+        used += self._complete(engine, bound)
         self._open(engine, used)
         if _count(engine, "rollup_stale") > STALE_TENANTS_MAX:
             self._kept = [rollup for rollup in self._kept if rollup not in used]
-            used = self._complete(engine)
+            used = self._complete(engine, bound)
             self._open(engine, used)
         covered = frozenset[str]().union(*(rollup.covers for rollup in used))
         self._open_rest(engine, [path for name, path in self.paths.items() if name not in covered])
-        _run(engine, "usage_state")
-        if used:
-            _run(engine, "rollup_state")
+        _run(engine, "added_state")
+        _run(engine, "rollup_state")
+        _run(engine, "rollup_kind")
         _run(engine, "state_event")
         self._merge(engine, used)
         if self._kept != before:
             with suppress(OSError):
                 self._save()
 
-    def _usable(self, engine: duckdb.DuckDBPyConnection, rollups: Sequence[Rollup]) -> list[Rollup]:
-        """Return the rollups of which the snapshot takes every segment; open what they cover."""
-        return [rollup for rollup in rollups if not self._is_bound(engine, self.folder / rollup.segments)]
+    @property
+    def _derived(self) -> Derived:
+        return Derived(self.folder, MANIFEST, FORMAT)
 
-    def _is_bound(self, engine: duckdb.DuckDBPyConnection, segments: Path) -> bool:
-        engine.read_parquet(str(segments)).create_view("rollup_segments_of", replace=True)
-        return _count(engine, "rollup_segments_of LEFT JOIN cut USING (producer_id)"
-                              " WHERE rollup_segments_of.last_segment > coalesce(cut.last_segment, -1)") > 0  # fmt: skip
+    def _bound(self, engine: duckdb.DuckDBPyConnection) -> set[str]:
+        """Return the data files that hold segments which the snapshot does not take."""
+        cut = dict(engine.execute("SELECT producer_id, last_segment FROM cut").fetchall())
+        return {one["file_name"] for one in self._facts if one["last_segment"] > cut.get(one["producer_id"], -1)}
 
-    def _complete(self, engine: duckdb.DuckDBPyConnection) -> list[Rollup]:
+    def _complete(self, engine: duckdb.DuckDBPyConnection, bound: set[str]) -> list[Rollup]:
         """Make rollups of the data files that none covers, as far as the snapshot takes all of them; return the new ones."""
         known = frozenset[str]().union(*(rollup.covers for rollup in self._kept))
-        new = sorted(self.paths.keys() - known)
+        new = sorted(self.paths.keys() - known - bound)
         if not new:
             return []
-        _view(engine, "rollup_file", [self.paths[name] for name in new], filename=True)
-        engine.execute(f"CREATE OR REPLACE TABLE rollup_segment AS {read_sql('metering', 'rollup_segment')}")
-        bound = {
-            name
-            for (name,) in engine.execute(
-                "SELECT DISTINCT file_name FROM rollup_segment LEFT JOIN cut USING (producer_id)"
-                " WHERE rollup_segment.last_segment > coalesce(cut.last_segment, -1)"
-            ).fetchall()
-        }
-        whole = [name for name in new if name not in bound]
+        left_out = self._left_out(engine, new)
         fates = self._fates()
         made = [
-            self._make(engine, [name for name in whole if fates[name] == fate])
-            for fate in sorted({fates[name] for name in whole})
+            self._make(engine, [name for name in new if fates[name] == fate], left_out)
+            for fate in sorted({fates[name] for name in new})
         ]
         self._kept += made
         return made
+
+    def _left_out(self, engine: duckdb.DuckDBPyConnection, names: Sequence[str]) -> pa.Table:
+        """Return the events of data files that do not count, with their file; only files that may hold such are read."""
+        excluded = engine.execute("SELECT producer_id, segment FROM rollup_excluded").fetchall()
+        segments: dict[str, list[int]] = {}
+        for producer_id, segment in excluded:
+            segments.setdefault(producer_id, []).append(segment)
+        wanted = set(names)
+        met = {
+            one["file_name"]
+            for one in self._facts
+            if one["file_name"] in wanted
+            and any(one["first_segment"] <= at <= one["last_segment"] for at in segments.get(one["producer_id"], ()))
+        }
+        _view(engine, "rollup_file", [self.paths[name] for name in sorted(met) or names[:1]], filename=True)
+        return fetch(engine, read_sql("metering", "rollup_left_out_new"))
 
     def _fates(self) -> dict[str, str]:
         """Return what compaction will do to each data file: leave it alone, or rewrite it some time, and with which others.
@@ -193,12 +202,61 @@ class Rollups:
                 fates[name] = LATE if is_over else day.isoformat()
         return fates
 
-    def _make(self, engine: duckdb.DuckDBPyConnection, names: Sequence[str]) -> Rollup:
+    def _make(self, engine: duckdb.DuckDBPyConnection, names: Sequence[str], left_out: pa.Table) -> Rollup:
         """Work out the states of some data files, keep them, and return the rollup."""
-        _run(engine, "rollup_new")
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
         first = datetime.combine(min(self.days[name] for name in names), datetime.min.time(), UTC)
         last = datetime.combine(max(self.days[name] for name in names), datetime.min.time(), UTC) + _DAY
         shared = self._boundaries(engine, first, last)
+        out = left_out.filter(pc.is_in(left_out["file_name"], pa.array(names, pa.string())))
+        states = self._add_files(engine, names, shared, out)
+        _run(engine, "rollup_own_cell", {"first": first, "last": last})
+        if _count(engine, "rollup_own_cell"):
+            if states is not None:
+                _insert(engine, states)
+                states = None
+            self._make_own(engine, names)
+        out = out.drop_columns("file_name").sort_by([(name, "ascending") for name in ("producer_id", "segment", "row")])
+        return Rollup(frozenset(names), *self._keep(engine, states), self._write(out))
+
+    def _add_files(
+        self, engine: duckdb.DuckDBPyConnection, names: Sequence[str], shared: Sequence[datetime], left_out: pa.Table
+    ) -> pa.Table | None:
+        """Return the states of data files over the shared cells; None where they are in `rollup_new` instead.
+
+        By the column where names repeat and quantities fit, which is several times quicker; else by the statement.
+        """
+        import pyarrow.compute as pc
+
+        from metering.file_states import TooSparse, file_states
+
+        _run(engine, "rollup_new")
+        out = {
+            self.paths[name]: left_out.filter(pc.equal(left_out["file_name"], name))
+            for name in pc.unique(left_out["file_name"]).to_pylist()
+        }
+        states: pa.Table | None = None
+        is_added_up = True
+        try:
+            for table in file_states([self.paths[name] for name in names], shared, out):
+                if states is not None:
+                    is_added_up = False
+                    _insert(engine, states)
+                states = table
+        except TooSparse:
+            _run(engine, "rollup_new")
+            self._add_by_statement(engine, names, shared)
+            return None
+        if is_added_up:
+            return states
+        _insert(engine, states)
+        return None
+
+    def _add_by_statement(
+        self, engine: duckdb.DuckDBPyConnection, names: Sequence[str], shared: Sequence[datetime]
+    ) -> None:
         for start, end in pairwise(shared):
             inside = [
                 self.paths[name]
@@ -210,26 +268,8 @@ class Rollups:
                 _view(engine, "rollup_file", inside)
                 _run(engine, "rollup_event")
                 _run(engine, "rollup_cell", {"cell_start": start, "cell_end": end})
-        self._make_own(engine, names, first, last)
-        engine.execute(
-            "CREATE OR REPLACE TABLE rollup_covered_new AS"
-            " SELECT producer_id, min(first_segment) AS first_segment, max(last_segment) AS last_segment"
-            " FROM rollup_segment WHERE list_contains($names, file_name) GROUP BY ALL",
-            {"names": list(names)},
-        )
-        left_out = (
-            "SELECT excluded.* FROM rollup_excluded AS excluded JOIN rollup_covered_new AS covered"
-            " ON covered.producer_id = excluded.producer_id"
-            " AND excluded.segment BETWEEN covered.first_segment AND covered.last_segment ORDER BY ALL"
-        )
-        return self._keep(engine, frozenset(names), left_out)
 
-    def _make_own(
-        self, engine: duckdb.DuckDBPyConnection, names: Sequence[str], first: datetime, last: datetime
-    ) -> None:
-        _run(engine, "rollup_own_cell", {"first": first, "last": last})
-        if not _count(engine, "rollup_own_cell"):
-            return
+    def _make_own(self, engine: duckdb.DuckDBPyConnection, names: Sequence[str]) -> None:
         engine.execute("DELETE FROM rollup_new USING (SELECT DISTINCT tenant_id FROM rollup_own_cell) AS own"
                        " WHERE own.tenant_id = rollup_new.tenant_id")  # fmt: skip
         _view(engine, "rollup_file", [self.paths[name] for name in names])
@@ -254,42 +294,76 @@ class Rollups:
         register(engine, "rollup_shared", pa.table({"boundary": pa.array(shared, pa.timestamp("us", tz="UTC"))}))
         return shared
 
-    def _keep(self, engine: duckdb.DuckDBPyConnection, covers: frozenset[str], left_out: str) -> Rollup:
-        """Write `rollup_new` and what goes with it; return the rollup."""
-        return Rollup(
-            covers,
-            _count(engine, "rollup_new"),
-            self._write(engine, "SELECT * FROM rollup_new ORDER BY tenant_id, meter, attributes, cell_start"),
-            self._write(engine, left_out),
-            self._write(engine, "SELECT * FROM rollup_covered_new ORDER BY ALL"),
-        )
+    def _keep(
+        self, engine: duckdb.DuckDBPyConnection, states: pa.Table | None
+    ) -> tuple[int, frozenset[tuple[int, int]] | None, str]:
+        """Write states, those of `rollup_new` if there are no others; return how many rows, their cells, and the name."""
+        if states is not None:
+            engine.register("rollup_arriving", states)
+        source = "rollup_new" if states is None else "rollup_arriving"
+        cells = engine.execute(
+            "SELECT DISTINCT epoch_us(cell_start), epoch_us(cell_end)"
+            f" FROM (SELECT DISTINCT cell_start, cell_end FROM {source}) LIMIT {CELLS_NAMED_MAX + 1}"
+        ).fetchall()
+        rows = _count(engine, source)
+        if states is not None:
+            engine.unregister("rollup_arriving")
+            name = self._write(states)
+        else:
+            temporary = self._derived.temporary()
+            engine.execute(
+                "COPY (SELECT * FROM rollup_new ORDER BY tenant_id, meter, attributes, cell_start)"
+                f" TO '{_quoted(temporary)}' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROWS_PER_GROUP})"
+            )
+            name = self._derived.adopt(temporary, ".parquet")
+        return rows, frozenset(cells) if len(cells) <= CELLS_NAMED_MAX else None, name
 
-    def _write(self, engine: duckdb.DuckDBPyConnection, query: str) -> str:
-        temporary = self.folder / f"{TEMPORARY_PREFIX}{uuid4().hex}"
-        engine.execute(
-            f"COPY ({query}) TO '{_quoted(temporary)}' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 20480)"
+    def _write(self, table: pa.Table) -> str:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        temporary = self._derived.temporary()
+        # Sums are hardly ever the same twice: a dictionary of them is built in vain.
+        names = [field.name for field in table.schema if not pa.types.is_decimal(field.type)]
+        pq.write_table(
+            table,
+            temporary,
+            compression="zstd",
+            row_group_size=ROWS_PER_GROUP,
+            store_schema=False,
+            use_dictionary=names,
+            write_statistics=["tenant_id", "meter"],
         )
-        with temporary.open("rb") as content:
-            name = hashlib.file_digest(content, "sha256").hexdigest() + ".parquet"
-        temporary.replace(self.folder / name)
-        return name
+        return self._derived.adopt(temporary, ".parquet")
 
     def _open(self, engine: duckdb.DuckDBPyConnection, used: Sequence[Rollup]) -> None:
         """Make the views over the rollups that are used, and the list of stale tenants."""
+        import pyarrow as pa
+
+        from metering.file_facts import file_fact_schema
+        from metering.questions import register
+
         _run(engine, "rollup_new")
+        _run(engine, "rollup_left_out_none")
         if used:
             _view(engine, "rollup_row", [self.folder / rollup.states for rollup in used])
+            engine.read_parquet([str(self.folder / rollup.left_out) for rollup in used]).create_view(
+                "rollup_out", replace=True
+            )
+            engine.execute("INSERT INTO rollup_left_out BY NAME SELECT * FROM rollup_out")
         else:
             engine.execute("CREATE OR REPLACE VIEW rollup_row AS SELECT * FROM rollup_new")
-        for table, name, columns in (
-            ("rollup_covered", "segments", "producer_id VARCHAR, first_segment BIGINT, last_segment BIGINT"),
-            ("rollup_left_out", "left_out", "producer_id VARCHAR, segment BIGINT, row INTEGER, tenant_id VARCHAR"),
-        ):
-            engine.execute(f"CREATE OR REPLACE TABLE {table} (rollup BIGINT, {columns})")
-            for number, rollup in enumerate(used):
-                engine.read_parquet(str(self.folder / getattr(rollup, name))).create_view("rollup_part", replace=True)
-                engine.execute(f"INSERT INTO {table} SELECT $number, * FROM rollup_part", {"number": number})
-        _run(engine, "rollup_stale")
+        covered = frozenset[str]().union(*(rollup.covers for rollup in used))
+        facts = [one for one in self._facts if one["file_name"] in covered]
+        register(engine, "rollup_covered", pa.Table.from_pylist(facts, schema=file_fact_schema()))
+        cells = sorted(frozenset[tuple[int, int]]().union(*(rollup.cells or () for rollup in used)))
+        instant = pa.timestamp("us", tz="UTC")
+        edges = {
+            name: pa.array([cell[at] for cell in cells], instant) for at, name in enumerate(("cell_start", "cell_end"))
+        }
+        register(engine, "rollup_shared_cell", pa.table(edges))
+        has_own_cells = len(cells) > CELLS_NAMED_MAX or any(rollup.cells is None for rollup in used)
+        _run(engine, "rollup_stale", {"has_own_cells": has_own_cells})
 
     def _open_rest(self, engine: duckdb.DuckDBPyConnection, unrolled: Sequence[Path]) -> None:
         if unrolled:
@@ -315,70 +389,55 @@ class Rollups:
                 like[-2:] = [merged]
 
     def _add_up(self, engine: duckdb.DuckDBPyConnection, pair: Sequence[Rollup]) -> Rollup:
-        _view(engine, "rollup_row", [self.folder / rollup.states for rollup in pair])
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        _view(engine, "rollup_part", [self.folder / rollup.states for rollup in pair])
         _run(engine, "rollup_new")
         _run(engine, "rollup_merged")
-        engine.read_parquet([str(self.folder / rollup.segments) for rollup in pair]).create_view(
-            "rollup_part", replace=True
-        )
-        engine.execute(
-            "CREATE OR REPLACE TABLE rollup_covered_new AS"
-            " SELECT producer_id, min(first_segment) AS first_segment, max(last_segment) AS last_segment"
-            " FROM rollup_part GROUP BY ALL"
-        )
         # What was left out of either; what does not count any more since then makes its tenants stale, as before.
-        _view(engine, "rollup_out", [self.folder / rollup.left_out for rollup in pair])
-        return self._keep(
-            engine,
-            pair[0].covers | pair[1].covers,
-            "SELECT DISTINCT * FROM rollup_out ORDER BY ALL",
-        )
+        out = pa.concat_tables([pq.ParquetFile(self.folder / rollup.left_out).read() for rollup in pair])
+        return Rollup(pair[0].covers | pair[1].covers, *self._keep(engine, None), self._write(out))
 
     def _save(self) -> None:
-        """Write the manifest. Nothing is fsynced: what a power cut tears is found by its hash."""
         entries = [
-            {**{name: getattr(one, name) for name in Rollup.__slots__}, "covers": sorted(one.covers)}
+            {
+                "covers": sorted(one.covers), "rows": one.rows, "states": one.states, "left_out": one.left_out,
+                "cells": None if one.cells is None else sorted(one.cells),
+            }
             for one in self._kept
-        ]
-        temporary = self.folder / f"{TEMPORARY_PREFIX}{uuid4().hex}"
-        temporary.write_text(json.dumps({"format": FORMAT, "rollups": entries}), encoding="utf-8")
-        temporary.replace(self.folder / MANIFEST)
-        _delete_garbage(self.folder, {MANIFEST, *(name for one in self._kept for name in one.own_files)})
+        ]  # fmt: skip
+        self._derived.save({"rollups": entries}, {name for one in self._kept for name in one.own_files})
 
 
-def _load(folder: Path) -> list[Rollup]:
+def _load(derived: Derived) -> list[Rollup]:
     """Return the rollups that the manifest names and whose files are what their names say; the others are gone."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-        if manifest["format"] != FORMAT:
-            return []
-        named = [Rollup(**{**entry, "covers": frozenset(entry["covers"])}) for entry in manifest["rollups"]]
-    except (OSError, ValueError, KeyError, TypeError):
+    manifest = derived.load()
+    if manifest is None:
         return []
-    return [rollup for rollup in named if all(_is_whole(folder / name) for name in rollup.own_files)]
-
-
-def _is_whole(path: Path) -> bool:
     try:
-        found = path.stat()
-        state = (found.st_size, found.st_mtime_ns)
-        if _verified.get(str(path)) == state:
-            return True
-        with path.open("rb") as content:
-            if hashlib.file_digest(content, "sha256").hexdigest() != path.stem:
-                return False
-    except OSError:
-        return False
-    _verified[str(path)] = state
-    return True
+        named = [
+            Rollup(
+                frozenset(entry["covers"]),
+                entry["rows"],
+                None if entry["cells"] is None else frozenset((start, end) for start, end in entry["cells"]),
+                entry["states"],
+                entry["left_out"],
+            )
+            for entry in manifest["rollups"]
+        ]
+    except (ValueError, KeyError, TypeError):
+        return []
+    return [rollup for rollup in named if all(derived.is_whole(name) for name in rollup.own_files)]
 
 
-def _delete_garbage(folder: Path, kept: set[str]) -> None:
-    # Another process may be about to open what its manifest named a moment ago.
-    oldest = time.time() - GARBAGE_AGE_S
-    for entry in os.scandir(folder):
-        if entry.name not in kept and entry.stat().st_mtime < oldest:
-            Path(entry.path).unlink(missing_ok=True)
+def _insert(engine: duckdb.DuckDBPyConnection, states: pa.Table | None) -> None:
+    """Add ROLLUP rows from memory to `rollup_new`, those of one group as one row."""
+    from metering.questions import register
+
+    register(engine, "rollup_part_row", states)
+    engine.execute("CREATE OR REPLACE VIEW rollup_part AS SELECT * FROM rollup_part_row")
+    _run(engine, "rollup_merged")
 
 
 def _run(engine: duckdb.DuckDBPyConnection, step: str, parameters: dict[str, object] | None = None) -> None:

@@ -20,7 +20,7 @@ from metering.errors import TooManyGroups
 from metering.questions import Selector, Span, register, register_questions
 
 __all__ = [
-    "Selector", "Snapshot", "Span", "aggregate", "load_events", "load_evidence", "open_evidence", "register",
+    "Selector", "Snapshot", "Span", "aggregate", "load_events", "load_evidence", "load_states", "open_evidence", "register",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -41,10 +41,14 @@ EVIDENCE_STEPS = (
     "usage_event",
     "state_event",
 )
+STATE_STEPS = (
+    "added_state_none", "rollup_state_none", "rollup_kind_none", "added_state", "ordered_state_none", "ordered_state",
+    "usage_state",
+)  # fmt: skip
 USAGE_STEPS = (
     "divide_half_away", "from_billionths", "round_quantity",
-    "usage_state", "usage_state_asked", "part_state", "part_state_calendar", "part_state_fixed", "part_state_carried",
-    "attribute_value", "selection", "selected",
+    "part_state", "part_state_calendar", "part_state_fixed", "part_state_carried",
+    "state_kind", "attribute_value", "selection", "selected",
     "answer", "answer_distinct", "answer_operations", "answer_level", "answer_sum_by_day", "answer_unique_by_day",
     "span_bucket", "answer_bucketed",
 )  # fmt: skip
@@ -97,10 +101,14 @@ def open_evidence(files: Sequence[str], snapshot: Snapshot, **settings: object) 
 def load_evidence(engine: duckdb.DuckDBPyConnection, files: Sequence[str], snapshot: Snapshot) -> None:
     """Load `stored_event`, `duplicate` and `usage_event`. Without files the tables are empty but typed.
 
-    Where there are many files, duplicates are looked for only in those that are new since the last time; see identities.
+    Where there are many files, duplicates are looked for only in those that are new since the last time; see identities. No
+    event is asked for corrections where the facts of the data files say that there are none.
     """
+    import pyarrow.compute as pc
+
     from metering.changes import register_cut
     from metering.events import usage_event_schema
+    from metering.file_facts import file_facts
     from metering.identities import find_candidates
 
     register_cut(engine, "cut", snapshot)
@@ -112,11 +120,13 @@ def load_evidence(engine: duckdb.DuckDBPyConnection, files: Sequence[str], snaps
     candidates = find_candidates(files)
     if candidates is None:
         engine.execute(read_sql("metering", "keyed_event"))
+        corrects = True
     else:
         register(engine, "candidate", candidates)
         engine.execute(read_sql("metering", "keyed_candidate"))
+        corrects = bool(pc.sum(file_facts(files)["corrections"]).as_py())
     for step in EVIDENCE_STEPS[2:]:
-        engine.execute(read_sql("metering", step))
+        engine.execute(read_sql("metering", "corrected_none" if step == "corrected" and not corrects else step))
 
 
 def load_events(engine: duckdb.DuckDBPyConnection, events: pa.Table) -> None:
@@ -140,18 +150,33 @@ def aggregate(
     decimal(38, 9), which rating turns into AmountOverflow.
     """
     asked = list(selectors)
-    register_questions(engine, spans if isinstance(spans, Sequence) else list(spans), asked)
+    load_states(engine, spans, asked, rollups=rollups)
     for step in USAGE_STEPS:
-        if step == "usage_state" and rollups is not None:
-            rollups.load_states(engine)
-        elif _is_needed(step, asked):
+        if _is_needed(step, asked):
             engine.execute(read_sql("metering", step))
     _check_groups(engine, asked)
     engine.execute(read_sql("metering", "usage"))
 
 
+def load_states(
+    engine: duckdb.DuckDBPyConnection,
+    spans: Iterable[Span],
+    selectors: Iterable[Selector],
+    *,
+    rollups: Rollups | None = None,
+) -> None:
+    """Make the view `usage_state`: the states of each span's events per meter and attributes; see aggregate."""
+    asked = list(selectors)
+    register_questions(engine, spans if isinstance(spans, Sequence) else list(spans), asked)
+    for step in STATE_STEPS:
+        if step == "added_state" and rollups is not None:
+            rollups.load_states(engine)
+        elif _is_needed(step, asked):
+            engine.execute(read_sql("metering", step))
+
+
 def _is_needed(step: str, selectors: Sequence[Selector]) -> bool:
-    if step == "usage_state_asked":
+    if step == "ordered_state":
         return any(selector.needs_order or selector.needs_time for selector in selectors)
     if step in STEP_WAYS:
         return any(selector.way == STEP_WAYS[step] for selector in selectors)

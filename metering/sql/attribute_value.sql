@@ -5,7 +5,7 @@ SELECT
     state.attributes,
     pair.key AS attribute,
     json_extract_string(pair.value, '$') AS value
-FROM (SELECT attributes FROM usage_state UNION SELECT attributes FROM part_state) AS state, json_each(state.attributes) AS pair
+FROM (SELECT DISTINCT attributes FROM state_kind) AS state, json_each(state.attributes) AS pair
 JOIN (
     SELECT attribute FROM selector_filter
     UNION

@@ -10,5 +10,5 @@ SELECT
     sum(quantity_sum) AS quantity_sum,
     max(quantity_max) AS quantity_max,
     min(quantity_min) AS quantity_min
-FROM rollup_row
+FROM rollup_part
 GROUP BY ALL

@@ -15,7 +15,7 @@ WITH candidate AS (
         selector.position,
         state.attributes
     FROM selector
-    JOIN (SELECT meter, attributes FROM usage_state UNION SELECT meter, attributes FROM part_state) AS state USING (meter)
+    JOIN state_kind AS state USING (meter)
 ),
 required AS (
     SELECT

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metering import rollups
+from metering import file_facts, file_states, identities, rollups
 from metering.batch import SegmentBatch
 from metering.corrections import correction_text
 from metering.engine import open_engine
@@ -98,7 +98,11 @@ def usage_of(
     ]
     engine = open_engine(files, folder=str(kept.folder) if kept else None)
     try:
-        load_evidence(engine, files, Snapshot.of(cut))
+        with pytest.MonkeyPatch.context() as patch:
+            # With rollups everything that is kept is used, without them nothing.
+            for module in (identities, file_facts):
+                patch.setattr(module, "SCAN_BYTES_MAX", 0 if with_rollups else 1 << 60)
+            load_evidence(engine, files, Snapshot.of(cut))
         aggregate(engine, spans, selectors, rollups=kept)
         rows: list[tuple[Any, ...]] = engine.execute("SELECT * FROM usage ORDER BY ALL").fetchall()
         return rows
@@ -123,6 +127,8 @@ def test_usage_is_that_of_the_events(
 ) -> None:
     with tempfile.TemporaryDirectory() as root, pytest.MonkeyPatch.context() as patch:
         patch.setattr(rollups, "STALE_TENANTS_MAX", stale_max)
+        # By the column, or by the statement where there are too many groups for it.
+        patch.setattr(file_states, "GROUPS_MAX", chance.choice([1, 2**24]))
         lake = Lake(root)
         last: dict[str, int] = {}
         for what, producer, rows in ways:
@@ -150,9 +156,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     files: list[str] = []
     original = Rollups._make
 
-    def make(self: Rollups, engine: Any, names: Any, **settings: Any) -> Any:
+    def make(self: Rollups, engine: Any, names: Any, *settings: Any) -> Any:
         files.extend(names)
-        return original(self, engine, names, **settings)
+        return original(self, engine, names, *settings)
 
     monkeypatch.setattr(Rollups, "_make", make)
     return files
@@ -184,6 +190,40 @@ def test_compaction_makes_the_states_of_its_files_again(tmp_path: Path, monkeypa
     assert usage_of(paths(lake), lake.cut(), MONTH, with_rollups=True)[0][-1] == Decimal(96)
     # The file of the first day stayed as it was, and so did its states.
     assert len(read) == 1
+
+
+def test_a_void_is_not_forgotten_when_rollups_are_added_up(tmp_path: Path) -> None:
+    """One segment lies in files of two days; the void of its first day comes before the rollup of the second is made again."""
+    lake = Lake(tmp_path)
+    rows: list[Event] = [("acme", "tokens", 8, day, 0, key, None, False) for day, key in ((1, "k1"), (3, None))]
+    lake.append([batch_of("a", 1, rows)])
+    usage_of(paths(lake), lake.cut(), MONTH, with_rollups=True)
+    lake.append([batch_of("a", 2, [("acme", "tokens", 0, 3, 1, "k1", None, True)])])
+    lake.compact()
+    usage_of(paths(lake), lake.cut(), MONTH, with_rollups=True)
+    lake.append([batch_of("a", 3, [("zoe", "tokens", 8, 9, 0, None, None, False)])])
+    for _ in range(3):
+        found = usage_of(paths(lake), lake.cut(), MONTH, with_rollups=True)
+        assert found == usage_of(paths(lake), lake.cut(), MONTH, with_rollups=False)
+
+
+@pytest.mark.parametrize("groups_max", [1, 2**24])
+def test_wide_quantities_and_many_groups_are_added_up_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups_max: int
+) -> None:
+    monkeypatch.setattr(file_states, "GROUPS_MAX", groups_max)
+    lake = Lake(tmp_path)
+    # More units than 64 bits of 10^-9 hold, among others, with one event left out by a void.
+    rows: list[Event] = [
+        ("acme", meter, quantity, 3, hour, f"k{hour}", None, False)
+        for meter in ("tokens", "peak", "low")
+        for hour, quantity in enumerate((8, 10**11, -(10**12), 16))
+    ]
+    lake.append([batch_of("a", 1, [*rows, ("acme", "tokens", 0, 3, 5, "k3", None, True)])])
+    usage_of(paths(lake), lake.cut(), MONTH, with_rollups=True)
+    found = usage_of(paths(lake), lake.cut(), MONTH, with_rollups=True)
+    assert found == usage_of(paths(lake), lake.cut(), MONTH, with_rollups=False)
+    assert {row[-1] for row in found if row[1] == "tokens" and row[0] == 0} == {Decimal(1) + (10**11 - 10**12) // 8}
 
 
 def test_a_span_that_begins_inside_a_cell_is_exact(tmp_path: Path) -> None:

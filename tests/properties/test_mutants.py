@@ -114,12 +114,12 @@ MUTANTS = {
     ),
     "vanished components are not reversed": Mutant("rating", "charge_to_book", "FULL OUTER JOIN", "LEFT JOIN"),
     "periods are closed at their end": Mutant(
-        "metering", "usage_state", "event.event_time < span.service_end", "event.event_time <= span.service_end"
+        "metering", "added_state", "event.event_time < span.service_end", "event.event_time <= span.service_end"
     ),
     "periods are open at their start": Mutant(
-        "metering", "usage_state", "event.event_time >= span.service_start", "event.event_time > span.service_start"
+        "metering", "added_state", "event.event_time >= span.service_start", "event.event_time > span.service_start"
     ),
-    "usage of other tenants counts": Mutant("metering", "usage_state", "span.tenant_id = event.tenant_id", "true"),
+    "usage of other tenants counts": Mutant("metering", "added_state", "span.tenant_id = event.tenant_id", "true"),
     "duplicates count": Mutant("metering", "duplicate", "WHERE place > 1", "WHERE false"),
     "duplicates are found and kept": Mutant("metering", "stored_once", "ANTI JOIN duplicate", "LEFT JOIN duplicate"),
     "the last of a key wins": Mutant(
@@ -137,7 +137,7 @@ MUTANTS = {
     "the first event is the last": Mutant("metering", "answer", "max(last_event).quantity", "min(last_event).quantity"),
     "last follows the producer, not the time it was recorded": Mutant(
         "metering",
-        "usage_state_asked",
+        "ordered_state",
         "recorded_at: event.recorded_at,\n" + _REST_OF_THE_LAST.format("producer_id: event.producer_id"),
         "producer_id: event.producer_id,\n" + _REST_OF_THE_LAST.format("recorded_at: event.recorded_at"),
     ),

@@ -1,9 +1,10 @@
--- The rows of USAGE_STATE of the meters whose questions need the order of events, or a level over time.
+-- The states of the meters whose questions need the order of events, or a level over time. One row per (span, meter,
+-- attributes). Working these out costs more than all the others together, so only such meters have them.
 --   first_event, last_event   follow (event_time, recorded_at, producer_id, segment, row), so two events of one instant
 --                             have one fixed order
 --   level_time                what the quantity, as a change of a level, adds until the span's end: billionths of a unit
 --                             times microseconds, whole numbers that raise where they do not fit
-INSERT INTO usage_state
+INSERT INTO ordered_state
 SELECT
     span.span_id,
     event.meter,

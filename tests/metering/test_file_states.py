@@ -1,0 +1,131 @@
+"""States added up by the column are those of the events, one by one in Decimal: wide or narrow, in any order, left out or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from decimal import Decimal
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from metering import file_states
+from metering.events import usage_event_schema
+from metering.file_states import TooSparse, rollup_schema
+from tests.metering.lake_batches import START
+
+EDGES = [START, START + timedelta(days=1), START + timedelta(days=1, hours=12), START + timedelta(days=4)]
+# Around what 32 and 64 bits hold, counted in 10^-9, and the widest there is.
+LIMITS = [2**31, 2**32, 2**62, 2**63, 2**64, 10**37]
+billionths = st.builds(
+    lambda near, off, sign: sign * (near + off),
+    st.sampled_from([0, *LIMITS]),
+    st.integers(-2, 2),
+    st.sampled_from([1, -1]),
+)
+events = st.fixed_dictionaries(
+    {
+        "tenant_id": st.sampled_from(["acme", "beta", "zoë", "z"]),
+        "meter": st.sampled_from(["calls", "tokens"]),
+        "attributes": st.sampled_from([None, "{}", '{"model":"a"}', '{"model":"b"}']),
+        "quantity": billionths,
+        "hour": st.integers(-30, 110),
+        "is_left_out": st.sampled_from([False, False, True]),
+    }
+)
+files = st.lists(st.lists(events, max_size=12), min_size=1, max_size=3)
+
+
+def stored(path: Path, rows: list[dict[str, Any]], segment: int, *, has_statistics: bool) -> pa.Table:
+    """Write a data file; return the origins of what is left out of it."""
+    table = pa.Table.from_pylist(
+        [
+            {
+                **{name: row[name] for name in ("tenant_id", "meter", "attributes")},
+                "quantity": quantity(row),
+                "event_time": instant(row), "recorded_at": START, "producer_id": "p", "segment": segment, "row": place,
+            }
+            for place, row in enumerate(rows)
+        ],
+        schema=usage_event_schema(),
+    )  # fmt: skip
+    pq.write_table(table, path, row_group_size=5, write_statistics=has_statistics)
+    is_left_out = pa.array([row["is_left_out"] for row in rows], pa.bool_())
+    return table.select(["producer_id", "segment", "row"]).filter(is_left_out)
+
+
+def quantity(row: dict[str, Any]) -> Decimal:
+    return Decimal(row["quantity"]).scaleb(-9)
+
+
+def instant(row: dict[str, Any]) -> datetime:
+    return START + timedelta(hours=row["hour"])
+
+
+def one_by_one(rows: Iterable[dict[str, Any]]) -> dict[Any, Any]:
+    found: dict[Any, list[Decimal]] = {}
+    for row in rows:
+        cells = [(start, end) for start, end in pairwise(EDGES) if start <= instant(row) < end]
+        for cell in cells if not row["is_left_out"] else []:
+            key = row["tenant_id"], row["meter"], row["attributes"] or "{}", *cell
+            found.setdefault(key, []).append(quantity(row))
+    return {key: (len(some), total(some), max(some), min(some)) for key, some in found.items()}
+
+
+def total(some: list[Decimal]) -> int:
+    return sum(int(one.scaleb(9)) for one in some)
+
+
+def added(tables: list[pa.Table]) -> dict[Any, Any]:
+    found: dict[Any, tuple[int, int, Decimal, Decimal]] = {}
+    for table in tables:
+        for row in table.cast(rollup_schema()).to_pylist():
+            key = tuple(row[name] for name in ("tenant_id", "meter", "attributes", "cell_start", "cell_end"))
+            mine = row["event_count"], total([row["quantity_sum"]]), row["quantity_max"], row["quantity_min"]
+            other = found.get(key, (0, 0, mine[2], mine[3]))
+            found[key] = mine[0] + other[0], mine[1] + other[1], max(mine[2], other[2]), min(mine[3], other[3])
+    return found
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(files, st.booleans(), st.sampled_from([0, 1000]))
+def test_states_are_those_of_the_events(
+    tmp_path: Path, content: list[list[dict[str, Any]]], has_statistics: bool, coded_max: int
+) -> None:
+    paths, left_out = [], {}
+    for number, rows in enumerate(content):
+        paths.append(tmp_path / f"{number}.parquet")
+        out = stored(paths[-1], rows, number, has_statistics=has_statistics)
+        if len(out):
+            left_out[paths[-1]] = out
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(file_states, "CODED_BYTES_MAX", coded_max)
+        patch.setattr(file_states, "ROWS_AT_ONCE", 3)
+        tables = list(file_states.file_states(paths, EDGES, left_out))
+    assert added(tables) == one_by_one(row for rows in content for row in rows)
+    keys = tables[-1].select(["tenant_id", "meter", "attributes", "cell_start"]).to_pylist()
+    assert [tuple(key.values()) for key in keys] == sorted({tuple(key.values()) for key in keys})
+
+
+def test_many_kinds_find_room(tmp_path: Path) -> None:
+    plain = {"meter": "calls", "quantity": 1, "hour": 0, "is_left_out": False}
+    rows = [{**plain, "tenant_id": f"t{at % 3}", "attributes": f'{{"user":"{at}"}}'} for at in range(100)]
+    stored(tmp_path / "a.parquet", rows, 1, has_statistics=True)
+    assert added(list(file_states.file_states([tmp_path / "a.parquet"], EDGES, {}))) == one_by_one(rows)
+
+
+def test_too_many_names_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        {"tenant_id": f"t{at}", "meter": "calls", "attributes": None, "quantity": 1, "hour": 0, "is_left_out": False}
+        for at in range(9)
+    ]
+    stored(tmp_path / "a.parquet", rows, 1, has_statistics=True)
+    monkeypatch.setattr(file_states, "GROUPS_MAX", 9 * 8 * 3 - 1)
+    with pytest.raises(TooSparse):
+        list(file_states.file_states([tmp_path / "a.parquet"], EDGES, {}))
