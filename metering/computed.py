@@ -17,13 +17,13 @@ import pyarrow as pa
 from metering.codes import is_named
 from metering.errors import BadEvent
 from metering.expressions import read_expression
+from metering.narrow import QUANTITY, plain_quantities
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from metering.meters import MeterRule
 
-_DECIMAL = pa.decimal128(38, 9)
 # Attributes repeat: a million events are a few distinct texts.
 _TEXTS = 100_000
 
@@ -45,9 +45,10 @@ def compute_quantities(table: pa.Table, rules: Mapping[str, MeterRule] | None) -
     kept = [row["quantity"] if answer is None else answer for row, answer in zip(rows, answers, strict=True)]
     order = np.arange(table.num_rows)
     order[places] = table.num_rows + np.arange(len(places))
-    both = pa.concat_arrays([*table["quantity"].chunks, pa.array(kept, _DECIMAL)])
+    # What was recorded may be narrow, what was worked out need not fit there.
+    both = pa.concat_arrays([*plain_quantities(table["quantity"]).chunks, pa.array(kept, QUANTITY)])
     at = table.schema.get_field_index("quantity")
-    table = table.set_column(at, table.schema.field(at), both.take(pa.array(order)))
+    table = table.set_column(at, table.schema.field(at).with_type(QUANTITY), both.take(pa.array(order)))
     failed = np.zeros(table.num_rows, bool)
     failed[places[[answer is None for answer in answers]]] = True
     return table, pa.array(failed) if failed.any() else None

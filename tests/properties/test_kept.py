@@ -61,9 +61,9 @@ class History:
         rows = [{**event, "producer_id": "p", "segment": self.segments, "row": at} for at, event in enumerate(taken)]
         if self.stored and self.chance.random() < 0.4:
             named = self.chance.choice(self.stored)
-            place = f'"producer_id":"p","row":{named["row"]},"segment":{named["segment"]}'
+            origin = {name: named[name] for name in ("producer_id", "segment", "row")}
             void = {**named, "segment": self.segments, "row": len(rows), "idempotency_key": None}
-            rows.append({**void, "correction": f'{{{place},"verb":"void"}}'})
+            rows.append({**void, "correction": {"verb": "void", **origin}})
         table = events_table(rows)
         batch = segment_batch("p", self.segments, rows=0)
         totals = control_totals(table, batch.dead_letters)

@@ -106,7 +106,11 @@ def test_any_split_into_files_is_the_same_catalog(tmp_path: Path) -> None:
         ("unit: token,", "unti: token,", "2: meters[0].unti: unknown key 'unti'; did you mean 'unit'?"),
         ("plans:\n", "plan:\n", "4: plan: unknown key 'plan'; did you mean 'plans'?"),
         ('amount: "49.00", ', "", "10: plans[0].prices[0].amount: amount is missing; write amount: money per billing"),
-        ("type: flat, ", "", "10: plans[0].prices[0]: type is missing; write type: dynamic or flat or graduated or"),
+        (
+            "type: flat, ",
+            "",
+            "10: plans[0].prices[0]: type is missing; write type: capacity or dynamic or flat or graduated or",
+        ),
         ("type: flat", "type: flatt", "10: plans[0].prices[0]: 'flatt' is no type of price; did you mean 'flat'?"),
         (
             "type: flat",
@@ -400,6 +404,8 @@ def test_the_schemas_for_editors_know_every_key_of_a_good_file() -> None:
         "subscriptions",
         "balances",
         "grants",
+        "contracts",
+        "alerts",
     }
     _check_keys(schema, schema, yaml.safe_load(GOOD), "")
     assert {"from", "to", "until"} <= set(schema["$defs"]["Subscription"]["properties"])
