@@ -27,7 +27,7 @@ demo: $(READY) ## record, invoice, reconcile and explain a month of a made-up co
 	@$(BIN)/tallybook demo
 
 test: $(READY) ## the default tests (under 4 minutes on two cores)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not prove"
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not prove"
 
 fast: $(READY) ## the tests without processes, servers and generated cases
 	$(BIN)/python -m pytest -n 2 -m "not prove" --ignore=tests/crash --ignore=tests/properties --ignore=tests/conformance

@@ -77,7 +77,7 @@ def _check_due(catalog: Row, price_id: str, period: oracle.Period, as_of: dateti
         assert as_of >= period.end
         return
     price = prices[price_id]
-    if price["type"] == "volume" or price.get("when") == "in_arrears":
+    if (price["type"] == "volume" and price.get("cut") != "any") or price.get("when") == "in_arrears":
         assert as_of >= period.end
     if price["type"] == "flat":
         assert as_of >= period.service_start

@@ -250,6 +250,9 @@ MUTANTS = {
 }
 
 
+# Whole histories until one of them shows the mistake: a minute of work, for `make prove`.
+@pytest.mark.prove
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS)
 def test_mutants_are_caught(mutant: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     file, find, put = mutant
