@@ -70,7 +70,7 @@ def run_steps(engine: duckdb.DuckDBPyConnection) -> None:
     """Make `burn_step`, `burn_balance` and `burn_state` from the tables that say what to burn down."""
     for name in PREPARE:
         engine.execute(read_sql("entitlements", name))
-    (last,) = engine.execute("SELECT coalesce(max(seq), 0) FROM burn_step").fetchone() or (0,)
+    ((last,),) = engine.execute("SELECT coalesce(max(seq), 0) FROM burn_step").fetchall()
     for seq in range(1, last + 1):
         for name in ("burn_balance", "burn_state"):
             engine.execute(read_sql("entitlements", name), {"seq": seq})

@@ -235,13 +235,13 @@ def _overflow_message(engine: duckdb.DuckDBPyConnection, error: Exception) -> st
 
     message = "an amount does not fit into 17 digits before the point; nothing was booked"
     try:
-        row = engine.execute(
+        # All of it: the engine takes no other question while an answer is half read.
+        rows = engine.execute(
             "SELECT billing_span.tenant_id, rated_usage.price_id, rated_usage.quantity FROM rated_usage"
             " JOIN billing_span USING (span_id) ORDER BY rated_usage.quantity DESC LIMIT 1"
-        ).fetchone()
+        ).fetchall()
     except duckdb.Error:
-        row = None
-    if row is not None:
-        tenant_id, price_id, quantity = row
+        rows = []
+    for tenant_id, price_id, quantity in rows:
         message += f"; the largest quantity is {quantity} of tenant {tenant_id} under price {price_id}"
     return f"{message}; look for a quantity or unit price in the wrong unit ({str(error).splitlines()[0]})"

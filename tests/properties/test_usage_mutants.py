@@ -94,6 +94,9 @@ def is_caught() -> bool:
     try:
         for seed in range(QUESTIONS):
             check_same_usage(*asked(seed))
+    except duckdb.ResourceInUseException:
+        # An answer that an earlier question left half read says nothing of this one.
+        raise
     except (AssertionError, duckdb.Error, MeteringError):
         return True
     return False
