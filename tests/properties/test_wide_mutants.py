@@ -89,9 +89,6 @@ MUTANTS = {
     "a bucket without use owes nothing": Mutant(
         "promised", "rating", "charge_bucket_commitment", "LEFT JOIN spent", "JOIN spent"
     ),
-    "what is owed without use has no line": Mutant(
-        "promised", "rating", "rated_usage_promised", "'bucket_shortfall'", "'nothing'"
-    ),
 }  # fmt: skip
 
 
