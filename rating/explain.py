@@ -45,7 +45,8 @@ ADJUSTMENTS = {"discount": "discount {}", "overage": "beyond the commitment {}",
 def explain_line(connection: Connection, line_id: str, close: Close, terms: Terms, files: Sequence[str]) -> Explanation:
     """Return why a line says what it says. `close` is the one its invoice names, `terms` those of its revision."""
     invoice, line = invoice_of_line(connection, line_id)
-    spans = [span for span in spans_of(connection, close, terms) if span.account_id == invoice.account_id]
+    every = spans_of(connection, close, terms)
+    spans = every.take(place for place, account in enumerate(every.accounts) if account == invoice.account_id)
     with rated_spans(files, close.snapshot, terms, spans, close.as_of) as engine:
         span_id = _span_of(engine, line)
         tiers = _components(engine, line, span_id)
