@@ -6,13 +6,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from billing_adapters.adapter import Adapter, Capabilities
+    from billing_adapters.deliver import Deliverer
     from billing_adapters.file_adapter import FileAdapter, publish, verify_published
-    from billing_adapters.ports import Adapter, Published, PublishedRun
+    from billing_adapters.outcomes import Outcome
+    from billing_adapters.ports import Published, PublishedRun
     from billing_adapters.reconciliation import Statement, conservation
 
 __all__ = [
     "Adapter",
+    "Capabilities",
+    "Deliverer",
     "FileAdapter",
+    "Outcome",
     "Published",
     "PublishedRun",
     "Statement",
@@ -22,8 +28,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Adapter": "billing_adapters.ports",
+    "Adapter": "billing_adapters.adapter",
+    "Capabilities": "billing_adapters.adapter",
+    "Deliverer": "billing_adapters.deliver",
     "FileAdapter": "billing_adapters.file_adapter",
+    "Outcome": "billing_adapters.outcomes",
     "Published": "billing_adapters.ports",
     "PublishedRun": "billing_adapters.ports",
     "Statement": "billing_adapters.reconciliation",

@@ -1,6 +1,10 @@
 """The errors of billing_adapters, drawn as a tree.
 
     BillingAdaptersError
+    ├── AdapterMisconfigured Terminal  rights, keys, addresses or names of an adapter are wrong; its items wait, unharmed
+    ├── BudgetSpent          Retryable this run made as many calls as it may; the next one goes on
+    ├── DeliveryNotOpen      Terminal  no such delivery, or none that a person may retry or waive
+    ├── LeaseLost            Retryable another deliverer took an item over; what is there is found by reading back
     ├── PublicationConflict  Terminal   the folder of a run is there already and holds something else
     ├── PublicationDamaged   Terminal   files of a published run are not what its manifest says
     ├── PublicationFailed    Retryable  the files could not be written just now; no reader sees a part of them
@@ -20,6 +24,30 @@ class BillingAdaptersError(CodedError):
     """The root of what billing_adapters raises."""
 
     code = "billing_adapters_error"
+
+
+class AdapterMisconfigured(BillingAdaptersError, Terminal):
+    """An adapter cannot work as it is set up. Nothing is said about any item; their deadlines go on, so correct it now."""
+
+    code = "adapter_misconfigured"
+
+
+class BudgetSpent(BillingAdaptersError, Retryable):
+    """This run made as many calls as its budget allows. What was begun is finished by the next run."""
+
+    code = "budget_spent"
+
+
+class DeliveryNotOpen(BillingAdaptersError, Terminal):
+    """There is no such delivery, or it is in a state in which nobody needs to decide. `tallybook deliveries` lists them."""
+
+    code = "delivery_not_open"
+
+
+class LeaseLost(BillingAdaptersError, Retryable):
+    """A deliverer was away for longer than its lease and somebody else took over. It stops; nothing is written twice."""
+
+    code = "lease_lost"
 
 
 class PublicationConflict(BillingAdaptersError, Terminal):

@@ -1,10 +1,9 @@
-"""What an adapter takes and gives back: the one interface file of billing_adapters.
+"""What is published together, and who publishes it: the hand-over of a whole run, such as files.
 
 Enters: a run, which is the invoices of one period with the usage behind them. Leaves: where it arrived.
-Refuses: to compute anything about money. An adapter hands on what the books hold, exactly.
+Refuses: to compute anything about money. A publisher hands on what the books hold, exactly.
 
-Today there is one adapter, files. Those that send to providers need more words (grain, natural key, outcomes); they are
-added with the first of them, not guessed here.
+What is sent to providers, item by item, is the business of `billing_adapters.adapter`.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ class Published:
     files: tuple[PublishedFile, ...]
 
 
-class Adapter(Protocol):
+class Publisher(Protocol):
     """Where invoices go. Publishing is idempotent: the same run again changes nothing."""
 
     @property

@@ -1,7 +1,7 @@
 """Opens the books: SQLite in the workspace, or PostgreSQL by URL; and keeps their tables at the newest shape.
 
 Enters: a URL. Leaves: an engine whose transactions are durable when they return, and migrated tables. The tables of the
-catalog are declared here; those of snapshots, closes and invoices by metering and rating, on the same MetaData.
+catalog are declared here; those of snapshots, closes, invoices and deliveries by their packages, on the same MetaData.
 Refuses: other databases. What a busy or unreachable database says becomes `BooksUnavailable`, which may be retried.
 
 SQLite: write-ahead log, foreign keys, full synchronisation, and `BEGIN IMMEDIATE`, because a transaction that reads first
@@ -22,8 +22,9 @@ from sqlalchemy import Column, Connection, Engine, ForeignKey, Index, Integer, T
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+import billing_adapters.books  # noqa: F401 (as rating.books)
 import entitlements.books  # noqa: F401 (as rating.books)
-import rating.books  # noqa: F401 (both put their tables on the MetaData that migrations are compared with)
+import rating.books  # noqa: F401 (all put their tables on the MetaData that migrations are compared with)
 from metering.books import metadata
 from metering.columns import Instant
 from rating.errors import BooksUnavailable, InvariantViolated

@@ -19,7 +19,7 @@ from billing_adapters.errors import PublicationConflict, PublicationDamaged, Pub
 from billing_adapters.file_adapter import FileAdapter, publish, read_manifest, usage_of, verify_published
 from billing_adapters.file_adapter.columns import SHAPES, FileShape, arrow_schema
 from billing_adapters.file_adapter.formats import neutralise, original_text
-from billing_adapters.ports import Adapter, PublishedRun
+from billing_adapters.ports import PublishedRun, Publisher
 from metering.clock import iso_utc
 from metering.engine import open_engine
 from metering.numbers import plain, trimmed
@@ -248,7 +248,7 @@ def test_a_full_disk_publishes_nothing(tmp_path: Path, run: PublishedRun) -> Non
 
 
 def test_the_files_adapter_is_an_adapter(tmp_path: Path, run: PublishedRun) -> None:
-    adapter: Adapter = FileAdapter(tmp_path)
+    adapter: Publisher = FileAdapter(tmp_path)
     assert adapter.name == "files"
     assert adapter.read_back(run) is None
     published = adapter.publish(run)

@@ -1,0 +1,173 @@
+"""Deliveries as a person sees them: what waits and until when, what is parked and why, and the two decisions about it.
+
+Enters: the books. Leaves: rows; and after a decision, who decided what and why, in the row and among its attempts.
+Refuses: to decide about what is under way or delivered, and decisions without a reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import insert, select, update
+
+from billing_adapters.books import deliveries, delivery_attempts
+from billing_adapters.errors import DeliveryNotOpen
+from billing_adapters.outbox import END_OF_TIME
+from billing_adapters.outcomes import MEANINGS, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from decimal import Decimal
+
+    from sqlalchemy import Connection, Engine
+
+# Which states a person may decide about: never what a deliverer is at.
+RETRIED = ("parked", "waived", "pending")
+WAIVED = ("parked", "pending")
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One row of the outbox, for reports. `recover_by` None: no deadline. `money`: the class of finding it is, if any."""
+
+    delivery_id: str
+    adapter: str
+    kind: str
+    natural_key: str
+    account_id: str
+    subject: str
+    amount: Decimal | None
+    currency: str | None
+    quantity: Decimal | None
+    state: str
+    outcome: str | None
+    reason: str
+    is_uncertain: bool
+    provider_id: str | None
+    attempts: int
+    enqueued_at: datetime
+    next_attempt_at: datetime
+    recover_by: datetime | None
+    ended_at: datetime | None
+    decided_by: str | None
+    money: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt of a delivery. `outcome` None: it is under way, or was interrupted."""
+
+    number: int
+    deliverer: str
+    started_at: datetime
+    ended_at: datetime | None
+    outcome: str | None
+    detail: str | None
+    code: str | None
+    request_id: str | None
+
+
+def list_deliveries(
+    connection: Connection,
+    *,
+    adapter: str | None = None,
+    states: Sequence[str] | None = None,
+    subject: str | None = None,
+    limit: int | None = None,
+) -> list[Delivery]:
+    """Return deliveries, parked ones first, then by deadline. `subject`: an invoice id or number, or whatever they are of."""
+    query = select(deliveries)
+    if adapter is not None:
+        query = query.where(deliveries.c.adapter == adapter)
+    if states is not None:
+        query = query.where(deliveries.c.state.in_(states))
+    if subject is not None:
+        query = query.where(deliveries.c.subject == subject)
+    query = query.order_by(
+        deliveries.c.state != "parked",
+        deliveries.c.deadline,
+        deliveries.c.next_attempt_at,
+        deliveries.c.rank,
+        deliveries.c.delivery_id,
+    ).limit(limit)
+    return [_delivery(row) for row in connection.execute(query).mappings()]
+
+
+def attempts_of(connection: Connection, delivery_id: str) -> list[Attempt]:
+    """Return the attempts of a delivery, oldest first; a person's decisions are among them."""
+    query = select(*(delivery_attempts.c[name] for name in Attempt.__slots__)).where(
+        delivery_attempts.c.delivery_id == delivery_id
+    )
+    return [Attempt(*row) for row in connection.execute(query.order_by(delivery_attempts.c.number))]
+
+
+def retry(engine: Engine, delivery_id: str, *, who: str, why: str, now: datetime) -> Delivery:
+    """Put a delivery back into the queue, due now, its attempts counted anew. It is looked for before it is written.
+
+    Raises DeliveryNotOpen for what is delivered or under way, ValueError without a name and a reason.
+    """
+    values = {"state": "pending", "next_attempt_at": now, "attempts": 0, "is_uncertain": True, "ended_at": None}
+    return _decide(engine, delivery_id, RETRIED, values, who=who, why=why, verb="retried", now=now)
+
+
+def waive(engine: Engine, delivery_id: str, *, who: str, why: str, now: datetime) -> Delivery:
+    """Give a delivery up: it is never sent, and the reason stays. Raises as `retry`."""
+    values = {"state": "waived", "reason": f"waived by {who}: {why}", "ended_at": now}
+    return _decide(engine, delivery_id, WAIVED, values, who=who, why=why, verb="waived", now=now)
+
+
+def _decide(
+    engine: Engine,
+    delivery_id: str,
+    states: Sequence[str],
+    values: dict[str, Any],
+    *,
+    who: str,
+    why: str,
+    verb: str,
+    now: datetime,
+) -> Delivery:
+    if not who.strip() or not why.strip():
+        raise ValueError(f"a delivery is {verb} by somebody and for a reason; both must be said")
+    chosen = deliveries.c.delivery_id == delivery_id
+    with engine.begin() as connection:
+        fence = connection.scalar(select(deliveries.c.fence).where(chosen, deliveries.c.state.in_(states)))
+        if fence is None:
+            raise DeliveryNotOpen(
+                f"no delivery {delivery_id} is {' or '.join(states)}; `tallybook deliveries` lists them",
+                delivery_id=delivery_id,
+            )
+        # The fence as for a claim: whoever holds an old one may not write over the decision.
+        done = connection.execute(
+            update(deliveries)
+            .where(chosen, deliveries.c.fence == fence, deliveries.c.state.in_(states))
+            .values(**values, fence=fence + 1, decided_by=who, claimed_by=None, claimed_until=None)
+        )
+        if done.rowcount != 1:
+            raise DeliveryNotOpen(f"delivery {delivery_id} was just taken up; look again", delivery_id=delivery_id)
+        connection.execute(
+            insert(delivery_attempts).values(
+                delivery_id=delivery_id,
+                number=fence + 1,
+                deliverer=who,
+                started_at=now,
+                ended_at=now,
+                outcome=verb,
+                detail=why,
+            )
+        )
+        return _delivery(connection.execute(select(deliveries).where(chosen)).mappings().one())
+
+
+def _delivery(row: Any) -> Delivery:
+    fields = {name: row[name] for name in Delivery.__slots__ if name not in {"recover_by", "money"}}
+    money = None
+    if row["state"] != "waived" and row["outcome"] is not None:
+        money = MEANINGS[Outcome(row["outcome"])].money
+        if money == "LOST" and row["is_uncertain"]:
+            # Nobody knows that it is lost: an earlier attempt may have arrived.
+            money = "AT_RISK"
+    recover_by = None if row["deadline"] == END_OF_TIME else row["deadline"]
+    return Delivery(**fields, recover_by=recover_by, money=money)
