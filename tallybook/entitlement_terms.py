@@ -152,6 +152,28 @@ def templates(
     return found, replace(terms, subscriptions=sorted(others, key=lambda one: one.id))
 
 
+def changes_of(held: Iterable[Entitled], subscription: Subscription, terms: Terms, at: datetime) -> Iterator[datetime]:
+    """Yield instants at which what a tenant holds may change though nothing is used; some may be before `at`.
+
+    Of each entitlement the next reset, and beginnings, ends and the next recurrence of its grants; of the subscription
+    its beginning and end, and those of its overrides.
+    """
+    plan = terms.plan_of(subscription)
+    holding = Holding(subscription, plan, service_of(subscription, plan))
+    yield holding.service.start
+    yield holding.service.end
+    for override in subscription.entitlements:
+        yield from _times(override, holding)
+    for one in held:
+        if one.cycle is not None:
+            yield _period_at(one.cycle, at).end
+        for grant in one.grants:
+            yield grant.effective_at
+            yield grant.ends_at
+            if grant.recurrence is not None:
+                yield _period_at(grant.recurrence, at).end
+
+
 def _is_plain(entitled: Entitled, at: datetime) -> bool:
     """Return whether what is left is the quota minus what was used since the last reset, whatever was before."""
     if entitled.entitlement.type != "metered" or not entitled.is_limited:

@@ -30,7 +30,7 @@ from metering.measures import PLAIN
 from metering.usage import Selector, Span, aggregate, open_evidence, register
 from rating.errors import NotFound
 from rating.terms import Terms
-from tallybook.entitlement_terms import Entitled, resolve, templates
+from tallybook.entitlement_terms import Entitled, changes_of, resolve, templates
 from tallybook.usage_plans import (
     Asked,
     EntitlementState,
@@ -48,12 +48,15 @@ if TYPE_CHECKING:
     from metering.periods import BillingCycle
     from metering.usage import Snapshot
     from rating.grants import TenantGrant
+    from rating.plans import Subscription
     from tallybook.catalog_entries import Catalog
     from tallybook.workspace import Workspace
 
 INSTANT = timedelta(microseconds=1)
 # Aggregations of which all tenants are asked at once, without a span for each.
 ADDED = frozenset({"sum", "count"})
+# Aggregations of which the time that passes changes nothing.
+STANDING = frozenset({"count", "sum", "max", "min", "first", "last", "average", "unique_count"})
 
 
 class Entitlements:
@@ -82,10 +85,16 @@ class Entitlements:
         terms: Terms,
         grants: Sequence[TenantGrant],
         evidence: tuple[list[str], Snapshot],
+        *,
+        is_part: bool = False,
     ) -> Self:
-        """Return the same for terms that were read before, at a cut that was taken before."""
+        """Return the same for terms that were read before, at a cut that was taken before.
+
+        `is_part`: the terms are those of few tenants, so that usage is asked of each and not of all at once.
+        """
         made = cls.__new__(cls)
         made._set(workspace, at, terms, grants, evidence)  # noqa: SLF001 - its own
+        made._is_part = is_part  # noqa: SLF001
         return made
 
     def _set(
@@ -102,6 +111,12 @@ class Entitlements:
         # Read before the lake: a cut may be older than what is counted, never newer.
         self._files, self.snapshot = workspace.evidence() if evidence is None else evidence
         self._terms, self._grants = terms, grants
+        # When something changes without being used, and whose figures grow older by themselves; see `view`.
+        self.changes: dict[datetime, set[str]] = {}
+        self.restless: set[str] = set()
+        # What tenants share is held once; whoever makes one view after the other hands on what the one before held.
+        self.rules_held: dict[tuple[object, ...], Mapping[str, Rule]] = {}
+        self._is_part = False
 
     @cached_property
     def by_tenant(self) -> Mapping[str, list[Entitled]]:
@@ -118,21 +133,46 @@ class Entitlements:
         return self._states(self.by_tenant)
 
     def view(self) -> View:
-        """Return what a checker needs, with the cut up to which usage is counted."""
+        """Return what a checker needs, with the cut up to which usage is counted.
+
+        Notes in `changes` at which instants whose figures change though nothing is used, and in `restless` the tenants of
+        whom that cannot be said.
+        """
         shared, others = templates(self._terms, self._grants, self.at)
         by_tenant, elsewhen = resolve(others, self._grants, self.at)
         tenants = self._alike(shared)
-        rules: dict[tuple[object, ...], dict[str, Rule]] = {}
+        for held, names in shared:
+            self._note(held, held[0].holding.subscription, names)
+        for subscription in others.subscriptions:
+            self._note(by_tenant.get(subscription.tenant, ()), subscription, [subscription.tenant])
         for tenant, found in groupby(self._states(by_tenant), key=lambda one: one.entitled.tenant):
             states = list(found)
-            key = tuple((one.entitled.source, one.entitled.entitlement) for one in states)
-            if key not in rules:
-                rules[key] = self._rules([one.entitled for one in states])
+            rules = self._rules([one.entitled for one in states])
             figures = tuple(_figures(one, self.at) for one in states if one.entitled.entitlement.type == "metered")
-            tenants[tenant] = Held(rules[key], figures, frozenset(elsewhen.get(tenant, ())))
+            tenants[tenant] = Held(rules, figures, frozenset(elsewhen.get(tenant, ())))
         for tenant, features in elsewhen.items():
             tenants.setdefault(tenant, Held({}, (), frozenset(features)))
         return View(tenants, dict(self.snapshot.cut), self.at)
+
+    def _note(self, held: Sequence[Entitled], subscription: Subscription, names: Sequence[str]) -> None:
+        """Note when something of these tenants changes though nothing is used."""
+        if any(self._is_restless(one) for one in held):
+            self.restless.update(names)
+        after = [at for at in changes_of(held, subscription, self._terms, self.at) if at > self.at]
+        if after:
+            self.changes.setdefault(min(after), set()).update(names)
+
+    def _is_restless(self, entitled: Entitled) -> bool:
+        """Return whether figures grow older by themselves: levels over time, and what leases say of windows that are over.
+
+        Only of aggregations that are known to stand still between two events is it said that they do.
+        """
+        entitlement = entitled.entitlement
+        if entitlement.meter is None:
+            return False
+        meter = self.meters[entitlement.meter]
+        is_carried = entitlement.is_hard and begin_of(entitled, self.at) < entitled.last_reset(self.at)
+        return is_carried or meter.measure != PLAIN or meter.aggregation not in STANDING
 
     def _states(self, by_tenant: Mapping[str, list[Entitled]]) -> list[EntitlementState]:
         entitled = [one for held in by_tenant.values() for one in held]
@@ -163,7 +203,8 @@ class Entitlements:
         found: dict[str, list[Decimal]] = {}
         starts = [(one.entitlement.meter or "", one.last_reset(self.at)) for one in metered]
         at_once = [
-            self.meters[meter].measure == PLAIN and self.meters[meter].aggregation in ADDED for meter, _ in starts
+            not self._is_part and self.meters[meter].measure == PLAIN and self.meters[meter].aggregation in ADDED
+            for meter, _ in starts
         ]
         if any(at_once):
             wanted = set(names)
@@ -257,7 +298,13 @@ class Entitlements:
                 found.setdefault((key.tenant, key.feature), []).append((key.start, key.end, granted))
         return found
 
-    def _rules(self, held: Iterable[Entitled]) -> dict[str, Rule]:
+    def _rules(self, held: Sequence[Entitled]) -> Mapping[str, Rule]:
+        key = tuple((one.source, one.entitlement) for one in held)
+        if key not in self.rules_held:
+            self.rules_held[key] = self._rules_of(held)
+        return self.rules_held[key]
+
+    def _rules_of(self, held: Iterable[Entitled]) -> dict[str, Rule]:
         rules, place = {}, 0
         for one in held:
             entitlement = one.entitlement
