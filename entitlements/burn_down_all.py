@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from entitlements.burndown import ZERO, State
+from entitlements.burndown import ZERO, State, is_kept
 from metering.engine import read_sql
 from metering.questions import register
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from entitlements.burndown import Grant, Used
+    from entitlements.burndown import Grant, Kept, Used
 
 PREPARE = ("burn_grant_ordered", "burn_step", "burn_used", "burn_balance_start", "burn_state_start")
 
@@ -41,7 +41,7 @@ class BurnDown:
     start: State
     until: datetime
     resets: Sequence[datetime] = ()
-    keep_overage: bool = False
+    keep_overage: Kept = False
     cuts: Sequence[datetime] = ()
 
 
@@ -113,11 +113,8 @@ def _states(engine: duckdb.DuckDBPyConnection, burns: Sequence[BurnDown]) -> lis
 def _load(engine: duckdb.DuckDBPyConnection, burns: Sequence[BurnDown]) -> None:
     """Make the tables that say what to burn down: burn, burn_grant, burn_recurrence, burn_reset, burn_cut, burn_usage."""
     numbered = list(enumerate(burns))
-    starts = [
-        (n, b.start.at, b.until, b.keep_overage, b.start.overage, b.start.usage, b.start.granted_usage)
-        for n, b in numbered
-    ]
-    _fill(engine, "burn", "burn_id start_at until_at keep_overage overage usage granted_usage", "nttbqqq", starts)
+    starts = [(n, b.start.at, b.until, b.start.overage, b.start.usage, b.start.granted_usage) for n, b in numbered]
+    _fill(engine, "burn", "burn_id start_at until_at overage usage granted_usage", "nttqqq", starts)
     _fill(
         engine,
         "burn_grant",
@@ -139,7 +136,8 @@ def _load(engine: duckdb.DuckDBPyConnection, burns: Sequence[BurnDown]) -> None:
         for at in one.recurrences(burn.start.at, burn.until)
     ]
     _fill(engine, "burn_recurrence", "burn_id grant_id due_at", "nst", recurrences)
-    _fill(engine, "burn_reset", "burn_id due_at", "nt", {(n, at) for n, burn in numbered for at in burn.resets})
+    resets = {(n, at, is_kept(burn.keep_overage, at)) for n, burn in numbered for at in burn.resets}
+    _fill(engine, "burn_reset", "burn_id due_at keeps_overage", "ntb", resets)
     _fill(engine, "burn_cut", "burn_id due_at", "nt", {(n, at) for n, burn in numbered for at in burn.cuts})
     used = [(n, one.at, one.quantity) for n, burn in numbered for one in burn.usage]
     _fill(engine, "burn_usage", "burn_id due_at quantity", "ntq", used)

@@ -11,7 +11,7 @@ the comments are its steps.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 ZERO = Decimal(0)
 FOREVER = datetime.max.replace(tzinfo=UTC)
+# Whether all resets keep what is over, or which of them do.
+Kept = bool | Collection[datetime]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,11 @@ class Run:
     segments: tuple[Segment, ...]
 
 
+def is_kept(keep_overage: Kept, reset: datetime) -> bool:
+    """Return whether a reset keeps what is over."""
+    return keep_overage if isinstance(keep_overage, bool) else reset in keep_overage
+
+
 def burn_order(grants: Sequence[Grant]) -> list[Grant]:
     """Return grants as they burn: priority, expiry (none last), creation, id."""
     return sorted(
@@ -145,11 +152,12 @@ def burn_down(
     until: datetime,
     *,
     resets: Sequence[datetime] = (),
-    keep_overage: bool = False,
+    keep_overage: Kept = False,
 ) -> Run:
     """Return the run from a state to an instant. Usage in [start, until) counts; `usage` must be in the order of time.
 
     A reset at or before the start is refused; one at `until` is taken. A run of no length returns its start unchanged.
+    `keep_overage` says whether resets keep what is over, or which of them do; the others forgive it.
     """
     if until < start.at or any(not start.at < reset <= until for reset in resets):
         raise ValueError(f"a burn-down runs forward, with resets after {start.at} and up to {until}")
@@ -158,7 +166,7 @@ def burn_down(
     runner = _Runner(burn_order(grants), usage, start)
     for reset in sorted(set(resets)):
         runner.run_to(reset, is_last=False)
-        runner.reset(reset, keep_overage=keep_overage)
+        runner.reset(reset, keep_overage=is_kept(keep_overage, reset))
     runner.run_to(until, is_last=True)
     return Run(runner.state(until), tuple(runner.segments))
 
@@ -182,7 +190,7 @@ def history(
     length: timedelta,
     *,
     resets: Sequence[datetime] = (),
-    keep_overage: bool = False,
+    keep_overage: Kept = False,
 ) -> list[Window]:
     """Return the history from `since` in windows of fixed length, the last of which ends at `until` or before it.
 

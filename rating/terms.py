@@ -160,11 +160,15 @@ def billing_spans(terms: Terms, current: WallPeriod | None, earlier: Sequence[Wa
     return spans
 
 
+def plans_over_time(terms: Terms, subscription: Subscription) -> list[tuple[Plan, Period]]:
+    """Return the plans that a subscription is on, one after the other, each with its time. Raises NotFound."""
+    return _phases(terms, subscription) if subscription.changes else [_only_phase(terms, subscription)]
+
+
 def _stretches(
     terms: Terms, subscription: Subscription, periods_of: Callable[[BillingCycle], Mapping[Period, bool]]
 ) -> list[Stretch]:
     """Return what the billing spans of a subscription are, one after the other."""
-    phases = _phases(terms, subscription) if subscription.changes else [_only_phase(terms, subscription)]
     has_overrides = bool(subscription.overrides)
     apart = f"{OVERRIDDEN}{subscription.id}" if has_overrides else ""
     return [
@@ -172,7 +176,7 @@ def _stretches(
             plan.name, plan.version, plan_key(plan.name, plan.version) + apart, plan.currency, period, service,
             is_current, 0, has_overrides,
         )
-        for plan, phase in phases
+        for plan, phase in plans_over_time(terms, subscription)
         for period, service, is_current in _within(phase, periods_of(cycle_of(subscription, plan)))
     ]  # fmt: skip
 

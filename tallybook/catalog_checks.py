@@ -221,7 +221,7 @@ class _Known:
             what = f"tenant {grant.tenant!r} has no subscription, so nothing is added to; correct the name or remove the grant"
             yield entry.mistake(what, "tenant")
             return
-        plans = [self.plans.get(plan_key(one.plan, one.version)) for one in held]
+        plans = [self.plans.get(plan_key(*key)) for one in held for key in plan_keys_of(one)]
         said = [entitlement for plan in plans if plan is not None for entitlement in plan.entitlements]
         said += [entitlement for one in held for entitlement in one.entitlements]
         metered = sorted({one.feature for one in said if one.type == "metered"})

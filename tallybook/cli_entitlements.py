@@ -20,7 +20,7 @@ from tallybook.show import grouped, table
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from tallybook.usage_plans import EntitlementState
+    from rating.entitled_use import EntitlementState
 
 FAILURES_SHOWN = 5
 entitlements = typer.Typer()

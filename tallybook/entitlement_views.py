@@ -22,9 +22,10 @@ from entitlements.view import View
 from metering.changes import changed_tenants, register_cut
 from metering.clock import from_us
 from metering.engine import open_engine, read_sql
+from rating.entitled import INSTANT
 from rating.terms import Terms
 from tallybook.catalog_history import last_revision
-from tallybook.entitlements import INSTANT, Entitlements
+from tallybook.entitlements import Entitlements
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping

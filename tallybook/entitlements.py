@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from functools import cached_property
 from itertools import groupby
@@ -28,10 +28,8 @@ from metering.clock import EPOCH
 from metering.engine import read_sql
 from metering.measures import PLAIN
 from metering.usage import Selector, Span, aggregate, open_evidence, register
-from rating.errors import NotFound
-from rating.terms import Terms
-from tallybook.entitlement_terms import Entitled, changes_of, resolve, templates
-from tallybook.usage_plans import (
+from rating.entitled import INSTANT, Entitled, changes_of, resolve, templates
+from rating.entitled_use import (
     Asked,
     EntitlementState,
     HistoryRow,
@@ -40,6 +38,8 @@ from tallybook.usage_plans import (
     begin_of,
     is_ceiling,
 )
+from rating.errors import NotFound
+from rating.terms import Terms
 
 if TYPE_CHECKING:
     import duckdb
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
     from tallybook.catalog_entries import Catalog
     from tallybook.workspace import Workspace
 
-INSTANT = timedelta(microseconds=1)
 # Aggregations of which all tenants are asked at once, without a span for each.
 ADDED = frozenset({"sum", "count"})
 # Aggregations of which the time that passes changes nothing.

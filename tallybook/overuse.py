@@ -17,10 +17,10 @@ from entitlements.burn_down_all import BurnDown, burn_down_all, over_used
 from entitlements.burndown import ZERO
 from metering.engine import open_engine
 from metering.numbers import exact_sum
+from rating.entitled import INSTANT, resolve
+from rating.entitled_use import UsagePlan, begin_of, state_at
 from rating.terms import Terms, service_of
-from tallybook.entitlement_terms import resolve
-from tallybook.entitlements import INSTANT, Entitlements
-from tallybook.usage_plans import UsagePlan, begin_of, state_at
+from tallybook.entitlements import Entitlements
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     from metering.periods import WallPeriod
     from metering.usage import Snapshot
+    from rating.entitled import Entitled
     from rating.grants import TenantGrant
     from rating.plans import Subscription
-    from tallybook.entitlement_terms import Entitled
     from tallybook.workspace import Workspace
 
 Part = tuple["Entitled", "datetime", "datetime"]
@@ -97,7 +97,7 @@ def _burned(asking: Entitlements, parts: list[Part]) -> list[Row]:
     for entitled, since, until, plan in plans:
         start = state_at(entitled.grants, begin_of(entitled, since))
         resets = [reset for reset in plan.resets if start.at < reset < until]
-        keeps = bool(entitled.entitlement.keep_overage)
+        keeps = entitled.keeping(start.at, until)
         burns.append(BurnDown(entitled.grants, plan.used(usage), start, until, resets, keeps, [since]))
     engine = open_engine()
     try:

@@ -92,7 +92,7 @@ def walk(
     start: Row,
     until: datetime,
     resets: list[datetime],
-    keep: bool,
+    keep: bool | list[datetime],
 ) -> Row:
     """Return the state at `until`: balances, overage, usage and what grants paid since the last reset."""
     state = Walk(grants, start)
@@ -100,7 +100,7 @@ def walk(
     for at in sorted(one for one in times if start["at"] <= one <= until < NEVER and until > start["at"]):
         state.end_grants(at)
         if at in resets:
-            state.reset(at, keep)
+            state.reset(at, keep if isinstance(keep, bool) else at in keep)
         is_due = state.refill_grants(at) if at > start["at"] else False
         if at == until:
             # What begins at the very end is there, and pays nothing before the next run.

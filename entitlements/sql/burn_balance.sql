@@ -19,11 +19,10 @@ WITH opened AS (
         END::DECIMAL(38, 9) AS before,
         CASE step.kind
             WHEN 'segment' THEN state.overage + coalesce(used.quantity, 0)
-            WHEN 'reset' THEN CASE WHEN burn.keep_overage THEN state.overage ELSE 0 END
+            WHEN 'reset' THEN CASE WHEN step.keeps_overage THEN state.overage ELSE 0 END
             ELSE 0
         END::DECIMAL(38, 9) AS need
     FROM burn_step AS step
-    JOIN burn USING (burn_id)
     JOIN burn_state AS state ON state.burn_id = step.burn_id AND state.seq = $seq - 1
     JOIN burn_grant_ordered AS ordered ON ordered.burn_id = step.burn_id
     JOIN burn_balance AS held

@@ -10,7 +10,7 @@ SELECT
     CASE
         WHEN step.kind = 'segment' THEN state.overage + coalesce(used.quantity, 0) - coalesce(burned.burned, 0)
         WHEN step.kind = 'finish' THEN state.overage
-        WHEN burn.keep_overage THEN state.overage - coalesce(burned.burned, 0)
+        WHEN step.keeps_overage THEN state.overage - coalesce(burned.burned, 0)
         ELSE 0
     END::DECIMAL(38, 9) AS overage,
     CASE step.kind
@@ -24,7 +24,6 @@ SELECT
         ELSE state.granted_usage
     END::DECIMAL(38, 9) AS granted_usage
 FROM burn_step AS step
-JOIN burn USING (burn_id)
 JOIN burn_state AS state ON state.burn_id = step.burn_id AND state.seq = $seq - 1
 LEFT JOIN burn_used AS used ON used.burn_id = step.burn_id AND used.seq = $seq
 LEFT JOIN burned ON burned.burn_id = step.burn_id

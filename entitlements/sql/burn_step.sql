@@ -1,7 +1,8 @@
 -- The steps of every burn-down, in order: one row per (burn, seq). `kind`: a segment of time, a reset, and one finish.
 -- A segment is a stretch [start_at, end_at) in which no grant begins, ends or recurs and nothing is reset. What recurs or is
 -- reset at the very end makes a last segment of no length (`is_end`), in which no grant begins: whoever goes on from there
--- begins it. The finish takes away what ends at the end and puts there what begins. Source: price models, section 8, (2).
+-- begins it. The finish takes away what ends at the end and puts there what begins. A reset keeps what is over, or forgives
+-- it (`keeps_overage`). Source: price models, section 8, (2).
 CREATE OR REPLACE TABLE burn_step AS
 WITH boundary AS (
     SELECT burn_id, start_at AS due_at FROM burn WHERE start_at < until_at
@@ -27,21 +28,22 @@ step AS (
         'segment' AS kind,
         due_at AS start_at,
         lead(due_at, 1, until_at) OVER (PARTITION BY burn_id ORDER BY due_at) AS end_at,
-        false AS is_end
+        false AS is_end,
+        false AS keeps_overage
     FROM boundary
     JOIN burn USING (burn_id)
     UNION ALL
-    SELECT burn_id, 'reset', due_at, due_at, false
+    SELECT burn_id, 'reset', due_at, due_at, false, keeps_overage
     FROM burn_reset
     JOIN burn USING (burn_id)
     WHERE due_at > start_at AND due_at <= until_at
     UNION ALL
-    SELECT DISTINCT burn_id, 'segment', due_at, due_at, true
+    SELECT DISTINCT burn_id, 'segment', due_at, due_at, true, false
     FROM (SELECT burn_id, due_at FROM burn_reset UNION SELECT burn_id, due_at FROM burn_recurrence)
     JOIN burn USING (burn_id)
     WHERE due_at = until_at AND start_at < until_at
     UNION ALL
-    SELECT burn_id, 'finish', until_at, until_at, true
+    SELECT burn_id, 'finish', until_at, until_at, true, false
     FROM burn
     WHERE start_at < until_at
 )
@@ -54,7 +56,8 @@ SELECT
     kind,
     start_at,
     end_at,
-    is_end
+    is_end,
+    keeps_overage
 FROM step
 -- Each step is looked up by its number, over all burn-downs.
 ORDER BY seq, burn_id

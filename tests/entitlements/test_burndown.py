@@ -92,7 +92,9 @@ def histories(draw: st.DrawFn) -> dict[str, Any]:
     usage = sorted(draw(st.lists(st.tuples(instants, amounts), max_size=8)), key=lambda one: one[0])
     until = draw(instants)
     resets = sorted({at for at in draw(st.lists(instants, max_size=3)) if day(0) < at <= until})
-    return {"grants": grants, "usage": usage, "until": until, "resets": resets, "keep": draw(st.booleans())}
+    # All resets keep what is over, or none, or some of them.
+    keep = draw(st.booleans() | st.lists(st.sampled_from(resets), unique=True)) if resets else draw(st.booleans())
+    return {"grants": grants, "usage": usage, "until": until, "resets": resets, "keep": keep}
 
 
 def run_of(history: dict[str, Any], start: State, until: datetime) -> Run:
@@ -128,7 +130,8 @@ def test_what_was_used_was_burned_or_is_over(history: dict[str, Any]) -> None:
     """usage + overage before = burned + overage after; a balance falls by what was burned of it, and by nothing else."""
     overage = Decimal(0)
     for segment in run_of(history, State(day(0)), history["until"]).segments:
-        before = overage if not segment.is_reset or history["keep"] else Decimal(0)
+        keep = history["keep"] if isinstance(history["keep"], bool) else segment.start in history["keep"]
+        before = overage if not segment.is_reset or keep else Decimal(0)
         assert segment.usage + before == sum(segment.burned.values(), Decimal(0)) + segment.overage
         overage = segment.overage
         assert all(balance >= 0 for balance in segment.balances_at_end.values())

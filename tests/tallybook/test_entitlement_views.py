@@ -112,6 +112,8 @@ def change(said: Row, what: str, tenant: str, now: datetime) -> None:
         said["grants"].append(
             {"id": f"g-{number}", "tenant": tenant, "feature": "tokens", "amount": 25, "effective": text}
         )
+    elif what == "switch":
+        held.setdefault("changes", []).append({"from": text, "plan": "more", "version": 1})
     elif what == "override":
         held.setdefault("entitlements", []).append(metered("tokens", 500 + number, **{"from": text}))
     elif "to" not in held:
@@ -164,7 +166,7 @@ class Walk:
         self.workspace.close()
 
 
-CHANGES = ("plan", "override", "cancel", "grant")
+CHANGES = ("plan", "switch", "override", "cancel", "grant")
 
 
 def test_following_what_changed_is_making_anew(tmp_path: Path) -> None:

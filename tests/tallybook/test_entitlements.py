@@ -14,11 +14,11 @@ from entitlements.decisions import Decision
 from metering.clock import FixedClock
 from metering.periods import CALENDAR_ANCHOR, BillingCycle
 from metering.recorder import Recorder
+from rating.entitled_use import EntitlementState
 from rating.errors import CatalogInvalid, NotFound
 from tallybook import Workspace
 from tallybook.entitlement_views import WorkspaceSource
 from tallybook.entitlements import Entitlements
-from tallybook.usage_plans import EntitlementState
 
 CATALOG = """
 meters:
@@ -286,3 +286,76 @@ def test_the_command_shows_what_is_left_of_each_grant(tmp_path: Path) -> None:
     assert [(one["id"], one["balance"]) for one in tokens["grants"]] == [("s-acme/2026-01-01", "0"), ("g1", "25")]
     assert tokens["segments"][-1]["overage"] == "0"
     assert CliRunner().invoke(app, [*asked, "soon"]).exit_code == 2
+
+
+CHANGED = """  - id: s-acme
+    tenant: acme
+    plan: pro
+    version: 1
+    from: 2026-01-01
+    changes: [{from: "2026-03-10T09:00:00Z", plan: addon, version: 1}]
+"""
+
+
+def test_a_subscription_that_changes_its_plan_is_entitled_by_the_new_one(tmp_path: Path) -> None:
+    """A change is a reset: the new plan's quota is full, and what was on top goes on."""
+    grants = "grants:\n  - {id: g1, tenant: acme, feature: tokens, amount: 40, effective: 2026-02-01}\n"
+    usage = "acme,tokens,110,2026-03-02T00:00:00Z,\nacme,tokens,35,2026-03-12T00:00:00Z,\n"
+    with open_(tmp_path, CHANGED + grants, usage) as workspace:
+        assert left(state_of(workspace, "tokens", march(10, 8))) == (140, 110, 30, 0)
+        assert state_of(workspace, "sso", march(10, 8)).decision.allowed
+        assert left(state_of(workspace, "tokens", march(10, 9))) == (60, 0, 60, 0), "30 of the new plan, 30 of g1"
+        assert left(state_of(workspace, "tokens", march(13))) == (60, 35, 25, 0)
+        assert state_of(workspace, "seats", march(10, 9)).decision.value == 50
+        later = Entitlements(workspace, march(10, 9), tenant="acme")
+        assert "sso" not in {state.entitled.entitlement.feature for state in later.states()}
+        assert "sso" in later.view().tenants["acme"].elsewhen
+
+
+@pytest.mark.parametrize("gap", ["", "acme,tokens,20,2026-03-11T00:00:00Z,\n"], ids=["adjacent", "with use in between"])
+def test_what_was_bought_on_top_is_spent_once_whatever_the_subscription(tmp_path: Path, gap: str) -> None:
+    """One subscription ends, another begins, at once or later. What nobody was entitled to burns nothing."""
+    begins = "2026-03-10" if not gap else "2026-03-12"
+    both = (
+        ACME
+        + f", to: 2026-03-10}}\n  - {{id: s-new, tenant: acme, plan: addon, version: 1, from: {begins}}}\n"
+        + "grants:\n  - {id: g1, tenant: acme, feature: tokens, amount: 40, effective: 2026-02-01}\n"
+    )
+    usage = "acme,tokens,110,2026-03-02T00:00:00Z,\n" + gap + "acme,tokens,35,2026-03-13T00:00:00Z,\n"
+    with open_(tmp_path, both, usage) as workspace:
+        assert left(state_of(workspace, "tokens", march(12))) == (60, 0, 60, 0)
+        assert left(state_of(workspace, "tokens", march(14))) == (60, 35, 25, 0)
+
+
+def test_what_a_further_subscription_paid_stays_paid_when_it_is_over(tmp_path: Path) -> None:
+    both = ACME + "}\n  - {id: s-more, tenant: acme, plan: addon, version: 1, from: 2026-03-01, to: 2026-03-15}\n"
+    with open_(tmp_path, both, TOKENS) as workspace:
+        # 115 of 100 and 30; then the 30 are over, 15 of them used.
+        assert left(state_of(workspace, "tokens", march(14))) == (130, 115, 15, 0)
+        assert left(state_of(workspace, "tokens", march(16))) == (115, 115, 0, 0)
+
+
+def test_use_without_a_limit_is_not_taken_from_what_was_bought(tmp_path: Path) -> None:
+    unlimited = "{feature: tokens, type: metered, meter: tokens, from: 2026-02-01, to: 2026-03-01}"
+    subscription = (
+        "  - id: s-acme\n    tenant: acme\n    plan: pro\n    version: 1\n    from: 2026-01-01\n"
+        f"    entitlements: [{unlimited}]\n"
+        "grants:\n  - {id: g1, tenant: acme, feature: tokens, amount: 40, effective: 2026-01-01}\n"
+    )
+    usage = "acme,tokens,500,2026-02-10T00:00:00Z,\nacme,tokens,110,2026-03-02T00:00:00Z,\n"
+    with open_(tmp_path, subscription, usage) as workspace:
+        assert left(state_of(workspace, "tokens", march(3))) == (140, 110, 30, 0)
+
+
+def test_overage_is_kept_by_the_plan_that_says_so_and_not_over_a_change(tmp_path: Path) -> None:
+    keeps = "{feature: tokens, type: metered, meter: tokens, quota: 50, keep_overage: true, from: 2026-01-01}"
+    both = (
+        "  - id: s-acme\n    tenant: acme\n    plan: pro\n    version: 1\n    from: 2026-01-01\n    to: 2026-03-10\n"
+        f"    entitlements: [{keeps}]\n"
+        "  - {id: s-new, tenant: acme, plan: addon, version: 1, from: 2026-03-10}\n"
+        "grants:\n  - {id: g1, tenant: acme, feature: tokens, amount: 5, effective: 2026-03-09}\n"
+    )
+    with open_(tmp_path, both, TOKENS) as workspace:
+        # February: 20 over. March: they are paid, 60 used of 30: 30 over, 5 of them paid by g1 on the 9th.
+        assert left(state_of(workspace, "tokens", march(9, 1))) == (55, 60, 0, 25)
+        assert left(state_of(workspace, "tokens", march(11))) == (30, 0, 30, 0)

@@ -16,7 +16,7 @@ from entitlements.burndown import ZERO, Grant, Run, Segment, State, Used, burn_d
 from entitlements.decisions import Decision
 from metering.measures import PLAIN
 from metering.numbers import exact_sum
-from tallybook.entitlement_terms import Entitled
+from rating.entitled import INSTANT, Entitled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -106,7 +106,8 @@ class UsagePlan:
             self._start = entitled.last_reset(until)
             self._bounds = [self._start, until]
         else:
-            inside = {*cuts, *self.resets, *_cuts(entitled.grants, start, until)}
+            free = {cut for span in entitled.uncounted for cut in span}
+            inside = {*cuts, *self.resets, *free, *_cuts(entitled.grants, start, until)}
             self._bounds = sorted({start, until, *(cut for cut in inside if start < cut < until)})
 
     @property
@@ -134,7 +135,8 @@ class UsagePlan:
                 # What was seen earlier in the period is not used again: the difference of two counts from its start.
                 before = ZERO if start == at else before
                 quantity, before = quantity - before, quantity
-            found.append(Used(at, quantity))
+            if self._entitled.counts(at):
+                found.append(Used(at, quantity))
         return self._with_leased(found)
 
     def _with_leased(self, used: list[Used]) -> list[Used]:
@@ -163,6 +165,8 @@ class UsagePlan:
             return EntitlementState(entitled, used=total, resets_at=resets_at)
         run = self.run(used, at)
         end = run.state
+        # What was gone before the last reset says nothing of what is there now.
+        current = [one for one in entitled.grants if one.ends_at > entitled.last_reset(at)]
         return EntitlementState(
             entitled,
             limit=end.available,
@@ -170,15 +174,15 @@ class UsagePlan:
             remaining=end.balance,
             overage=end.overage,
             resets_at=resets_at,
-            grants=tuple(GrantState(one, end.balances[one.id]) for one in burn_order(entitled.grants)),
+            grants=tuple(GrantState(one, end.balances.get(one.id, ZERO)) for one in burn_order(current)),
             segments=run.segments,
         )
 
     def run(self, used: Sequence[Used], until: datetime, start: State | None = None) -> Run:
         begin = start or state_at(self._entitled.grants, self._start)
         resets = [reset for reset in self.resets if begin.at < reset <= until]
-        keep = bool(self._entitled.entitlement.keep_overage)
-        return burn_down(self._entitled.grants, used, begin, until, resets=resets, keep_overage=keep)
+        keeping = self._entitled.keeping(begin.at, until)
+        return burn_down(self._entitled.grants, used, begin, until, resets=resets, keep_overage=keeping)
 
     def rows(self, usage: Mapping[Asked, Decimal], bounds: Sequence[datetime]) -> list[HistoryRow]:
         used = self.used(usage)
@@ -230,12 +234,10 @@ def begin_of(entitled: Entitled, at: datetime) -> datetime:
     """Return the latest reset after which nothing depends on what was before it, or the beginning."""
     start = entitled.last_reset(at)
     while start > entitled.measured_from:
-        if not entitled.entitlement.keep_overage and all(_is_renewed(grant, start) for grant in entitled.grants):
+        keeps = start in entitled.keeping(start - INSTANT, start)
+        if not keeps and all(_is_renewed(grant, start) for grant in entitled.grants):
             return start
-        cycle = entitled.cycle
-        if cycle is None:
-            break
-        start = max(entitled.measured_from, cycle.boundary(cycle.number_at(start) - 1))
+        start = entitled.last_reset(start - INSTANT)
     return entitled.measured_from
 
 
