@@ -13,15 +13,16 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Protocol
 from zoneinfo import ZoneInfo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from decimal import Decimal
 
     from billing_adapters.outcomes import Outcome
+    from rating.invoice import Invoice
 
 Grain = Literal["invoice", "line", "event", "hour", "interval", "run"]
 
@@ -94,12 +95,37 @@ class Capabilities:
 
 
 @dataclass(frozen=True, slots=True)
+class Lowered:
+    """By how much a credit note lowers an invoice: an amount above zero, in the currency of both."""
+
+    invoice_id: str
+    number: str
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """An invoice or credit note of the books, with what an adapter needs to know around it: a source of `prepare`.
+
+    `lowers`: of a credit note, the invoices that it lowers. `carried`: what providers that take only coarser amounts did not
+    get of earlier documents of this account and currency.
+    """
+
+    invoice: Invoice
+    account_name: str = ""
+    lowers: tuple[Lowered, ...] = ()
+    carried: Decimal = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
 class Intent:
     """What is to be at a provider. `payload` is the literal text that is sent, made once and kept.
 
-    `natural_key` is what the provider tells things apart by. Of one `lane` one item is under way at a time, by `rank`; an
-    empty lane is the natural key itself. `series` names the ledger whose remainders are carried, `quantity` what this intent
-    takes of it. `refusal` says why it can never be sent; such an intent is parked at once, for a person to see.
+    `content` is what makes it another thing than before (empty: the payload): of an invoice its own hash, so that another
+    layout of the payload in a later release is not another invoice. `natural_key` is what the provider tells things apart
+    by. Of one `lane` one item is under way at a time, by `rank`; an empty lane is the natural key itself. `series` names the
+    ledger whose remainders are carried, `quantity` what this intent takes of it; of documents, what goes of `amount`.
+    `refusal` says why it can never be sent; such an intent is parked at once, for a person to see.
     """
 
     kind: str
@@ -107,6 +133,7 @@ class Intent:
     payload: str
     account_id: str
     subject: str
+    content: str = ""
     lane: str = ""
     rank: str = ""
     amount: Decimal | None = None
@@ -118,7 +145,7 @@ class Intent:
 
     @property
     def content_hash(self) -> str:
-        return hashlib.sha256(self.payload.encode()).hexdigest()
+        return hashlib.sha256((self.content or self.payload).encode()).hexdigest()
 
     def delivery_id(self, adapter: str) -> str:
         """Return the key of the delivery: the same for whoever means the same thing by the same adapter."""
@@ -200,7 +227,7 @@ class Adapter(Protocol):
     def prepare(self, source: object) -> Sequence[Intent]:
         """Return what of a source of the books this provider is to have; none if it takes no such thing.
 
-        Pure: the same source gives the same bytes. Sources are `rating.invoice.Invoice` and what the adapter documents.
+        Pure: the same source gives the same bytes. Sources are `Document` and what the adapter documents.
         """
 
     def send(self, items: Sequence[Item], desk: Desk) -> Sequence[Answer]:

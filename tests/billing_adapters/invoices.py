@@ -43,20 +43,21 @@ def line(position: int, amount: str, *, currency: str = "USD", **more: object) -
     return InvoiceLine(**fields)  # type: ignore[arg-type]
 
 
-def invoice(number: int, *amounts: str, currency: str = "USD", account: str = "acme-inc", **more: object) -> Invoice:
+def invoice(at: int, *amounts: str, currency: str = "USD", account: str = "acme-inc", **more: object) -> Invoice:
     """Return a final invoice of October with one line per amount."""
     total = sum((Decimal(amount) for amount in amounts), Decimal(0))
     made = tuple(
-        line(at, amount, currency=currency, line_id=f"line-{number}-{at:04}") for at, amount in enumerate(amounts, 1)
+        line(position, amount, currency=currency, line_id=f"line-{at}-{position:04}")
+        for position, amount in enumerate(amounts, 1)
     )
     fields: dict[str, object] = {
-        "invoice_id": f"invoice-{number}",
+        "invoice_id": f"invoice-{at}",
         "close_id": "close-1",
         "account_id": account,
         "currency": currency,
         "document_type": "invoice",
         "status": "final",
-        "number": f"INV-{number:08}",
+        "number": f"INV-{at:08}",
         "period_start": OCTOBER[0],
         "period_end": OCTOBER[1],
         "issued_at": OCTOBER[1],

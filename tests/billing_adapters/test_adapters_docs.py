@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from billing_adapters.adapter import Document
 from billing_adapters.outcomes import Outcome
 from billing_adapters.testing.contract import BEGINNING, AdapterContract
 from metering.clock import FixedClock
@@ -47,7 +48,8 @@ class ArchiveWorld:
         return NAMES["ArchiveAdapter"](self.archive)
 
     def sources(self) -> list[object]:
-        return [invoice(1, "49.00", "0.01"), invoice(2, "0.00"), invoice(3, "12345678.90", account="globex")]
+        made = [invoice(1, "49.00", "0.01"), invoice(2, "0.00"), invoice(3, "12345678.90", account="globex")]
+        return [Document(one) for one in made]
 
     def fail(self, how: str, times: int = 1) -> None:
         self.archive.failures += [how] * times

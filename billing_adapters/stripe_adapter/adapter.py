@@ -1,0 +1,109 @@
+"""The Stripe adapter: one client of the real SDK, and what each kind of item does with it.
+
+Enters: settings, and the secret key from the environment. Leaves: an adapter. Refuses: keys in files, retries of the SDK's own.
+Source: reference/providers.md, section 3.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import stripe
+
+from billing_adapters.adapter import Answer, Capabilities, Document, Found, Numbers, ReadBack
+from billing_adapters.errors import AdapterMisconfigured
+from billing_adapters.minor_units import MinorUnit
+from billing_adapters.stripe_adapter.answers import answer_of
+from billing_adapters.stripe_adapter.calls import Calls
+from billing_adapters.stripe_adapter.documents import StripeSettings, intents_of
+from billing_adapters.stripe_adapter.invoices import look_for_invoice, send_invoice
+from billing_adapters.stripe_adapter.lowering import (
+    look_for_credit_note,
+    look_for_void,
+    send_credit_note,
+    send_void,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from billing_adapters.adapter import Desk, Intent, Item
+
+KEY_VARIABLE = "TALLYBOOK_STRIPE_KEY"
+CAPABILITIES = Capabilities(
+    name="stripe",
+    kinds=("invoice", "credit_note", "void"),
+    grain="invoice",
+    natural_key=("invoice_id",),
+    numbers=Numbers("integer"),
+    zero="sent",
+    repeat_same="safe",
+    repeat_other="refused",
+    # Lists are exact at once; `search` is not, and decides nothing.
+    read_back=ReadBack(can_prove_absence=True),
+    downwards=("credit note", "void"),
+    upwards=("supplementary invoice",),
+    key_lives=timedelta(hours=24),
+    calls_per_s=20,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StripeAdapter:
+    """Delivers invoices, credit notes and voids. `client` must be made with `max_network_retries=0`."""
+
+    client: stripe.StripeClient
+    settings: StripeSettings = field(default_factory=StripeSettings)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return CAPABILITIES
+
+    def prepare(self, source: object) -> Sequence[Intent]:
+        """Return what Stripe is to have of a `Document`; nothing of anything else."""
+        return intents_of(source, self.settings) if isinstance(source, Document) else []
+
+    def send(self, items: Sequence[Item], desk: Desk) -> Sequence[Answer]:
+        return [self._send(item, desk) for item in items]
+
+    def read_back(self, items: Sequence[Item], desk: Desk) -> Sequence[Found]:
+        return [self._look(item, desk) for item in items]
+
+    def _send(self, item: Item, desk: Desk) -> Answer:
+        calls = Calls(self.client, item, desk)
+        try:
+            if item.kind == "invoice":
+                return send_invoice(calls, self.settings)
+            return send_credit_note(calls) if item.kind == "credit_note" else send_void(calls)
+        except stripe.StripeError as error:
+            return answer_of(error)
+
+    def _look(self, item: Item, desk: Desk) -> Found:
+        calls = Calls(self.client, item, desk)
+        try:
+            if item.kind == "invoice":
+                return look_for_invoice(calls, self.settings)
+            return look_for_credit_note(calls) if item.kind == "credit_note" else look_for_void(calls)
+        except stripe.StripeError as error:
+            # 401 and 403 raise; whatever else it was, what is there is not known.
+            return Found("failed", answer_of(error).detail)
+
+
+def make(settings: Mapping[str, Any]) -> StripeAdapter:
+    """Return the adapter of the section [delivery.stripe]; the key is in TALLYBOOK_STRIPE_KEY. Raises AdapterMisconfigured.
+
+    `address` points it at another server, such as the fake of `billing_adapters.testing`.
+    """
+    key = os.environ.get(KEY_VARIABLE)
+    if not key:
+        raise AdapterMisconfigured(f"put the secret key of Stripe into {KEY_VARIABLE}", adapter="stripe")
+    chosen = dict(settings)
+    address = chosen.pop("address", None)
+    units = {currency: MinorUnit(**unit) for currency, unit in chosen.pop("units", {}).items()}
+    options: dict[str, Any] = {"max_network_retries": 0}
+    if address is not None:
+        options["base_addresses"] = {"api": address, "meter_events": address}
+    return StripeAdapter(stripe.StripeClient(key, **options), StripeSettings(units=units, **chosen))

@@ -1,0 +1,233 @@
+"""Meters, meter events and credit grants of the fake Stripe: providers.md, sections 3.2 and 3.3.
+
+Enters: typed parameters. Leaves: objects; late errors as thin events. Refuses at once: old and future times, an identifier that
+was used within 24 h. Refuses later, by an error report with samples: everything else, and on the stream everything.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from billing_adapters.testing.stripe_shapes import check_shape
+from billing_adapters.testing.stripe_store import Refused, check_metadata, routes
+from metering.clock import from_us, iso_utc
+
+if TYPE_CHECKING:
+    from billing_adapters.testing.stripe_store import Store
+
+OLDEST_S, FUTURE_S, IDENTIFIER_LIVES_S, SESSION_S = 35 * 86_400, 300, 86_400, 900
+STREAM_EVENTS_MAX, DIGITS_MAX, SAMPLES_MAX = 100, 15, 10
+WINDOWS_S = {"hour": 3600, "day": 86_400}
+_VALUE = re.compile(r"(0|[1-9]\d*)(\.\d+)?")
+
+
+class Meters:
+    """The part of an account that prices usage itself."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._identifiers: dict[str, int] = {}
+        self._sessions: dict[str, int] = {}
+        # By meter: (customer, window or event) -> (seconds, value). What is there counts.
+        self.counted: dict[str, dict[tuple[str, str], tuple[int, Decimal]]] = {}
+        self.errors: list[tuple[str, str, str]] = []
+        grant = r"/v1/billing/credit_grants/([^/]+)"
+        self.routes = routes(
+            ("post", "/v1/billing/meters", self.create_meter),
+            ("get", r"/v1/billing/meters/([^/]+)/event_summaries", self.summaries),
+            ("post", "/v1/billing/meter_events", self.create_event),
+            ("post", "/v1/billing/meter_event_adjustments", self.cancel_event),
+            ("post", "/v2/billing/meter_events", self.create_event_v2),
+            ("post", "/v2/billing/meter_event_session", self.create_session),
+            ("post", "/v2/billing/meter_event_stream", self.stream),
+            ("post", "/v1/billing/credit_grants", self.create_grant),
+            ("get", "/v1/billing/credit_grants", self.list_grants),
+            ("get", grant, lambda identity, _params: store.get("billing.credit_grant", identity)),
+            ("post", f"{grant}/expire", lambda identity, _params: self._end_grant(identity, "expires_at")),
+            ("post", f"{grant}/void", lambda identity, _params: self._end_grant(identity, "voided_at")),
+        )
+
+    def create_meter(self, raw: dict[str, Any]) -> dict[str, Any]:
+        params = check_shape("billing._meter_create_params", "MeterCreateParams", raw)
+        if any(one["event_name"] == params["event_name"] for one in self._store.all("billing.meter")):
+            raise Refused(400, f"there is a meter for {params['event_name']} already", param="event_name")
+        fields = {
+            "display_name": params["display_name"],
+            "event_name": params["event_name"],
+            "event_time_window": params.get("event_time_window"),
+            "status": "active",
+        }
+        return self._store.add("billing.meter", "mtr", fields)
+
+    def create_event(self, raw: dict[str, Any]) -> dict[str, Any]:
+        params = check_shape("billing._meter_event_create_params", "MeterEventCreateParams", raw)
+        at_s = params.get("timestamp", self._store.now_s)
+        return self._take(params, at_s)
+
+    def create_event_v2(self, raw: dict[str, Any]) -> dict[str, Any]:
+        params = check_shape("v2.billing._meter_event_create_params", "MeterEventCreateParams", raw)
+        return self._take(params, _seconds(params.get("timestamp"), self._store.now_s))
+
+    def _take(self, params: dict[str, Any], at_s: int) -> dict[str, Any]:
+        now_s = self._store.now_s
+        if at_s < now_s - OLDEST_S or at_s > now_s + FUTURE_S:
+            raise Refused(400, "the timestamp is not within the past 35 days and the next 5 minutes", param="timestamp")
+        identifier = params.get("identifier") or self._store.new_id("mev")
+        if now_s - self._identifiers.get(identifier, -IDENTIFIER_LIVES_S) < IDENTIFIER_LIVES_S:
+            raise Refused(400, f"An event already exists with identifier {identifier}.", param="identifier")
+        self._identifiers[identifier] = now_s
+        self._count(params, identifier, at_s)
+        answer = {"object": "billing.meter_event", "identifier": identifier, "event_name": params["event_name"]}
+        return {**answer, "created": now_s, "livemode": False, "payload": params["payload"], "timestamp": at_s}
+
+    def _count(self, params: dict[str, Any], identifier: str, at_s: int) -> None:
+        payload = params["payload"]
+        customer, value = payload.get("stripe_customer_id"), str(payload.get("value", ""))
+        meters = [one for one in self._store.all("billing.meter") if one["event_name"] == params["event_name"]]
+        known = {one["id"] for one in self._store.all("customer")}
+        if not meters:
+            code = "no_meter"
+        elif customer is None:
+            code = "meter_event_no_customer_defined"
+        elif customer not in known:
+            code = "meter_event_customer_not_found"
+        elif not _VALUE.fullmatch(value):
+            code = "meter_event_invalid_value"
+        elif len(value.replace(".", "").lstrip("0")) > DIGITS_MAX:
+            code = "meter_event_value_too_many_digits"
+        else:
+            window_s = WINDOWS_S.get(meters[0]["event_time_window"] or "")
+            place = identifier if window_s is None else str(at_s // window_s)
+            # A newer event of the same window takes the place of the older one.
+            self.counted.setdefault(params["event_name"], {})[customer, place] = (at_s, Decimal(value))
+            return
+        self.errors.append((code, identifier, self._store.idempotency_key))
+
+    def report_errors(self) -> dict[str, Any] | None:
+        """Take the late errors as one report: counts by code, and samples only, named by Idempotency-Key."""
+        errors, self.errors = self.errors, []
+        if not errors:
+            return None
+        codes = sorted({code for code, _, _ in errors})
+        types = [
+            {
+                "code": code,
+                "error_count": sum(one == code for one, _, _ in errors),
+                "sample_errors": [
+                    {"error_message": code, "request": {"identifier": key}} for one, _, key in errors if one == code
+                ][:SAMPLES_MAX],
+            }
+            for code in codes
+        ]
+        reason = {"error_count": len(errors), "error_types": types}
+        data = {"developer_message_summary": "", "reason": reason, "validation_start": "", "validation_end": ""}
+        return {"object": "v2.core.event", "type": "v1.billing.meter.error_report_triggered", "data": data}
+
+    def cancel_event(self, raw: dict[str, Any]) -> dict[str, Any]:
+        params = check_shape("billing._meter_event_adjustment_create_params", "MeterEventAdjustmentCreateParams", raw)
+        identifier = params.get("cancel", {}).get("identifier", "")
+        received = self._identifiers.get(identifier)
+        if received is None or self._store.now_s - received >= IDENTIFIER_LIVES_S:
+            raise Refused(400, "events can be cancelled within 24 hours of receipt", param="cancel[identifier]")
+        counted = self.counted.get(params["event_name"], {})
+        for place in [place for place in counted if place[1] == identifier]:
+            del counted[place]
+        return {"object": "billing.meter_event_adjustment", "status": "complete", "type": "cancel", "livemode": False}
+
+    def summaries(self, identity: str, raw: dict[str, Any]) -> dict[str, Any]:
+        meter = self._store.get("billing.meter", identity)
+        start_s, end_s = int(raw["start_time"]), int(raw["end_time"])
+        if start_s % 60 or end_s % 60:
+            raise Refused(400, "times are whole minutes", param="start_time")
+        values = [
+            value
+            for (customer, _), (at_s, value) in self.counted.get(meter["event_name"], {}).items()
+            if customer == raw["customer"] and start_s <= at_s < end_s
+        ]
+        # Stripe answers with a double here, and so must its fake.
+        total = orjson_number(sum(values, Decimal(0)))
+        row = {"id": f"mtrusg_{identity}", "object": "billing.meter_event_summary", "aggregated_value": total}
+        return {
+            "object": "list",
+            "url": "",
+            "has_more": False,
+            "data": [{**row, "start_time": start_s, "end_time": end_s}],
+        }
+
+    # --- the stream ---------------------------------------------------------------------------------------------------
+
+    def create_session(self, _raw: dict[str, Any]) -> dict[str, Any]:
+        token = self._store.new_id("token")
+        self._sessions[token] = self._store.now_s + SESSION_S
+        expires_at = iso_utc(from_us(self._sessions[token] * 1_000_000))
+        return {
+            "id": self._store.new_id("mes"),
+            "object": "v2.billing.meter_event_session",
+            "authentication_token": token,
+            "expires_at": expires_at,
+            "livemode": True,
+        }
+
+    def is_session(self, token: str) -> bool:
+        """Is this the token of a session that is not over?"""
+        return self._sessions.get(token, 0) > self._store.now_s
+
+    def stream(self, raw: dict[str, Any]) -> dict[str, Any]:
+        params = check_shape("v2.billing._meter_event_stream_create_params", "MeterEventStreamCreateParams", raw)
+        if len(params["events"]) > STREAM_EVENTS_MAX:
+            raise Refused(400, f"a call takes up to {STREAM_EVENTS_MAX} events", param="events")
+        for event in params["events"]:
+            identifier = event.get("identifier", "")
+            try:
+                self._take(event, _seconds(event.get("timestamp"), self._store.now_s))
+            except Refused as refused:
+                if "already exists" not in str(refused):
+                    self.errors.append(("timestamp_too_far_in_past", identifier, self._store.idempotency_key))
+        return {}
+
+    # --- credit grants ------------------------------------------------------------------------------------------------
+
+    def create_grant(self, raw: dict[str, Any]) -> dict[str, Any]:
+        params = check_shape("billing._credit_grant_create_params", "CreditGrantCreateParams", raw)
+        customer = self._store.get("customer", params.get("customer", ""))
+        monetary = params["amount"].get("monetary")
+        if monetary is None or monetary["value"] <= 0:
+            raise Refused(400, "a grant is an amount of money above zero", param="amount")
+        if not 0 <= params.get("priority", 50) <= 100:
+            raise Refused(400, "a priority is 0 to 100", param="priority")
+        fields = {
+            "customer": customer["id"],
+            "amount": params["amount"],
+            "category": params.get("category", "paid"),
+            "priority": params.get("priority", 50),
+            "name": params.get("name"),
+            "effective_at": params.get("effective_at", self._store.now_s),
+            "expires_at": params.get("expires_at"),
+            "voided_at": None,
+            "metadata": check_metadata(params.get("metadata")),
+        }
+        return self._store.add("billing.credit_grant", "credgr", fields)
+
+    def list_grants(self, raw: dict[str, Any]) -> dict[str, Any]:
+        return self._store.page("billing.credit_grant", "/v1/billing/credit_grants", raw, "customer")
+
+    def _end_grant(self, identity: str, field: str) -> dict[str, Any]:
+        found = self._store.get("billing.credit_grant", identity)
+        if found["voided_at"] is not None:
+            raise Refused(400, "a voided grant stays voided")
+        found[field] = self._store.now_s
+        return found
+
+
+def orjson_number(value: Decimal) -> Any:
+    """Return a decimal as the JSON number that it would be, which may be a double."""
+    import json
+
+    return json.loads(f"{value:f}")
+
+
+def _seconds(text: str | None, now_s: int) -> int:
+    return now_s if text is None else int(datetime.fromisoformat(text).timestamp())

@@ -1,0 +1,113 @@
+"""The fake Stripe where the real SDK can reach it: in process, or as an HTTP server on the loopback address.
+
+    fake = StripeFake(SystemClock())
+    with serve(fake) as url:
+        client = stripe.StripeClient(fake.api_key, base_addresses={"api": url, "meter_events": url}, max_network_retries=0)
+
+Enters: requests of the SDK. Leaves: answers; none where the fake says that it was lost: the connection ends then.
+Refuses: to listen anywhere but on 127.0.0.1. Webhooks are signed as Stripe signs them; `StripeFake.signed_webhooks` takes them.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import orjson
+import stripe
+
+from billing_adapters.testing.stripe_fake import AnswerLost, StripeFake
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+class InProcess(stripe.HTTPClient):
+    """The SDK's transport, straight into a fake: no socket, no thread."""
+
+    name = "fake"
+
+    def __init__(self, fake: StripeFake) -> None:
+        super().__init__()
+        self._fake = fake
+
+    def request(
+        self, method: str, url: str, headers: Mapping[str, str] | None, post_data: Any = None, **_more: Any
+    ) -> tuple[str, int, Mapping[str, str]]:
+        """Answer a request, or raise what the SDK raises when there is no answer."""
+        low = {name.lower(): value for name, value in (headers or {}).items()}
+        try:
+            reply = self._fake.handle(method, urlsplit(url), low, post_data or "")
+        except AnswerLost as lost:
+            said = f"Unexpected error communicating with Stripe: {lost}"
+            raise stripe.APIConnectionError(said) from lost  # type: ignore[no-untyped-call]
+        return reply.body.decode(), reply.status, reply.headers
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+def in_process_client(fake: StripeFake, **options: Any) -> stripe.StripeClient:
+    """Return the real SDK's client over a fake, without retries of its own."""
+    options.setdefault("max_network_retries", 0)
+    return stripe.StripeClient(fake.api_key, http_client=InProcess(fake), **options)
+
+
+def sign(event: dict[str, Any], secret: str, at_s: int) -> tuple[bytes, str]:
+    """Return an event's body and its `Stripe-Signature` header, made by the SDK itself."""
+    body = orjson.dumps(event)
+    return body, stripe.WebhookSignature.generate_signature_header(body.decode(), secret, at_s)
+
+
+@contextmanager
+def serve(fake: StripeFake) -> Iterator[str]:
+    """Serve a fake on a free port of the loopback address; give its address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(fake))
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)  # seconds
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _handler(fake: StripeFake) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing: what was asked is in `fake.calls`."""
+
+        def do_GET(self) -> None:
+            self._answer("get")
+
+        def do_POST(self) -> None:
+            self._answer("post")
+
+        def do_DELETE(self) -> None:
+            self._answer("delete")
+
+        def _answer(self, method: str) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length", 0))).decode()
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            try:
+                reply = fake.handle(method, urlsplit(self.path), headers, body)
+            except AnswerLost:
+                # The connection ends without a byte, as when a balancer or a process dies.
+                self.close_connection = True
+                return
+            self.send_response(reply.status)
+            for name, value in reply.headers.items():
+                self.send_header(name, value)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(reply.body)))
+            self.end_headers()
+            self.wfile.write(reply.body)
+
+    return Handler
