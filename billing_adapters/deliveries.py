@@ -75,9 +75,13 @@ def list_deliveries(
     adapter: str | None = None,
     states: Sequence[str] | None = None,
     subject: str | None = None,
+    prefix: str | None = None,
     limit: int | None = None,
 ) -> list[Delivery]:
-    """Return deliveries, parked ones first, then by deadline. `subject`: an invoice id or number, or whatever they are of."""
+    """Return deliveries, parked ones first, then by deadline. `subject`: the id of the invoice.
+
+    `prefix`: those whose id begins so.
+    """
     query = select(deliveries)
     if adapter is not None:
         query = query.where(deliveries.c.adapter == adapter)
@@ -85,6 +89,8 @@ def list_deliveries(
         query = query.where(deliveries.c.state.in_(states))
     if subject is not None:
         query = query.where(deliveries.c.subject == subject)
+    if prefix is not None:
+        query = query.where(deliveries.c.delivery_id.startswith(prefix, autoescape=True))
     query = query.order_by(
         deliveries.c.state != "parked",
         deliveries.c.deadline,

@@ -72,11 +72,14 @@ def read_invoices(
     connection: Connection,
     *,
     invoice_id: str | None = None,
+    invoice_ids: Sequence[str] | None = None,
     close_id: str | None = None,
     wall: WallPeriod | None = None,
 ) -> list[Invoice]:
-    """Return invoices with lines and charges: all, one, those of a close, or those of a period. By number, drafts last."""
+    """Return invoices with lines and charges: all, one, some, those of a close, or of a period. By number, drafts last."""
     chosen = select(invoices)
+    if invoice_ids is not None:
+        chosen = chosen.where(invoices.c.invoice_id.in_(invoice_ids))
     if invoice_id is not None:
         chosen = chosen.where(invoices.c.invoice_id == invoice_id)
     if close_id is not None:

@@ -17,6 +17,7 @@ import typer
 from metering.clock import iso_utc
 from metering.numbers import trimmed
 from tallybook import show
+from tallybook.cli_delivery import delivery
 from tallybook.cli_documents import documents
 from tallybook.cli_entitlements import entitlements
 from tallybook.cli_questions import questions
@@ -248,6 +249,7 @@ def reconcile(period: PeriodOption, as_json: JsonOption = False) -> None:
 
 
 app.add_typer(documents)
+app.add_typer(delivery)
 app.add_typer(questions)
 app.add_typer(entitlements)
 

@@ -7,13 +7,15 @@ Refuses: unknown keys, and to print a password.
     url = "sqlite:///books.sqlite"        # or postgresql+psycopg://user@host/books;  TALLYBOOK_BOOKS_URL
     [alerts]
     webhook = "https://example.com/alerts"  # TALLYBOOK_ALERTS_WEBHOOK; its secret in TALLYBOOK_ALERTS_SECRET alone
+    [delivery.stripe]                     # one section per adapter; its secrets are in the environment alone
+    from = 2026-11-01                     # invoices issued on this day or later
 """
 
 from __future__ import annotations
 
 import os
 import tomllib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.engine import make_url
@@ -35,6 +37,10 @@ url = "sqlite:///books.sqlite"
 # [alerts]
 # Where `tallybook alerts` posts (TALLYBOOK_ALERTS_WEBHOOK). What signs them is in TALLYBOOK_ALERTS_SECRET, never here.
 # webhook = "https://example.com/alerts"
+
+# [delivery.stripe]
+# Where `tallybook deliver` sends final invoices issued on this day or later. The key is in TALLYBOOK_STRIPE_KEY, never here.
+# from = 2026-11-01
 """
 
 
@@ -59,6 +65,8 @@ class Settings(_Section):
 
     books: BooksSettings = Field(default_factory=BooksSettings)
     alerts: AlertSettings = Field(default_factory=AlertSettings)
+    # What a section may hold is the adapter's to say.
+    delivery: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     def webhook(self) -> Webhook | None:
         """Return who receives alerts. None: nobody was named. Raises BadSettings without a secret to sign with."""

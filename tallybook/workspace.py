@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from rating.tax import RoundingLevel, TaxCalculator
     from tallybook.alerting import Alerted
     from tallybook.contracting import ContractState
+    from tallybook.delivering import AdapterRun
     from tallybook.lease_accounts import LeaseAccounts
     from tallybook.usage_rows import UsageRow
 
@@ -392,6 +393,17 @@ class Workspace:
             generator_versions={"tallybook": version("tallybook")},
         )
         return publish(folder or self.layout.out, run).folder
+
+    def deliver(
+        self, adapters: Sequence[str] | None = None, *, is_dry: bool = False, **options: Any
+    ) -> list[AdapterRun]:
+        """Send final invoices to the providers of the settings, exactly once; what waits is due at a later run. Idempotent.
+
+        A dry run says what is new and changes nothing. Raises BadSettings, AdapterMisconfigured; nothing is lost by either.
+        """
+        from tallybook.delivering import deliver
+
+        return deliver(self, adapters, is_dry=is_dry, **options)
 
     def reconcile(self, period: str) -> Statement:
         """Return the conservation statement of a period: where every event and every cent went.

@@ -1,0 +1,295 @@
+"""The command line of delivery: send what is due, see what waits and what is parked, decide about it.
+
+Enters: words of an operator. Leaves: tables or JSON; exit code 1 while something is parked or an adapter failed.
+Refuses: decisions without a reason.
+"""
+
+from __future__ import annotations
+
+import getpass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from metering.clock import iso_utc
+from metering.numbers import plain
+from tallybook.cli_shell import DONE, FINDING, JsonOption, err, open_workspace, out, print_json, progress
+from tallybook.show import money, table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from billing_adapters.deliveries import Attempt, Delivery
+    from tallybook.delivering import AdapterRun
+    from tallybook.workspace import Workspace
+
+delivery = typer.Typer()
+deliveries_app = typer.Typer(invoke_without_command=True, no_args_is_help=False)
+delivery.add_typer(deliveries_app, name="deliveries")
+
+ERRORS_SHOWN = 5
+ID_SHOWN = 16
+WhyOption = Annotated[str, typer.Option("--why", help="The reason; it stays in the books.")]
+WhoOption = Annotated[str | None, typer.Option("--who", help="Who decides; without it, your user name.")]
+IdsArgument = Annotated[list[str], typer.Argument(help="Deliveries, by id or the beginning of one.")]
+
+
+@delivery.command()
+def deliver(
+    adapter: Annotated[
+        list[str] | None, typer.Option("--adapter", help="Only this one; may be repeated. Else all of the settings.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is new, and send nothing.")] = False,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many items in this run.")] = None,
+    calls_max: Annotated[int | None, typer.Option("--calls-max", min=1, help="At most so many calls.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send final invoices to the providers, exactly once. Run it as often as you like; what waits is due later."""
+    with open_workspace() as workspace:
+        if dry_run:
+            _print_new(workspace.deliver(adapter, is_dry=True), as_json=as_json)
+            return
+        with progress("delivering") as bar:
+            runs = workspace.deliver(adapter, limit=limit, calls_max=calls_max, on_item=bar)
+        parked = [row for run in runs for row in _read(workspace, adapter=run.adapter, states=["parked"])]
+    if as_json:
+        print_json({"adapters": [_run_json(run) for run in runs], "parked": [_json(row) for row in parked]})
+    else:
+        out.print(_runs(runs))
+        _say_how_it_went(runs, parked)
+    raise typer.Exit(FINDING if parked or any(run.delivered.errors for run in runs) else DONE)
+
+
+@deliveries_app.callback()
+def list_all(
+    context: typer.Context,
+    adapter: Annotated[str | None, typer.Option("--adapter", help="Only of this one.")] = None,
+    state: Annotated[
+        list[str] | None, typer.Option("--state", help="pending, attempting, parked, delivered or waived; repeatable.")
+    ] = None,
+    invoice: Annotated[str | None, typer.Option("--invoice", help="Only of this invoice, by id or number.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What waits and until when, what is parked and why. Without --state: all but what was delivered or waived."""
+    if context.invoked_subcommand is not None:
+        return
+    with open_workspace() as workspace:
+        subject = None if invoice is None else _invoice_id(workspace, invoice)
+        chosen = state or (None if invoice else ["parked", "attempting", "pending"])
+        rows = _read(workspace, adapter=adapter, states=chosen, subject=subject)
+    if as_json:
+        print_json({"deliveries": [_json(row) for row in rows]})
+    elif rows:
+        out.print(_table(rows))
+    else:
+        err.print("Nothing waits and nothing is parked." if not (state or invoice) else "None.", highlight=False)
+    raise typer.Exit(FINDING if any(row.state == "parked" for row in rows) else DONE)
+
+
+@deliveries_app.command()
+def show(ids: IdsArgument, as_json: JsonOption = False) -> None:
+    """One delivery with all its attempts, and who decided what about it."""
+    from billing_adapters.deliveries import attempts_of
+    from tallybook.books import reading
+
+    with open_workspace() as workspace:
+        rows = [_one(workspace, given) for given in ids]
+        with reading(workspace.books) as connection:
+            attempts = {row.delivery_id: attempts_of(connection, row.delivery_id) for row in rows}
+    if as_json:
+        print_json(
+            {
+                "deliveries": [
+                    {**_json(row), "tried": [_attempt(one) for one in attempts[row.delivery_id]]} for row in rows
+                ]
+            }
+        )
+        return
+    for row in rows:
+        out.print(_table([row], is_full=True))
+        columns = [
+            ("attempt", "right"),
+            ("when", "left"),
+            ("by", "left"),
+            ("outcome", "left"),
+            ("what was said", "left"),
+        ]
+        tried = [
+            (one.number, iso_utc(one.started_at), one.deliverer, one.outcome or "interrupted", one.detail or "")
+            for one in attempts[row.delivery_id]
+        ]
+        out.print(table("", columns, tried))
+
+
+@deliveries_app.command()
+def retry(ids: IdsArgument, why: WhyOption, who: WhoOption = None, as_json: JsonOption = False) -> None:
+    """Put parked deliveries back into the queue. What may be at the provider is looked for before it is sent."""
+    from billing_adapters.deliveries import retry as decide
+
+    _decide(decide, ids, why, who, as_json=as_json)
+
+
+@deliveries_app.command()
+def waive(ids: IdsArgument, why: WhyOption, who: WhoOption = None, as_json: JsonOption = False) -> None:
+    """Give deliveries up: they are never sent, and the reason stays in the books."""
+    from billing_adapters.deliveries import waive as decide
+
+    _decide(decide, ids, why, who, as_json=as_json)
+
+
+def _decide(decide: Any, ids: Sequence[str], why: str, who: str | None, *, as_json: bool) -> None:
+    by = who or getpass.getuser()
+    if not why.strip() or not by.strip():
+        raise typer.BadParameter("a decision has a reason and somebody who decides: --why '...' --who NAME")
+    with open_workspace() as workspace:
+        chosen = [_one(workspace, given) for given in ids]
+        rows = [decide(workspace.books, one.delivery_id, who=by, why=why, now=workspace.now) for one in chosen]
+    if as_json:
+        print_json({"deliveries": [_json(row) for row in rows]})
+    else:
+        out.print(_table(rows))
+
+
+def _read(workspace: Workspace, **chosen: Any) -> list[Delivery]:
+    from billing_adapters.deliveries import list_deliveries
+    from tallybook.books import reading
+
+    with reading(workspace.books) as connection:
+        return list_deliveries(connection, **chosen)
+
+
+def _one(workspace: Workspace, given: str) -> Delivery:
+    from billing_adapters.errors import DeliveryNotOpen
+
+    found = _read(workspace, prefix=given)
+    if len(found) != 1:
+        raise DeliveryNotOpen(f"{len(found)} deliveries begin with {given}; `tallybook deliveries` lists them")
+    return found[0]
+
+
+def _invoice_id(workspace: Workspace, given: str) -> str:
+    from sqlalchemy import select
+
+    from rating.books import invoices
+    from tallybook.books import reading
+
+    with reading(workspace.books) as connection:
+        found = connection.scalar(select(invoices.c.invoice_id).where(invoices.c.number == given))
+    return found or given
+
+
+def _print_new(runs: Sequence[AdapterRun], *, as_json: bool) -> None:
+    rows = [(run.adapter, intent) for run in runs for intent in run.intents]
+    if as_json:
+        new = [
+            {
+                "adapter": name,
+                "kind": intent.kind,
+                "subject": intent.subject,
+                "account_id": intent.account_id,
+                "amount": None if intent.amount is None else plain(intent.amount),
+                "currency": intent.currency,
+                "refusal": intent.refusal,
+                "payload": intent.payload,
+            }
+            for name, intent in rows
+        ]
+        print_json({"new": new})
+        return
+    columns = [
+        ("adapter", "left"),
+        ("kind", "left"),
+        ("of", "left"),
+        ("account", "left"),
+        ("amount", "right"),
+        ("", "left"),
+    ]
+    lines = [
+        (
+            name,
+            intent.kind,
+            intent.subject,
+            intent.account_id,
+            "" if intent.amount is None else money(intent.amount),
+            intent.refusal or intent.currency or "",
+        )
+        for name, intent in rows
+    ]
+    out.print(table("", columns, lines))
+    err.print(f"{len(rows):,} would be sent, beside what waits already; nothing was.", highlight=False)
+
+
+def _runs(runs: Sequence[AdapterRun]) -> Any:
+    columns = [("adapter", "left"), ("new", "right"), ("delivered", "right"), ("later", "right"), ("parked", "right"),
+               ("calls", "right")]  # fmt: skip
+    rows = [
+        (
+            run.adapter,
+            f"{run.enqueued.new + run.enqueued.parked:,}",
+            f"{run.delivered.states['delivered']:,}",
+            f"{run.delivered.states['pending']:,}",
+            f"{run.delivered.states['parked'] + run.enqueued.parked:,}",
+            f"{run.delivered.calls:,}",
+        )
+        for run in runs
+    ]
+    return table("", columns, rows)
+
+
+def _say_how_it_went(runs: Sequence[AdapterRun], parked: Sequence[Delivery]) -> None:
+    if not runs:
+        err.print("No adapter is set up: add a section [delivery.stripe] to tallybook.toml.", highlight=False)
+    for run in runs:
+        for error in run.delivered.errors[:ERRORS_SHOWN]:
+            err.print(f"{run.adapter}: {type(error).__name__}: {error}", markup=False, highlight=False)
+        if run.delivered.is_budget_spent:
+            err.print(f"{run.adapter}: the calls of this run are used up; run it again to go on.", highlight=False)
+    if parked:
+        err.print(f"{len(parked):,} are parked and wait for a person: `tallybook deliveries`.", highlight=False)
+
+
+def _table(rows: Sequence[Delivery], *, is_full: bool = False) -> Any:
+    columns = [("delivery", "left"), ("adapter", "left"), ("kind", "left"), ("of", "left"), ("account", "left"),
+               ("amount", "right"), ("state", "left"), ("until", "left"), ("why", "left")]  # fmt: skip
+    lines = [
+        (
+            row.delivery_id if is_full else row.delivery_id[:ID_SHOWN],
+            row.adapter,
+            row.kind,
+            row.subject,
+            row.account_id,
+            "" if row.amount is None else f"{money(row.amount)} {row.currency}",
+            row.state,
+            "" if row.recover_by is None else iso_utc(row.recover_by),
+            f"{row.outcome}: {row.reason}" if row.reason else row.outcome or "",
+        )
+        for row in rows
+    ]
+    return table("", columns, lines)
+
+
+def _run_json(run: AdapterRun) -> dict[str, Any]:
+    return {
+        "adapter": run.adapter,
+        "new": run.enqueued.new,
+        "parked_at_once": run.enqueued.parked,
+        "states": dict(run.delivered.states),
+        "outcomes": dict(run.delivered.outcomes),
+        "calls": run.delivered.calls,
+        "errors": [str(error) for error in run.delivered.errors],
+        "is_budget_spent": run.delivered.is_budget_spent,
+    }
+
+
+def _json(row: Delivery) -> dict[str, Any]:
+    return {name: _plain(getattr(row, name)) for name in row.__slots__}
+
+
+def _attempt(one: Attempt) -> dict[str, Any]:
+    return {name: _plain(getattr(one, name)) for name in one.__slots__}
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "astimezone"):
+        return iso_utc(value)
+    return plain(value) if hasattr(value, "is_finite") else value

@@ -1,0 +1,207 @@
+"""Delivery over a workspace and by the command line: from final invoices to the fake Stripe over HTTP, and what people decide."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stripe
+from typer.testing import CliRunner
+
+from billing_adapters.credits import Earlier, lowered_by
+from billing_adapters.errors import AdapterMisconfigured
+from billing_adapters.testing.stripe_fake import StripeFake
+from billing_adapters.testing.stripe_server import serve
+from metering.clock import FixedClock, SystemClock
+from tallybook import Workspace
+from tallybook.cli import app
+from tallybook.errors import BadSettings
+from tests.tallybook.shop import DECEMBER, LATE, NOVEMBER, USAGE, import_text, open_shop
+
+stripe.enable_telemetry = False
+VOIDED = """tenant_id,meter,quantity,event_time,idempotency_key,direction
+acme,tokens,1500,2026-10-03T10:00:00Z,a1,output
+"""
+
+
+@pytest.fixture
+def fake() -> StripeFake:
+    return StripeFake(SystemClock())
+
+
+@pytest.fixture(scope="module")
+def invoiced(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with October invoiced, made once and copied."""
+    workspace = open_shop(tmp_path_factory.mktemp("invoiced") / "shop")
+    import_text(workspace, "usage.csv", USAGE)
+    workspace.invoice("2026-10", final=True)
+    workspace.close()
+    return workspace.layout.root
+
+
+@pytest.fixture
+def shop(invoiced: Path, tmp_path: Path, fake: StripeFake, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+    """A workspace with October invoiced, and Stripe on the loopback address."""
+    root = shutil.copytree(invoiced, tmp_path / "shop")
+    with serve(fake) as url:
+        monkeypatch.setenv("TALLYBOOK_STRIPE_KEY", fake.api_key)
+        (root / "tallybook.toml").write_text(f'[delivery.stripe]\nfrom = 2026-11-01\naddress = "{url}"\n')
+        with Workspace(root, clock=FixedClock(NOVEMBER)) as opened:
+            yield opened
+
+
+def write_settings(workspace: Workspace, section: str) -> None:
+    workspace.layout.settings_file.write_text(f"[delivery.stripe]\n{section}\n", encoding="utf-8")
+
+
+def run(workspace: Workspace, *words: str, code: int = 0) -> Any:
+    result = CliRunner().invoke(app, ["-w", str(workspace.layout.root), *words])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return json.loads(result.stdout) if "--json" in words else result.output
+
+
+def test_final_invoices_arrive_once_with_our_amounts(shop: Workspace, fake: StripeFake) -> None:
+    new = run(shop, "deliver", "--dry-run", "--json")["new"]
+    assert [(one["kind"], one["account_id"], one["amount"]) for one in new] == [
+        ("invoice", "acme-inc", "55.75"),
+        ("invoice", "globex", "25.29"),
+    ]
+    assert fake.calls == []
+    (done,) = run(shop, "deliver", "--json")["adapters"]
+    assert (done["new"], done["states"]) == (2, {"delivered": 2})
+    assert sorted((one["number"], one["total"], one["status"]) for one in fake.store.all("invoice")) == [
+        ("INV-00000001", 5575, "open"),
+        ("INV-00000002", 2529, "open"),
+    ]
+    assert [one["name"] for one in fake.store.all("customer")] == ["Acme, Inc.", "Globex"]
+    (again,) = run(shop, "deliver", "--json")["adapters"]
+    assert (again["new"], again["states"], again["calls"]) == (0, {}, 0)
+    assert "Nothing waits" in run(shop, "deliveries")
+
+
+def test_a_credit_note_of_ours_lowers_the_invoice_that_it_corrects(shop: Workspace, fake: StripeFake) -> None:
+    shop.deliver()
+    with Workspace(shop.layout.root, clock=FixedClock(DECEMBER)) as later:
+        void_first_usage(later)
+        (credit,) = later.correct().invoices
+        assert credit.document_type == "credit_note"
+        (done,) = later.deliver(wait=lambda _seconds: None)
+    assert done.delivered.states == {"delivered": 1}
+    (note,) = fake.store.all("credit_note")
+    assert note["total"] == -credit.total * 100
+    lowered = next(one for one in fake.store.all("invoice") if one["id"] == note["invoice"])
+    assert lowered["number"] == "INV-00000001"
+    assert lowered["amount_remaining"] == 5575 - note["total"]
+
+
+def void_first_usage(workspace: Workspace) -> None:
+    """Take back the usage of acme that was priced, by a correction that names it."""
+    from metering import Recorder
+
+    recorder = Recorder(workspace.layout.root, ship="none", clock=workspace.clock)
+    recorder.void("tokens", tenant="acme", key="a1")
+    recorder.close()
+    workspace.ship()
+
+
+def test_what_stripe_refuses_is_parked_seen_retried_and_waived(shop: Workspace, fake: StripeFake) -> None:
+    # The number of our first invoice is taken by a foreign one.
+    theirs = fake.client().v1.customers.create({"name": "theirs"})
+    fake.client().v1.invoices.create({"customer": theirs.id, "number": "INV-00000001"})
+    write_settings(shop, shop.layout.settings_file.read_text().partition("\n")[2] + 'customers = {globex = "cus_gone"}')
+    found = run(shop, "deliver", "--json", code=1)
+    (parked,) = found["parked"]
+    assert (parked["account_id"], parked["outcome"]) == ("globex", "REJECTED_PERMANENT")
+    assert "No such customer" in parked["reason"]
+    listed = run(shop, "deliveries", code=1)
+    assert "No such customer" in listed
+    assert "pending" in listed
+    identity = parked["delivery_id"][:12]
+    assert "retried" not in run(shop, "deliveries", "retry", identity, "--why", " ", code=2)
+    (again,) = run(shop, "deliveries", "retry", identity, "--why", "mapped anew", "--who", "ada", "--json")[
+        "deliveries"
+    ]
+    assert (again["state"], again["decided_by"]) == ("pending", "ada")
+    (gone,) = run(shop, "deliveries", "waive", identity, "--why", "sent by hand", "--who", "ada", "--json")[
+        "deliveries"
+    ]
+    assert (gone["state"], gone["reason"]) == ("waived", "waived by ada: sent by hand")
+    shown = run(shop, "deliveries", "show", identity)
+    assert "mapped anew" in shown
+    assert "sent by hand" in shown
+    (row,) = run(shop, "deliveries", "--invoice", "INV-00000002", "--json")["deliveries"]
+    assert row["state"] == "waived"
+
+
+def test_nothing_is_sent_without_a_day_to_begin_with(shop: Workspace, fake: StripeFake) -> None:
+    write_settings(shop, "")
+    with Workspace(shop.layout.root) as again, pytest.raises(BadSettings, match="from = 2026-11-01"):
+        again.deliver()
+    write_settings(shop, "from = 2026-11-02")
+    with Workspace(shop.layout.root, clock=FixedClock(NOVEMBER)) as again:
+        (done,) = again.deliver(is_dry=True)
+    assert done.intents == ()
+    assert fake.calls == []
+
+
+def test_sections_and_adapters_that_are_not_there_are_named(shop: Workspace) -> None:
+    with pytest.raises(BadSettings, match=r"no section \[delivery.files\]"):
+        shop.deliver(["files"])
+    shop.layout.settings_file.write_text("[delivery.nobody]\nfrom = 2026-11-01\n", encoding="utf-8")
+    with Workspace(shop.layout.root) as again, pytest.raises(AdapterMisconfigured, match="'nobody'"):
+        again.deliver()
+    write_settings(shop, "from = 2026-11-01\ncolection_method = 'x'")
+    with Workspace(shop.layout.root) as again, pytest.raises(AdapterMisconfigured, match="colection_method"):
+        again.deliver()
+    shop.layout.settings_file.write_text("", encoding="utf-8")
+    assert "No adapter is set up" in run(shop, "deliver")
+
+
+def test_a_budget_of_calls_is_kept_and_the_next_run_goes_on(shop: Workspace, fake: StripeFake) -> None:
+    assert "used up" in run(shop, "deliver", "--calls-max", "3")
+    assert len(fake.calls) == 3
+    run(shop, "deliver")
+    assert sorted(one["total"] for one in fake.store.all("invoice") if one["status"] == "open") == [2529, 5575]
+
+
+def test_late_usage_follows_as_a_supplement(shop: Workspace, fake: StripeFake) -> None:
+    shop.deliver()
+    with Workspace(shop.layout.root, clock=FixedClock(DECEMBER)) as later:
+        import_text(later, "late.csv", LATE)
+        later.correct()
+        later.deliver(wait=lambda _seconds: None)
+    assert sorted(one["total"] for one in fake.store.all("invoice")) == [100, 2529, 5575]
+
+
+# --- which invoices a credit note lowers --------------------------------------------------------------------------------
+
+DAY = datetime(2026, 10, 1, tzinfo=UTC)
+
+
+def earlier(number: int, left: str, *, is_corrected: bool = False) -> Earlier:
+    return Earlier(f"invoice-{number}", f"INV-{number}", DAY + timedelta(days=number), Decimal(left), is_corrected)
+
+
+@pytest.mark.parametrize(
+    ("given_back", "invoices", "expected"),
+    [
+        ("10", [earlier(1, "49"), earlier(2, "30")], {"invoice-2": "10"}),
+        ("10", [earlier(1, "49", is_corrected=True), earlier(2, "30")], {"invoice-1": "10"}),
+        ("60", [earlier(1, "49", is_corrected=True), earlier(2, "30")], {"invoice-1": "49", "invoice-2": "11"}),
+        ("10", [earlier(1, "0"), earlier(2, "-5")], {}),
+        ("100", [earlier(1, "49"), earlier(2, "30")], {"invoice-2": "30", "invoice-1": "49"}),
+    ],
+)
+def test_a_credit_note_lowers_what_it_corrects_first_and_nothing_below_zero(
+    given_back: str, invoices: list[Earlier], expected: dict[str, str]
+) -> None:
+    found = lowered_by(Decimal(given_back), invoices)
+    assert {one.invoice_id: str(one.amount) for one in found} == expected
