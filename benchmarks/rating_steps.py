@@ -27,18 +27,15 @@ from metering.usage import Selector, Snapshot, Span, load_states, open_evidence
 Answer = Any
 
 
-def _lines(lake: Lake, terms: Any, *, is_kept: bool = True) -> Answer:
+def _lines(lake: Lake, terms: Any) -> Answer:
     from rating.kept import rate_what_changed
     from rating.ledger import booked_nothing
-    from rating.rate import rate, subtract_booked
+    from rating.rate import subtract_booked
     from rating.terms import billing_spans
 
     spans = billing_spans(terms, parse_period(workload.MONTH))
     with _opened(lake) as (engine, evidence):
-        if is_kept:
-            rate_what_changed(engine, terms, spans, workload.AFTER, evidence)
-        else:
-            rate(engine, terms, spans, workload.AFTER, rollups=evidence.rollups)
+        rate_what_changed(engine, terms, spans, workload.AFTER, evidence)
         subtract_booked(engine, *booked_nothing(), "close")
         return _text(engine.execute("SELECT count(*), sum(amount) FROM invoice_line").fetchone())
 
@@ -108,12 +105,31 @@ def lines(lake: Lake, tenants: int, prices: int = 10, tiers: int = 4) -> Callabl
 
 def preview(lake: Lake, tenants: int) -> Callable[[], Answer]:
     """Ours: the invoice lines of one tenant."""
+    from rating.ledger import booked_nothing
+    from rating.rate import subtract_booked
+    from rating.run import rated_spans
+    from rating.terms import billing_spans
+
     name = workload.tenant_names(tenants)[tenants // 2]
     whole = workload.company(tenants)
     terms = type(whole)(
         whole.meters, whole.plans, whole.accounts, [one for one in whole.subscriptions if one.tenant == name]
     )
-    return lambda: _lines(lake, terms, is_kept=False)
+    spans = billing_spans(terms, parse_period(workload.MONTH))
+
+    def run() -> Answer:
+        with rated_spans(
+            [file.path for file in lake.data_files()],
+            Snapshot.of(lake.cut()),
+            terms,
+            spans,
+            workload.AFTER,
+            tenants={name},
+        ) as engine:
+            subtract_booked(engine, *booked_nothing(), "close")
+            return _text(engine.execute("SELECT count(*), sum(amount) FROM invoice_line").fetchone())
+
+    return run
 
 
 def whatif_year(lake: Lake, tenants: int) -> Callable[[], Answer]:

@@ -15,16 +15,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from metering.buckets import CALENDAR_BUCKETS
-from metering.engine import open_engine, read_sql
+from metering.engine import fetch, open_engine, read_sql
 from metering.errors import TooManyGroups
 from metering.questions import Selector, Span, register, register_questions
 
 __all__ = [
-    "Selector", "Snapshot", "Span", "aggregate", "load_events", "load_evidence", "load_states", "open_evidence", "register",
+    "Selector", "Snapshot", "Span", "aggregate", "load_events", "load_evidence", "load_states", "open_evidence",
+    "open_evidence_of", "register",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     import duckdb
     import pyarrow as pa
@@ -68,6 +69,11 @@ STEP_WAYS = {
 }
 
 
+# So few tenants are looked up in the data files, and so few events of theirs are held in memory.
+FEW_TENANTS = 100
+FEW_EVENTS = 1_000_000
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """A cut of the lake: for every producer, the last segment included. The same cut has the same `snapshot_id`."""
@@ -95,6 +101,34 @@ def open_evidence(files: Sequence[str], snapshot: Snapshot, **settings: object) 
     """Return an engine with the tables `stored_event`, `duplicate` and the view `usage_event` of a snapshot."""
     engine = open_engine(files, **settings)  # type: ignore[arg-type]
     load_evidence(engine, files, snapshot)
+    return engine
+
+
+def open_evidence_of(
+    tenants: Collection[str], files: Sequence[str], snapshot: Snapshot
+) -> duckdb.DuckDBPyConnection | None:
+    """Return an engine with the evidence of a few tenants alone, or None where they or their events are not few.
+
+    What counts for a tenant is said by its own events: duplicates and corrections are of one tenant. Data files are in the
+    order of tenants, so that little of them is read.
+    """
+    from duckdb import ColumnExpression, ConstantExpression
+
+    from metering.changes import register_cut
+
+    if not files or not 0 < len(tenants) <= FEW_TENANTS:
+        return None
+    engine = open_engine(files)
+    register_cut(engine, "cut", snapshot)
+    is_of_them = ColumnExpression("tenant_id").isin(*map(ConstantExpression, sorted(tenants)))
+    engine.read_parquet(list(files), hive_partitioning=False).filter(is_of_them).create_view("data_file")
+    engine.execute(read_sql("metering", "stored_event"))
+    events = fetch(engine, f"FROM stored_event LIMIT {FEW_EVENTS + 1}")
+    if events.num_rows > FEW_EVENTS:
+        engine.close()
+        return None
+    engine.execute("DROP VIEW stored_event")
+    load_events(engine, events)
     return engine
 
 
@@ -132,8 +166,9 @@ def load_evidence(engine: duckdb.DuckDBPyConnection, files: Sequence[str], snaps
 def load_events(engine: duckdb.DuckDBPyConnection, events: pa.Table) -> None:
     """Load usage events from memory as if they were stored; for previews and for rating pieces of a history."""
     register(engine, "stored_event", events)
+    corrects = events["correction"].null_count < events.num_rows
     for step in EVIDENCE_STEPS[1:]:
-        engine.execute(read_sql("metering", step))
+        engine.execute(read_sql("metering", "corrected_none" if step == "corrected" and not corrects else step))
 
 
 def aggregate(

@@ -47,7 +47,8 @@ def explain_line(connection: Connection, line_id: str, close: Close, terms: Term
     invoice, line = invoice_of_line(connection, line_id)
     every = spans_of(connection, close, terms)
     spans = every.take(place for place, account in enumerate(every.accounts) if account == invoice.account_id)
-    with rated_spans(files, close.snapshot, terms, spans, close.as_of) as engine:
+    tenants = set(spans.tenants)
+    with rated_spans(files, close.snapshot, terms, spans, close.as_of, tenants=tenants) as engine:
         span_id = _span_of(engine, line)
         tiers = _components(engine, line, span_id)
         steps = _steps(engine, terms, line, span_id, tiers)

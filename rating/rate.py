@@ -41,6 +41,7 @@ MACROS = (
     "adjust_ratio_size", "adjust_ratio",
 )  # fmt: skip
 HAS_UNPRICED = "price_type IN ('matrix', 'dynamic') OR is_weighted"
+HAS_FLAT_PARTS = "price_type = 'flat' AND EXISTS (FROM flat_part)"
 QUANTITY_STEPS = (
     ("usage_as_metered", "true"), ("usage_weighted", "is_weighted"),
     ("usage_combined", "combine_by IS NOT NULL"), ("usage_as_combined", "combine_by IS NOT NULL"),
@@ -51,6 +52,7 @@ QUANTITY_STEPS = (
 CHARGE_STEPS = (
     ("charge_included", "included > 0 OR priced_is_largest"),
     ("charge_flat", "price_type = 'flat'"),
+    ("charge_flat_part", HAS_FLAT_PARTS),
     ("charge_unit", "price_type = 'unit'"),
     ("charge_graduated", "price_type IN ('graduated', 'graduated_percentage') AND NOT tiers_are_held"),
     ("charge_graduated_by_day", "price_type = 'graduated' AND tiers_are_held"),
@@ -118,14 +120,21 @@ def rate_usage(engine: duckdb.DuckDBPyConnection, as_of: datetime) -> None:
     for macro in MACROS:
         engine.execute(read_sql("rating", macro))
     engine.execute(read_sql("rating", "unpriced_none"))
-    for step, needed_by in (*QUANTITY_STEPS, *CHARGE_STEPS):
-        if needed_by == "true" or engine.execute(f"SELECT 1 FROM price WHERE {needed_by} LIMIT 1").fetchall():
-            statement = read_sql("rating", step)
-            engine.execute(statement, {"as_of": as_of} if "$as_of" in statement else None)
+    for step in _steps_needed(engine):
+        statement = read_sql("rating", step)
+        engine.execute(statement, {"as_of": as_of} if "$as_of" in statement else None)
     adjust_charges(engine)
     for step in WORTH_STEPS:
         engine.execute(read_sql("rating", step))
     add_true_ups(engine, as_of)
+
+
+def _steps_needed(engine: duckdb.DuckDBPyConnection) -> list[str]:
+    """Return the steps that some price needs, in their order. Asked at once: a statement costs more than its rows."""
+    steps = (*QUANTITY_STEPS, *CHARGE_STEPS)
+    asked = ", ".join(f"coalesce(bool_or({needed_by}), {needed_by == 'true'})" for _, needed_by in steps)
+    [needed] = engine.execute(f"SELECT {asked} FROM price").fetchall()
+    return [step for (step, _), is_needed in zip(steps, needed, strict=True) if is_needed]
 
 
 def subtract_booked(

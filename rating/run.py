@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from metering.rollups import Rollups
-from metering.usage import open_evidence
+from metering.usage import open_evidence, open_evidence_of
 from rating.close import Close, read_closes
 from rating.invoice import Invoice, Prepaid, document, make_invoices
 from rating.kept import Evidence, rate_what_changed
@@ -77,14 +77,18 @@ def rated_spans(
     as_of: datetime,
     *,
     may_use_kept: bool = False,
+    tenants: Collection[str] | None = None,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open an engine in which billing spans are rated: usage, charge, worth. What was booked is not looked at.
 
     With `may_use_kept` only the tenants that changed since the last time are rated (rating.kept), where there are many
-    files: the same charges and worth, and `usage` of these tenants alone.
+    files: the same charges and worth, and `usage` of these tenants alone. With `tenants`, those of all the spans, no more
+    than their evidence may be read.
     """
-    rollups = Rollups.of(files)
-    engine = open_evidence(files, snapshot, folder=str(rollups.folder.parent) if rollups else None)
+    engine = open_evidence_of(tenants, files, snapshot) if tenants else None
+    rollups = Rollups.of(files) if engine is None else None
+    if engine is None:
+        engine = open_evidence(files, snapshot, folder=str(rollups.folder.parent) if rollups else None)
     try:
         if may_use_kept and rollups is not None:
             evidence = Evidence(files, snapshot, rollups)
@@ -116,7 +120,10 @@ def rated(
     if spans is not None:
         held = {span.subscription_id for span in spans}
         booked_lines, booked_charges = (_booked_for(held, table) for table in (booked_lines, booked_charges))
-    with rated_spans(files, close.snapshot, terms, rating, close.as_of, may_use_kept=may_use_kept) as engine:
+    tenants = None if spans is None else {span.tenant_id for span in spans}
+    with rated_spans(
+        files, close.snapshot, terms, rating, close.as_of, may_use_kept=may_use_kept, tenants=tenants
+    ) as engine:
         subtract_booked(
             engine, booked_lines, booked_charges, close.close_id, narrow=lambda it: narrow(it, close.kind, terms)
         )

@@ -19,33 +19,37 @@ WITH taken AS (
     FROM selected
     WHERE way = 'merged'
     GROUP BY ALL
+),
+measured AS (
+    SELECT
+        taken.* EXCLUDE (selector_set),
+        selector.aggregation,
+        CASE selector.aggregation
+            WHEN 'average' THEN (taken.quantity_sum * 1000000000)::HUGEINT
+            WHEN 'time_weighted_sum' THEN taken.level_time
+        END AS dividend,
+        CASE selector.aggregation
+            WHEN 'average' THEN taken.event_count::HUGEINT
+            ELSE coalesce(selector.per_us, epoch_us(span.period_end) - epoch_us(span.period_start))::HUGEINT
+        END AS divisor
+    FROM taken
+    JOIN span USING (span_id)
+    JOIN selector
+        ON selector.selector_set = taken.selector_set AND selector.selector_id = taken.selector_id
 )
 SELECT
-    taken.span_id,
-    taken.selector_id,
-    taken.group_key,
-    taken.cell_key,
-    taken.event_count::BIGINT AS event_count,
-    CASE selector.aggregation
-        WHEN 'count' THEN taken.event_count::DECIMAL(38, 9)
-        WHEN 'sum' THEN taken.quantity_sum
-        WHEN 'max' THEN taken.quantity_max
-        WHEN 'min' THEN taken.quantity_min
-        WHEN 'first' THEN taken.quantity_first
-        WHEN 'last' THEN taken.quantity_last
-        WHEN 'average'
-            THEN from_billionths(
-                divide_half_away((taken.quantity_sum * 1000000000)::HUGEINT, taken.event_count::HUGEINT)
-            )
-        WHEN 'time_weighted_sum'
-            THEN from_billionths(
-                divide_half_away(
-                    taken.level_time,
-                    coalesce(selector.per_us, epoch_us(span.period_end) - epoch_us(span.period_start))::HUGEINT
-                )
-            )
+    span_id,
+    selector_id,
+    group_key,
+    cell_key,
+    event_count::BIGINT AS event_count,
+    CASE aggregation
+        WHEN 'count' THEN event_count::DECIMAL(38, 9)
+        WHEN 'sum' THEN quantity_sum
+        WHEN 'max' THEN quantity_max
+        WHEN 'min' THEN quantity_min
+        WHEN 'first' THEN quantity_first
+        WHEN 'last' THEN quantity_last
+        ELSE from_billionths(divide_half_away(dividend, divisor))
     END::DECIMAL(38, 9) AS quantity
-FROM taken
-JOIN span USING (span_id)
-JOIN selector
-    ON selector.selector_set = taken.selector_set AND selector.selector_id = taken.selector_id
+FROM measured

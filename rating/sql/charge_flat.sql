@@ -1,8 +1,7 @@
 -- flat: an amount for the billing period, whatever was used.
 -- In advance it is due once the service began, in arrears once the period is over. The share of a partial service
 -- period is worked out in rating.proration, as an exact ratio of instants, and joined here by its two lengths.
--- A span whose flat amount needs more than the two lengths (days as a basis, units, a free trial) has rows in flat_part
--- instead: one per number of units it was held with, each due like a flat amount of its own.
+-- A span whose flat amount needs more than the two lengths has rows in flat_part instead; see charge_flat_part.
 INSERT INTO charge
 SELECT
     billing_span.span_id,
@@ -23,20 +22,4 @@ JOIN flat_amount
     AND flat_amount.period_us = epoch_us(billing_span.period_end) - epoch_us(billing_span.period_start)
 ANTI JOIN flat_part ON flat_part.span_id = billing_span.span_id AND flat_part.price_id = price.price_id
 WHERE (price.due = 'start' AND billing_span.service_start <= $as_of)
-    OR (price.due = 'end' AND billing_span.period_end <= $as_of)
-UNION ALL
-SELECT
-    billing_span.span_id,
-    price.price_id,
-    '' AS group_key,
-    '' AS cell_key,
-    flat_part.part_number AS tier,
-    'flat' AS part,
-    flat_part.quantity,
-    flat_part.amount AS unit_price,
-    flat_part.exact_amount
-FROM flat_part
-JOIN billing_span USING (span_id)
-JOIN price ON price.plan_key = billing_span.plan_key AND price.price_id = flat_part.price_id
-WHERE (price.due = 'start' AND flat_part.starts_at <= $as_of)
     OR (price.due = 'end' AND billing_span.period_end <= $as_of)

@@ -5,7 +5,7 @@
 -- Where groups climb the tiers together a group covers (tiers_from, tiers_to] of them; alone it begins at 0.
 -- A tier may count packages of its own units, and limit what they cost; what the limit changes is the part `limit`.
 INSERT INTO charge
-WITH climbed AS (
+WITH met AS (
     SELECT
         usage.span_id,
         usage.price_id,
@@ -14,22 +14,33 @@ WITH climbed AS (
         usage.tiers_from,
         usage.tiers_from + usage.quantity AS tiers_to,
         usage.is_first_group,
-        tier.tier,
-        tier.lower_bound,
-        least(tiers_to, coalesce(tier.upper_bound, tiers_to)) - greatest(tier.lower_bound, usage.tiers_from)
-            AS quantity_in_tier,
-        CASE
-            WHEN tier.package_size IS NULL THEN quantity_in_tier
-            ELSE packages_of(quantity_in_tier, tier.package_size, 'up')
-        END AS charged_quantity,
-        tier.unit_price,
-        tier.flat_amount,
-        tier.minimum,
-        tier.maximum
+        tier.* EXCLUDE (plan_key, price_id)
     FROM rated_usage AS usage
     JOIN price_tier AS tier USING (plan_key, price_id)
     JOIN price USING (plan_key, price_id)
     WHERE usage.price_type IN ('graduated', 'graduated_percentage') AND NOT price.tiers_are_held
+),
+climbed AS (
+    SELECT
+        *,
+        least(tiers_to, coalesce(upper_bound, tiers_to)) - greatest(lower_bound, tiers_from) AS quantity_in_tier
+    FROM met
+),
+counted AS (
+    SELECT
+        *,
+        CASE
+            WHEN package_size IS NULL THEN quantity_in_tier
+            ELSE packages_of(quantity_in_tier, package_size, 'up')
+        END AS charged_quantity,
+        charged_quantity * unit_price AS unlimited_amount
+    FROM climbed
+    WHERE quantity_in_tier > 0
+),
+limited AS (
+    SELECT *, limited_amount(unlimited_amount, minimum, maximum) - unlimited_amount AS limit_amount
+    FROM counted
+    WHERE minimum IS NOT NULL OR maximum IS NOT NULL
 )
 SELECT
     span_id,
@@ -40,9 +51,8 @@ SELECT
     'unit' AS part,
     charged_quantity,
     unit_price,
-    charged_quantity * unit_price AS exact_amount
-FROM climbed
-WHERE quantity_in_tier > 0
+    unlimited_amount AS exact_amount
+FROM counted
 UNION ALL
 SELECT
     span_id,
@@ -53,9 +63,9 @@ SELECT
     'limit' AS part,
     1 AS quantity,
     0 AS unit_price,
-    limited_amount(charged_quantity * unit_price, minimum, maximum) - charged_quantity * unit_price AS limit_amount
-FROM climbed
-WHERE quantity_in_tier > 0 AND limit_amount <> 0
+    limit_amount
+FROM limited
+WHERE limit_amount <> 0
 UNION ALL
 SELECT
     span_id,

@@ -79,7 +79,7 @@ ADJUST_MUTANTS = {
     ),
     "a trial and units are charged at the whole amount": (
         "rating",
-        "charge_flat",
+        "charge_flat_part",
         "    flat_part.exact_amount\n",
         "    flat_part.amount\n",
     ),
