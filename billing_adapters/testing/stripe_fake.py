@@ -7,7 +7,7 @@ refuses, and what its SDK's typed parameters would refuse. Source: reference/pro
     client = fake.client()                        # the real SDK, in process
     with serve(fake) as url: ...                  # the same over HTTP: billing_adapters.testing.stripe_server
 
-Failures: `fake.fail("lost")` for the next write, or `fake.fault` for a plan of your own. What a failure means:
+Failures: `fake.fail("lost")` for the next write, or `fake.fault` for a plan of your own, reads too. What a failure means:
 
     lost        done, and the answer never arrives        away     not done, and no answer arrives
     error       500 before anything was done, kept under the key      error_after  500 after it was done, kept as well
@@ -65,7 +65,7 @@ class _Kept:
 
 
 class StripeFake:
-    """One Stripe account. `fault` is asked before each write, by method and path, and names a failure or None.
+    """One Stripe account. `fault` is asked before each call, by method and path, and names a failure or None.
 
     `writes_per_s`: how many writes a second of the clock takes before 429; None: any number. `search_lag_s`: how old an object
     is before `search` shows it.
@@ -114,7 +114,7 @@ class StripeFake:
             if refusal is not None:
                 return refusal
             if method == "get":
-                return self._guarded(lambda: self._route(method, url.path, parse_form(url.query)))
+                return self._read(url)
         return self._write(method, url.path, headers, body)
 
     def signed_webhooks(self) -> list[tuple[bytes, str]]:
@@ -136,6 +136,16 @@ class StripeFake:
         if self.is_revoked:
             return _error(403, "invalid_request_error", "This key may not do this any more", code="key_revoked")
         return None
+
+    def _read(self, url: SplitResult) -> Reply:
+        how = self.fault("get", url.path)
+        if how in {"away", "lost"}:
+            raise AnswerLost("what was read did not arrive")
+        if how == "throttled":
+            return _error(429, "invalid_request_error", "Too many requests", code="rate_limit")
+        if how is not None:
+            return _error(500, "api_error", "An error occurred")
+        return self._guarded(lambda: self._route("get", url.path, parse_form(url.query)))
 
     def _write(self, method: str, path: str, headers: Mapping[str, str], body: str) -> Reply:
         key = headers.get("idempotency-key", "")
