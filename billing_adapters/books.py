@@ -1,4 +1,5 @@
-"""What billing_adapters writes into the books: deliveries with their attempts, names at providers, and the pace of calls.
+"""What billing_adapters writes into the books: deliveries with their attempts, names at providers,
+the pace of calls, and what providers say of payment.
 
 A delivery is what is to be at a provider: inserted if absent, under a key that is a hash of what it is. Its payload never
 changes. Attempts are append-only but for their outcome, which is written once: an attempt without one was interrupted.
@@ -89,4 +90,32 @@ delivery_paces = Table(
     metadata,
     Column("adapter", Text, primary_key=True),
     Column("next_call_at", Instant, nullable=False),
+)
+
+# One row per invoice at a provider: what it says of payment, as it was when we read it (`read_at`, our clock). The newest
+# reading stays, whatever the order of events. Amounts are in the currency; `total` is what was invoiced there.
+payments = Table(
+    "payments",
+    metadata,
+    Column("adapter", Text, primary_key=True),
+    Column("provider_id", Text, primary_key=True),
+    Column("invoice_id", Text),
+    Column("status", Text, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("total", ExactDecimal, nullable=False),
+    Column("amount_due", ExactDecimal, nullable=False),
+    Column("amount_paid", ExactDecimal, nullable=False),
+    Column("amount_remaining", ExactDecimal, nullable=False),
+    Column("read_at", Instant, nullable=False),
+    Index("ix_payments_invoice_id", "invoice_id"),
+)
+
+# One row per event of a provider that was taken, so that it is taken once.
+provider_events = Table(
+    "provider_events",
+    metadata,
+    Column("adapter", Text, primary_key=True),
+    Column("event_id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("received_at", Instant, nullable=False),
 )

@@ -4,6 +4,7 @@
     ├── AdapterMisconfigured Terminal  rights, keys, addresses or names of an adapter are wrong; its items wait, unharmed
     ├── BudgetSpent          Retryable this run made as many calls as it may; the next one goes on
     ├── DeliveryNotOpen      Terminal  no such delivery, or none that a person may retry or waive
+    ├── EventRefused         Terminal  an event of a provider that is not signed by it, or not for now
     ├── LeaseLost            Retryable another deliverer took an item over; what is there is found by reading back
     ├── PublicationConflict  Terminal   the folder of a run is there already and holds something else
     ├── PublicationDamaged   Terminal   files of a published run are not what its manifest says
@@ -42,6 +43,12 @@ class DeliveryNotOpen(BillingAdaptersError, Terminal):
     """There is no such delivery, or it is in a state in which nobody needs to decide. `tallybook deliveries` lists them."""
 
     code = "delivery_not_open"
+
+
+class EventRefused(BillingAdaptersError, Terminal):
+    """What came to a webhook is not from the provider, or was signed too long ago or in the future. Nothing was changed."""
+
+    code = "event_refused"
 
 
 class LeaseLost(BillingAdaptersError, Retryable):

@@ -60,6 +60,35 @@ def deliver(
     raise typer.Exit(FINDING if parked or any(run.delivered.errors for run in runs) else DONE)
 
 
+@delivery.command()
+def payments(as_json: JsonOption = False) -> None:
+    """What providers say of payment, as their webhooks brought it back: one row per invoice there."""
+    from billing_adapters.payments import list_payments
+    from tallybook.books import reading
+
+    with open_workspace() as workspace, reading(workspace.books) as connection:
+        rows = list_payments(connection)
+    if as_json:
+        print_json({"payments": [{name: _plain(getattr(one, name)) for name in one.__slots__} for one in rows]})
+        return
+    columns = [("invoice", "left"), ("adapter", "left"), ("there", "left"), ("status", "left"), ("due", "right"),
+               ("paid", "right"), ("remaining", "right"), ("as of", "left")]  # fmt: skip
+    lines = [
+        (
+            one.invoice_id or "not ours",
+            one.adapter,
+            one.provider_id,
+            one.status,
+            f"{money(one.amount_due)} {one.currency}",
+            money(one.amount_paid),
+            money(one.amount_remaining),
+            iso_utc(one.read_at),
+        )
+        for one in rows
+    ]
+    out.print(table("", columns, lines))
+
+
 @deliveries_app.callback()
 def list_all(
     context: typer.Context,

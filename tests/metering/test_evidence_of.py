@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
     import duckdb
 
-TABLES = {"usage_event": "producer_id, segment, row, quantity, epoch_us(event_time)", "duplicate": "producer_id, segment, row"}
+TABLES = {
+    "usage_event": "producer_id, segment, row, quantity, epoch_us(event_time)",
+    "duplicate": "producer_id, segment, row",
+}
 
 
 def rows_of(engine: duckdb.DuckDBPyConnection | None, tenants: set[str]) -> dict[str, list[Any]]:

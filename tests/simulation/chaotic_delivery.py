@@ -21,12 +21,21 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import StaticPool
 
 from billing_adapters.adapter import Document, Lowered
-from billing_adapters.books import deliveries, delivery_attempts, delivery_links, delivery_paces
+from billing_adapters.books import (
+    deliveries,
+    delivery_attempts,
+    delivery_links,
+    delivery_paces,
+    payments,
+    provider_events,
+)
 from billing_adapters.deliver import Deliverer
 from billing_adapters.deliveries import Delivery, list_deliveries
 from billing_adapters.errors import AdapterMisconfigured
 from billing_adapters.outcomes import Policy
+from billing_adapters.payments import list_payments
 from billing_adapters.stripe_adapter import StripeAdapter, StripeSettings
+from billing_adapters.stripe_adapter.webhooks import StripeWebhooks
 from billing_adapters.testing.contract import BEGINNING, Crashed
 from billing_adapters.testing.stripe_fake import StripeFake
 from billing_adapters.testing.stripe_server import InProcess
@@ -224,6 +233,7 @@ class Story:
             if (one["total"], [line["amount"] for line in one["lines"]]) != (body["total"], lines):
                 found.append(f"{body['number']} is {one['total']} at Stripe, ours is {body['total']}")
         found += self._breaks_of_credits(wanted)
+        found += self._breaks_of_payments()
         customers = Counter(one["metadata"]["tallybook_account"] for one in self.fake.store.all("customer"))
         return found + [f"{account} is {number} customers" for account, number in customers.items() if number != 1]
 
@@ -240,6 +250,25 @@ class Story:
         delivered = {row.delivery_id for row in self.rows() if row.kind == CREDITED and row.state == "delivered"}
         return found + [f"credit note {identity} is not at Stripe" for identity in delivered - notes.keys()]
 
+    def _breaks_of_payments(self) -> list[str]:
+        """Let all events come, twice and in no order; what the books know of payment is what Stripe says then."""
+        client = self.fake.client()
+        secrets = [self.fake.webhook_secret]
+        receiver = StripeWebhooks(self.engine, client, secrets=lambda: secrets, clock=self.clock)
+        events = self.fake.signed_webhooks() * 2
+        self.chance.shuffle(events)
+        for event in events:
+            receiver.receive(*event)
+        with self.engine.connect() as connection:
+            known = {one.provider_id: (one.status, one.amount_remaining) for one in list_payments(connection)}
+        final = [one for one in self.fake.store.all("invoice") if one["status"] != "draft"]
+        there = {one["id"]: receiver.read(one["id"]) for one in final}
+        return [
+            f"{identity} is {one.status}, and the books know {known.get(identity)}"
+            for identity, one in there.items()
+            if known.get(identity) != (one.status, one.amount_remaining)
+        ]
+
     def _is_right(self, row: Delivery) -> bool:
         """Is a delivery as it must be? All arrive but voids of what was paid, which wait for a person with that reason."""
         if row.kind == VOIDED and row.state == "parked":
@@ -249,6 +278,6 @@ class Story:
 
 def _books() -> Engine:
     engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
-    tables = [deliveries, delivery_attempts, delivery_links, delivery_paces]
+    tables = [deliveries, delivery_attempts, delivery_links, delivery_paces, payments, provider_events]
     deliveries.metadata.create_all(engine, tables=tables)
     return engine

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from billing_adapters.credits import Earlier, lowered_by
 from billing_adapters.errors import AdapterMisconfigured
+from billing_adapters.stripe_adapter.webhooks import StripeWebhooks
 from billing_adapters.testing.stripe_fake import StripeFake
 from billing_adapters.testing.stripe_server import serve
 from metering.clock import FixedClock, SystemClock
@@ -139,6 +140,19 @@ def test_what_stripe_refuses_is_parked_seen_retried_and_waived(shop: Workspace, 
     assert "sent by hand" in shown
     (row,) = run(shop, "deliveries", "--invoice", "INV-00000002", "--json")["deliveries"]
     assert row["state"] == "waived"
+
+
+def test_what_webhooks_bring_back_is_shown(shop: Workspace, fake: StripeFake) -> None:
+    shop.deliver()
+    receiver = StripeWebhooks(shop.books, fake.client(), secrets=lambda: [fake.webhook_secret])
+    for event in fake.signed_webhooks():
+        receiver.receive(*event)
+    rows = run(shop, "payments", "--json")["payments"]
+    assert sorted((one["status"], one["amount_remaining"], one["currency"]) for one in rows) == [
+        ("open", "25.29", "USD"),
+        ("open", "55.75", "USD"),
+    ]
+    assert "55.75 USD" in run(shop, "payments")
 
 
 def test_nothing_is_sent_without_a_day_to_begin_with(shop: Workspace, fake: StripeFake) -> None:

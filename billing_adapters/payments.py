@@ -1,0 +1,77 @@
+"""What providers say of payment, brought back into the books.
+
+Enters: readings of invoices at a provider. Leaves: one row per invoice, the newest reading. Refuses: to let an older reading
+take the place of a newer one, in whatever order they come; and to change an invoice of ours, which is what it is, paid or not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from billing_adapters.books import payments, provider_events
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from decimal import Decimal
+
+    from sqlalchemy import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """An invoice at a provider as it was at `read_at`. `invoice_id` is ours, None for one that is not ours."""
+
+    adapter: str
+    provider_id: str
+    invoice_id: str | None
+    status: str
+    currency: str
+    total: Decimal
+    amount_due: Decimal
+    amount_paid: Decimal
+    amount_remaining: Decimal
+    read_at: datetime
+
+
+def keep_payment(connection: Connection, payment: Payment) -> None:
+    """Keep a reading, unless a newer one is there."""
+    values = {name: getattr(payment, name) for name in Payment.__slots__}
+    insertion = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    new = insertion(payments).values(values)
+    changed = {name: value for name, value in values.items() if name not in {"adapter", "provider_id"}}
+    connection.execute(
+        new.on_conflict_do_update(
+            index_elements=[payments.c.adapter, payments.c.provider_id],
+            set_=changed,
+            where=payments.c.read_at < payment.read_at,
+        )
+    )
+
+
+def keep_event(connection: Connection, adapter: str, event_id: str, kind: str, received_at: datetime) -> None:
+    """Remember that an event was taken."""
+    insertion = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    row = {"adapter": adapter, "event_id": event_id, "kind": kind, "received_at": received_at}
+    connection.execute(insertion(provider_events).values(row).on_conflict_do_nothing())
+
+
+def is_known_event(connection: Connection, adapter: str, event_id: str) -> bool:
+    """Was this event taken already?"""
+    query = select(provider_events.c.event_id).where(
+        provider_events.c.adapter == adapter, provider_events.c.event_id == event_id
+    )
+    return connection.scalar(query) is not None
+
+
+def list_payments(connection: Connection, *, invoice_ids: Sequence[str] | None = None) -> list[Payment]:
+    """Return what is known of payment: of all invoices, or of some."""
+    query = select(*(payments.c[name] for name in Payment.__slots__))
+    if invoice_ids is not None:
+        query = query.where(payments.c.invoice_id.in_(invoice_ids))
+    rows = connection.execute(query.order_by(payments.c.adapter, payments.c.invoice_id, payments.c.provider_id))
+    return [Payment(*row) for row in rows]
