@@ -6,6 +6,7 @@ Refuses: to decide about what is under way or delivered, and decisions without a
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -122,6 +123,19 @@ def waive(engine: Engine, delivery_id: str, *, who: str, why: str, now: datetime
     """Give a delivery up: it is never sent, and the reason stays. Raises as `retry`."""
     values = {"state": "waived", "reason": f"waived by {who}: {why}", "ended_at": now}
     return _decide(engine, delivery_id, WAIVED, values, who=who, why=why, verb="waived", now=now)
+
+
+def refuse_later(engine: Engine, delivery_ids: Sequence[str], *, who: str, why: str, now: datetime) -> int:
+    """Park deliveries that a provider accepted and refused later, asynchronously. Return how many were delivered till now."""
+    if not why.strip():
+        raise ValueError("a late refusal has a reason")
+    refused = 0
+    for delivery_id in delivery_ids:
+        values = {"state": "parked", "outcome": str(Outcome.REJECTED_PERMANENT), "reason": why, "is_uncertain": False}
+        with suppress(DeliveryNotOpen):
+            _decide(engine, delivery_id, ("delivered",), values, who=who, why=why, verb="refused later", now=now)
+            refused += 1
+    return refused
 
 
 def _decide(

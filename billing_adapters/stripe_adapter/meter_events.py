@@ -1,0 +1,212 @@
+"""Meter events: for those whose prices live at Stripe, usage instead of invoices.
+
+Enters: a `UsageTotal`. Leaves: meter events, by v1 (one a call) or the v2 stream (100 a call). Refuses: floats, exponents,
+quantities below zero, and more digits than Stripe takes. Source: reference/providers.md, section 3.2.
+
+    window   the total of an hour or a day, for a meter with that `event_time_window`: a newer total takes the place of the older
+             one, so that a repeat is harmless for as long as Stripe takes the time, and a late event is a new total. Preferred.
+    raw      one event per window that is added up. Its identifier is unique for 24 h; past that nobody can tell whether it
+             arrived, and it waits for a person.
+
+The identifier and the Idempotency-Key are the delivery's id, so that Stripe's late error reports name deliveries.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from datetime import timedelta
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
+import stripe
+
+from billing_adapters.adapter import Answer, Capabilities, Found, Intent, Numbers, Window
+from billing_adapters.errors import AdapterMisconfigured
+from billing_adapters.outcomes import Outcome
+from billing_adapters.stripe_adapter.answers import answer_of
+from billing_adapters.stripe_adapter.calls import Calls
+from billing_adapters.stripe_adapter.customers import customer_of
+from billing_adapters.stripe_adapter.documents import StripeSettings
+from billing_adapters.usage_totals import UsageTotal, by_overwriting
+from metering.clock import iso_utc, to_us
+from metering.numbers import trimmed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from billing_adapters.adapter import Desk, Item
+
+OLDEST = timedelta(days=35)
+STREAM_EVENTS_MAX = 100
+ALREADY = "already exists with identifier"
+
+
+@dataclass(frozen=True, slots=True)
+class StripeMeterSettings:
+    """`customers` as for invoices. `digits_max` is what Stripe takes of a value (not published; about 15)."""
+
+    mode: Literal["window", "raw"] = "window"
+    by_stream: bool = False
+    decimals: int = 6
+    digits_max: int = 15
+    customers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        if self.mode not in {"window", "raw"} or not 0 <= self.decimals <= 12:
+            raise ValueError("mode is window or raw, decimals are 0 to 12")
+
+
+@dataclass(frozen=True, slots=True)
+class StripeMeterAdapter:
+    """Delivers totals of windows. `client_of` makes a client from a key or a session's token, without retries of its own."""
+
+    client_of: Callable[[str], stripe.StripeClient]
+    api_key: str = field(repr=False)
+    settings: StripeMeterSettings = field(default_factory=StripeMeterSettings)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        is_window = self.settings.mode == "window"
+        return Capabilities(
+            name="stripe_meters",
+            kinds=("meter_event",),
+            grain="interval",
+            natural_key=("customer", "event_name", "window"),
+            numbers=Numbers("decimal_text", self.settings.decimals, self.settings.digits_max - self.settings.decimals),
+            zero="sent",
+            repeat_same="safe",
+            repeat_other="overwrites" if is_window else "refused",
+            # Summaries are doubles, late, and name no event: they compare totals, and prove nothing of one.
+            read_back=None,
+            downwards=("a lower total of the window",) if is_window else ("cancel within 24 h",),
+            upwards=("a higher total of the window",) if is_window else ("a later event",),
+            window=Window(oldest=OLDEST, future=timedelta(minutes=5)),
+            key_lives=None if is_window else timedelta(hours=24),
+            batch_items=STREAM_EVENTS_MAX if self.settings.by_stream else 1,
+            calls_per_s=100,
+        )
+
+    def prepare(self, source: object) -> Sequence[Intent]:
+        """Return the event of a `UsageTotal`."""
+        if not isinstance(source, UsageTotal):
+            return []
+        value = by_overwriting(source, self.settings.decimals)
+        text = trimmed(value)
+        refusal = None
+        if value < 0:
+            refusal = f"{text} {source.name} is below zero, and Stripe takes no such event; book a credit note"
+        elif len(text.replace(".", "").lstrip("0")) > self.settings.digits_max:
+            refusal = f"{text} has more than {self.settings.digits_max} digits; give the meter a larger unit"
+        body = {"account_id": source.account_id, "event_name": source.name, "at": iso_utc(source.start), "value": text}
+        start = iso_utc(source.start)
+        return [
+            Intent(
+                kind="meter_event",
+                natural_key=f"{source.series} {start}",
+                payload=orjson.dumps(body, option=orjson.OPT_SORT_KEYS).decode(),
+                account_id=source.account_id,
+                subject=source.subscription_id,
+                quantity=value,
+                series=source.series,
+                recover_by=self.capabilities.window.recover_by(source.start),
+                refusal=refusal,
+            )
+        ]
+
+    def send(self, items: Sequence[Item], desk: Desk) -> Sequence[Answer]:
+        if self.settings.by_stream:
+            return self._stream(items, desk)
+        return [self._send(item, desk) for item in items]
+
+    def read_back(self, items: Sequence[Item], desk: Desk) -> Sequence[Found]:
+        return [Found("unclear", "Stripe shows sums, not events")] * len(items)
+
+    def _send(self, item: Item, desk: Desk) -> Answer:
+        client: Any = self.client_of(self.api_key)
+        try:
+            event, seconds = self._event(item, desk, client)
+            desk.spend()
+            made = client.v1.billing.meter_events.create(
+                {**event, "timestamp": seconds}, {"idempotency_key": item.delivery_id}
+            )
+            return Answer(Outcome.ACCEPTED, "validated later", made.identifier)
+        except stripe.StripeError as error:
+            return _judged(error)
+
+    def _stream(self, items: Sequence[Item], desk: Desk) -> Sequence[Answer]:
+        """Send a batch. The answer is empty, and the same for all; what is wrong comes later, in a report."""
+        client: Any = self.client_of(self.api_key)
+        try:
+            events = [self._event(item, desk, client) for item in items]
+            desk.spend(2)
+            session = client.v2.billing.meter_event_session.create()
+            stream: Any = self.client_of(session.authentication_token)
+            timed = [
+                {**event, "timestamp": orjson.loads(item.payload)["at"]}
+                for (event, _), item in zip(events, items, strict=True)
+            ]
+            stream.v2.billing.meter_event_stream.create({"events": timed})
+        except stripe.StripeError as error:
+            return [_judged(error)] * len(items)
+        return [Answer(Outcome.ACCEPTED, "validated later", item.delivery_id) for item in items]
+
+    def _event(self, item: Item, desk: Desk, client: Any) -> tuple[dict[str, Any], int]:
+        body = orjson.loads(item.payload)
+        account_id = body["account_id"]
+        customers = StripeSettings(customers=self.settings.customers)
+        customer = customer_of(Calls(client, item, desk), account_id, account_id, customers)
+        payload = {"stripe_customer_id": customer, "value": body["value"]}
+        event = {"event_name": body["event_name"], "identifier": item.delivery_id, "payload": payload}
+        return event, to_us(_instant(body["at"])) // 1_000_000
+
+
+def make_meters(settings: Mapping[str, Any]) -> StripeMeterAdapter:
+    """Return the adapter of the section [delivery.stripe_meters]; the key is in TALLYBOOK_STRIPE_KEY."""
+    key = os.environ.get("TALLYBOOK_STRIPE_KEY")
+    if not key:
+        raise AdapterMisconfigured("put the secret key of Stripe into TALLYBOOK_STRIPE_KEY", adapter="stripe_meters")
+    chosen = dict(settings)
+    address = chosen.pop("address", None)
+    options: dict[str, Any] = {"max_network_retries": 0}
+    if address is not None:
+        options["base_addresses"] = {"api": address, "meter_events": address}
+    return StripeMeterAdapter(lambda token: stripe.StripeClient(token, **options), key, StripeMeterSettings(**chosen))
+
+
+@dataclass(frozen=True, slots=True)
+class LateRefusal:
+    """One code of a late error report: how many events it refused, and the deliveries that Stripe named of them."""
+
+    code: str
+    count: int
+    delivery_ids: tuple[str, ...]
+
+
+def late_refusals(report: Mapping[str, Any]) -> list[LateRefusal]:
+    """Return what a thin event of meter errors says. Stripe names samples only: compare `count` with the deliveries named."""
+    types = report.get("data", {}).get("reason", {}).get("error_types", [])
+    return [
+        LateRefusal(
+            one["code"],
+            int(one["error_count"]),
+            tuple(sorted({sample["request"]["identifier"] for sample in one.get("sample_errors", [])})),
+        )
+        for one in types
+    ]
+
+
+def _judged(error: stripe.StripeError) -> Answer:
+    said = str(error.user_message or error)
+    if ALREADY in said:
+        return Answer(Outcome.ALREADY_ACCEPTED_SAME, said, code="already_exists", request_id=error.request_id)
+    if error.http_status == 400 and getattr(error, "param", None) == "timestamp":
+        return Answer(Outcome.EXPIRED, said, code="timestamp", request_id=error.request_id)
+    return answer_of(error)
+
+
+def _instant(text: str) -> Any:
+    from datetime import datetime
+
+    return datetime.fromisoformat(text)

@@ -1,0 +1,162 @@
+"""Usage for those whose prices live at Stripe: windows that overwrite, raw events, the stream, and refusals that come later."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import pytest
+import stripe
+from hypothesis import given
+from hypothesis import strategies as st
+
+from billing_adapters.adapter import Intent
+from billing_adapters.deliver import Deliverer
+from billing_adapters.deliveries import list_deliveries, refuse_later
+from billing_adapters.stripe_adapter.meter_events import StripeMeterAdapter, StripeMeterSettings, late_refusals
+from billing_adapters.testing.contract import BEGINNING, AdapterContract
+from billing_adapters.testing.stripe_fake import StripeFake
+from billing_adapters.testing.stripe_server import InProcess
+from billing_adapters.usage_totals import UsageTotal, by_first_write, by_overwriting
+from metering.clock import FixedClock
+
+HOUR = timedelta(hours=1)
+START = BEGINNING - 2 * HOUR
+
+
+def total(hour: int, quantity: str, *, before: str = "0", name: str = "tokens", account: str = "acme") -> UsageTotal:
+    start = START + hour * HOUR
+    return UsageTotal(account, f"sub-{account}", name, start, start + HOUR, Decimal(quantity), Decimal(before))
+
+
+class MeterWorld:
+    def __init__(self, settings: StripeMeterSettings) -> None:
+        self.clock = FixedClock(BEGINNING)
+        self.fake = StripeFake(self.clock)
+        self.settings = settings
+        meters = self.fake.client().v1.billing.meters
+        more = {"event_time_window": "hour"} if settings.mode == "window" else {}
+        for name in ("tokens", "calls"):
+            params: Any = {"display_name": name, "event_name": name, "default_aggregation": {"formula": "sum"}, **more}
+            meters.create(params)
+
+    def adapter(self) -> StripeMeterAdapter:
+        client_of = lambda key: stripe.StripeClient(key, http_client=InProcess(self.fake), max_network_retries=0)  # noqa: E731
+        return StripeMeterAdapter(client_of, self.fake.api_key, self.settings)
+
+    def sources(self) -> Sequence[object]:
+        return [total(0, "12.5"), total(1, "0.000001", before="12.5"), total(0, "7", name="calls", account="globex"),
+                total(1, "0", name="calls", account="globex", before="7")]  # fmt: skip
+
+    def fail(self, how: str, times: int = 1) -> None:
+        self.fake.fail(how, times)
+
+    def holdings(self) -> dict[str, list[str]]:
+        accounts = {one["id"]: one["metadata"]["tallybook_account"] for one in self.fake.store.all("customer")}
+        found: dict[str, list[str]] = {}
+        for name, counted in self.fake.meters.counted.items():
+            for (customer, _), (at_s, value) in counted.items():
+                at = datetime.fromtimestamp(at_s, BEGINNING.tzinfo)
+                key = f"sub-{accounts[customer]} {name} {at:%Y-%m-%dT%H:%M:%S}Z"
+                found.setdefault(key, []).append(f"{value:f}")
+        return found
+
+    def expected(self, intent: Intent) -> str:
+        return f"{intent.quantity:f}".rstrip("0").rstrip(".") if intent.quantity else "0"
+
+
+class TestWindows(AdapterContract):
+    def make_world(self) -> MeterWorld:
+        return MeterWorld(StripeMeterSettings())
+
+
+class TestRawEvents(AdapterContract):
+    def make_world(self) -> MeterWorld:
+        return MeterWorld(StripeMeterSettings(mode="raw"))
+
+
+class TestStream(AdapterContract):
+    def make_world(self) -> MeterWorld:
+        return MeterWorld(StripeMeterSettings(by_stream=True))
+
+
+def deliver(world: MeterWorld, suite: AdapterContract, engine: Any, *sources: UsageTotal) -> None:
+    adapter = world.adapter()
+    deliverer = Deliverer(engine, adapter, clock=world.clock, wait=lambda s: world.clock.advance(timedelta(seconds=s)))
+    deliverer.outbox.enqueue([intent for one in sources for intent in adapter.prepare(one)])
+    deliverer.run()
+
+
+def test_a_late_event_is_a_new_total_of_its_window() -> None:
+    world, engine = MeterWorld(StripeMeterSettings()), AdapterContract().open_books()
+    deliver(world, AdapterContract(), engine, total(0, "5"))
+    deliver(world, AdapterContract(), engine, total(0, "5.5"), total(1, "1", before="5.5"))
+    assert [value for _, value in world.fake.meters.counted["tokens"].values()] == [Decimal("5.5"), Decimal(1)]
+
+
+def test_what_stripe_cannot_take_is_parked_with_the_reason() -> None:
+    world, engine = MeterWorld(StripeMeterSettings()), AdapterContract().open_books()
+    deliver(world, AdapterContract(), engine, total(0, "-1"), total(1, "1234567890.123456"))
+    with engine.connect() as connection:
+        reasons = sorted(row.reason for row in list_deliveries(connection, states=["parked"]))
+    assert "below zero" in reasons[0]
+    assert "more than 15 digits" in reasons[1]
+
+
+def test_what_is_refused_later_is_parked_and_the_rest_is_counted() -> None:
+    world, engine = MeterWorld(StripeMeterSettings()), AdapterContract().open_books()
+    deliver(world, AdapterContract(), engine, total(0, "5", name="unknown"), total(0, "5"))
+    report = world.fake.meters.report_errors()
+    assert report is not None
+    (refusal,) = late_refusals(report)
+    assert (refusal.code, refusal.count) == ("no_meter", 1)
+    why = f"refused later: {refusal.code}"
+    assert refuse_later(engine, refusal.delivery_ids, who="stripe", why=why, now=BEGINNING) == 1
+    assert refuse_later(engine, refusal.delivery_ids, who="stripe", why=why, now=BEGINNING) == 0
+    with engine.connect() as connection:
+        rows = {row.natural_key.split()[1]: (row.state, row.reason) for row in list_deliveries(connection)}
+    assert rows == {"unknown": ("parked", "refused later: no_meter"), "tokens": ("delivered", "")}
+
+
+def test_a_window_that_is_too_old_is_lost_and_said_so() -> None:
+    world, engine = MeterWorld(StripeMeterSettings()), AdapterContract().open_books()
+    deliver(world, AdapterContract(), engine, total(-36 * 24, "5"))
+    with engine.connect() as connection:
+        (row,) = list_deliveries(connection)
+    assert (row.state, row.outcome, row.money) == ("parked", "EXPIRED", "LOST")
+
+
+QUANTITIES = st.lists(st.decimals(0, 1000, places=9), min_size=1, max_size=40)
+
+
+@given(QUANTITIES, st.integers(0, 9))
+def test_windows_that_overwrite_telescope_to_the_ledger(quantities: list[Decimal], decimals: int) -> None:
+    before, sent = Decimal(0), Decimal(0)
+    for hour, quantity in enumerate(quantities):
+        now = by_overwriting(UsageTotal("a", "s", "n", START, START + hour * HOUR, quantity, before), decimals)
+        sent += now
+        before += quantity
+        assert now >= 0
+        assert 0 <= before - sent < Fraction(1, 10**decimals)
+        assert -now.as_tuple().exponent <= decimals  # type: ignore[operator]
+
+
+@given(st.lists(st.decimals(-50, 1000, places=9), min_size=1, max_size=40), st.integers(0, 9))
+def test_windows_whose_first_write_stays_carry_what_is_left(quantities: list[Decimal], decimals: int) -> None:
+    ledger, sent = Decimal(0), Decimal(0)
+    for quantity in quantities:
+        now, carried = by_first_write(UsageTotal("a", "s", "n", START, START, quantity, ledger, sent), decimals)
+        ledger += quantity
+        sent += now
+        assert now >= 0
+        assert sent + carried == ledger
+        assert carried < Fraction(1, 10**decimals)
+
+
+@pytest.mark.parametrize("settings", [{"mode": "both"}, {"decimals": 13}])
+def test_settings_are_checked(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="mode is window or raw"):
+        StripeMeterSettings(**settings)
