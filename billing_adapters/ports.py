@@ -19,25 +19,29 @@ if TYPE_CHECKING:
 
     from metering.periods import WallPeriod
     from rating.invoice import Invoice
+    from rating.paper import Paper
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedRun:
-    """What is published together: the invoices of one period and the usage behind them.
+    """What is published together: the papers of the invoices of one period, and the usage behind them.
 
     `usage` has the columns of `billing_adapters.file_adapter.usage_of`: one row per tenant, meter, subscription, billing
-    period, price and group. `account_names` by account_id. `generator_versions`: what computed it, e.g.
-    `{"tallybook": "0.1.0"}`. There is no time of publication: the same run is the same files, whenever it is published.
+    period, price and group. `generator_versions`: what computed it, e.g. `{"tallybook": "0.1.0"}`. There is no time of
+    publication: the same run is the same files, whenever it is published.
     """
 
     period: WallPeriod
     close_ids: Sequence[str]
     snapshot_ids: Sequence[str]
     catalog_revisions: Sequence[int]
-    invoices: Sequence[Invoice]
-    account_names: Mapping[str, str]
+    papers: Sequence[Paper]
     usage: pa.Table
     generator_versions: Mapping[str, str]
+
+    @property
+    def invoices(self) -> list[Invoice]:
+        return [paper.invoice for paper in self.papers]
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,6 +185,15 @@ def amount_due(total: Decimal, burns: Iterable[Burn]) -> Decimal:
     return total - exact_sum([one.amount for one in burns])
 
 
+def paid_of(balance: Balance, burned: Decimal) -> Decimal:
+    """Return what had been paid for the part of a balance that is burned: burned x paid / amount, rounded once.
+
+    Of one burn after others it is the difference of two of these, so that the parts add up to what was paid.
+    """
+    paid = balance.amount if balance.paid is None else balance.paid
+    return round_fraction(Fraction(burned) * Fraction(paid) / Fraction(balance.amount), minor_units(balance.currency))
+
+
 @dataclass(frozen=True, slots=True)
 class BalanceState:
     """What became of one balance as of an instant. granted = burned + expired + left, exactly.
@@ -211,9 +220,7 @@ def balance_states(
         digits = minor_units(balance.currency)
         left = remaining([balance], before.get(balance.account, ()))[balance.id]
         burned = balance.amount - left
-        paid = balance.amount if balance.paid is None else balance.paid
         expired = left if balance.ends_at <= as_of else Decimal(0)
-        recognized = round_fraction(Fraction(burned) * Fraction(paid) / Fraction(balance.amount), digits)
         states.append(
             BalanceState(
                 balance_id=balance.id,
@@ -223,7 +230,7 @@ def balance_states(
                 burned=round_amount(burned, digits),
                 expired=round_amount(expired, digits),
                 left=round_amount(left - expired, digits),
-                recognized=recognized,
+                recognized=paid_of(balance, burned),
             )
         )
     return states

@@ -7,16 +7,18 @@ Refuses: to book a close twice, and to change a final invoice.
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
 from metering.periods import WallPeriod
-from rating.balances import Burn, Burned
+from rating.balances import Balance, Burn, Burned, paid_of
 from rating.books import balance_burns, charges, closes, invoice_lines, invoices
 from rating.close import DRAFT_SEQUENCE, Close, next_number, read_close, write_close
 from rating.errors import InvariantViolated, NotFound
 from rating.invoice import LINE_COLUMNS, Charge, Invoice, InvoiceLine, content_hash
+from rating.paper import Books
 from rating.rate import BOOKED_LINE_COLUMNS, LINE_KEY
 
 if TYPE_CHECKING:
@@ -234,6 +236,66 @@ def burned_before(connection: Connection, position: int | None) -> dict[str, lis
     found: dict[str, list[Burned]] = {}
     for account_id, *line_key, balance_id, amount in connection.execute(query):
         found.setdefault(account_id, []).append(Burned(tuple(line_key), balance_id, amount))
+    return found
+
+
+def read_around(connection: Connection, close_ids: Sequence[str], balances: Iterable[Balance]) -> Books:
+    """Return what other documents say of the invoices of these closes: what they correct, what their burns had cost."""
+    return Books(_corrected(connection, close_ids), _burns_paid(connection, close_ids, balances))
+
+
+def _corrected(connection: Connection, close_ids: Sequence[str]) -> dict[str, list[str]]:
+    """Return, by invoice, the final documents that billed before what its corrections are of, by number."""
+    mine, theirs = invoice_lines.alias("mine"), invoice_lines.alias("theirs")
+    own, other = invoices.alias("own"), invoices.alias("other")
+    own_close, other_close = closes.alias("own_close"), closes.alias("other_close")
+    same = (
+        (theirs.c.subscription_id == mine.c.subscription_id)
+        & (theirs.c.period_start == mine.c.period_start)
+        & (theirs.c.currency == mine.c.currency)
+    )
+    query = (
+        select(own.c.invoice_id, other.c.number)
+        .select_from(
+            mine.join(own, own.c.invoice_id == mine.c.invoice_id)
+            .join(own_close, own_close.c.close_id == own.c.close_id)
+            .join(theirs, same)
+            .join(other, other.c.invoice_id == theirs.c.invoice_id)
+            .join(other_close, other_close.c.close_id == other.c.close_id)
+        )
+        .where(own.c.close_id.in_(close_ids), mine.c.kind == "correction")
+        .where(other.c.status == "final", other_close.c.position < own_close.c.position)
+        .distinct()
+        .order_by(own.c.invoice_id, other.c.number)
+    )
+    found: dict[str, list[str]] = {}
+    for invoice_id, number in connection.execute(query):
+        found.setdefault(invoice_id, []).append(number)
+    return found
+
+
+def _burns_paid(
+    connection: Connection, close_ids: Sequence[str], balances: Iterable[Balance]
+) -> dict[tuple[str, int], Decimal]:
+    """Return, by (invoice, position), the part of each burn that had been paid for, of balances that were partly a gift."""
+    gifts = {one.id: one for one in balances if one.paid is not None and one.paid != one.amount}
+    query = (
+        select(balance_burns)
+        .select_from(
+            balance_burns.join(invoices, invoices.c.invoice_id == balance_burns.c.invoice_id).join(
+                closes, closes.c.close_id == invoices.c.close_id
+            )
+        )
+        .where((invoices.c.status == "final") | invoices.c.close_id.in_(close_ids))
+        .order_by(closes.c.position, invoices.c.invoice_id, balance_burns.c.position)
+    )
+    burned = dict.fromkeys(gifts, Decimal(0))
+    found: dict[tuple[str, int], Decimal] = {}
+    for row in connection.execute(query).mappings() if gifts else ():
+        if (balance := gifts.get(row["balance_id"])) is not None:
+            before = burned[balance.id]
+            burned[balance.id] = before + row["amount"]
+            found[row["invoice_id"], row["position"]] = paid_of(balance, burned[balance.id]) - paid_of(balance, before)
     return found
 
 

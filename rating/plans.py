@@ -32,6 +32,7 @@ from rating.adjust import Commitment, Discount, Maximum, Minimum, check_adjustme
 from rating.catalog_times import CatalogAnchor, CatalogTime, Currency, When, ZoneName, instant_of, when_text
 from rating.dialect import DialectName, Switches, refusals
 from rating.grants import EntitlementOverride
+from rating.parties import AccountTax, Address, SellerId
 from rating.prices import Price, PriceId, WhenChanged
 from rating.proration import THIRTY_DAYS, Basis
 from rating.thresholds import InvoiceThresholds
@@ -168,6 +169,18 @@ class Account(CatalogModel):
         default=None, description="amounts at which the open period is invoiced early: {amounts: [50], every: 100}"
     )
     discounts: tuple[Discount, ...] = Field(default=(), description="what it gets off, over all its subscriptions")
+    seller: SellerId | None = Field(default=None, description="who invoices it; needed where there are several sellers")
+    address: Address | None = Field(default=None, description="where its invoices are addressed to")
+    vat_id: Text | None = Field(default=None, description="the number under which it pays tax")
+    email: Text | None = Field(default=None, description="who receives its invoices")
+    purchase_order: Text | None = Field(default=None, description="its reference, printed on every invoice")
+    payment_days: Days | None = Field(
+        default=None, description="due so many days after issue; none: as the seller says"
+    )
+    taxes: tuple[AccountTax, ...] = Field(default=(), description="the taxes on its lines; none: no tax is worked out")
+    tax_note: Text | None = Field(
+        default=None, description="a sentence under the totals, such as one on reverse charge"
+    )
 
     @model_validator(mode="after")
     def _check_discounts(self) -> Self:

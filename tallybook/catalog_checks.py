@@ -17,6 +17,7 @@ from metering.measures import PLAIN
 from rating.adjust import Discount
 from rating.balances import Balance
 from rating.grants import ProviderContract, TenantGrant
+from rating.parties import Seller
 from rating.phases import plan_keys_of
 from rating.plans import Account, Plan, Subscription, instant_of, when_text
 from rating.price_meters import find_misfits
@@ -114,6 +115,7 @@ class _Known:
         self.features = {one.name for one in models if isinstance(one, Feature)}
         self.plans = {plan_key(one.name, one.version): one for one in models if isinstance(one, Plan)}
         self.accounts = {one.id: one for one in models if isinstance(one, Account)}
+        self.sellers = sorted(one.id for one in models if isinstance(one, Seller))
         self.subscriptions = [(entry, entry.model) for entry in all_ if isinstance(entry.model, Subscription)]
         self.payers: dict[str, Account] = {}
         for account in self.accounts.values():
@@ -183,6 +185,12 @@ class _Known:
                 yield entry.mistake(what, "tenants", at)
         names = {plan.name for plan in self.plans.values()}
         yield from self._check_discounts(entry, account.discounts, names)
+        if account.seller is not None and self._is_missing("seller", account.seller, self.sellers):
+            hint = nearest(account.seller, self.sellers) if self.sellers else "there is none yet"
+            what = f"seller {account.seller!r} is not declared under sellers; declare it there, or {hint}"
+            yield entry.mistake(what, "seller")
+        elif account.seller is None and len(self.sellers) > 1:
+            yield entry.mistake(f"several sellers may invoice it; write seller: {' or '.join(self.sellers)}", "id")
 
     def _check_discounts(self, entry: Entry, discounts: Sequence[Discount], plans: Set[str]) -> Iterator[Mistake]:
         """A discount may name prices of any plan that it can lower, and plans that there are."""

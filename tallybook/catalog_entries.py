@@ -15,6 +15,7 @@ from entitlements.features import Feature
 from metering.catalog import CatalogModel, Meter
 from rating.balances import Balance
 from rating.grants import ProviderContract, TenantGrant
+from rating.parties import Seller
 from rating.plans import Account, Plan, Subscription
 from rating.spans import plan_key
 from tallybook.alert_rules import AlertRule
@@ -25,6 +26,7 @@ MODELS: Mapping[str, tuple[str, type[CatalogModel]]] = MappingProxyType(
         "meters": ("meter", Meter),
         "features": ("feature", Feature),
         "plans": ("plan", Plan),
+        "sellers": ("seller", Seller),
         "accounts": ("account", Account),
         "subscriptions": ("subscription", Subscription),
         "balances": ("balance", Balance),
@@ -61,6 +63,7 @@ class Catalog:
     grants: tuple[TenantGrant, ...] = ()
     contracts: tuple[ProviderContract, ...] = ()
     alerts: tuple[AlertRule, ...] = ()
+    sellers: tuple[Seller, ...] = ()
     sources: Mapping[tuple[str, str], Source] = field(default_factory=dict, compare=False, repr=False)
     revision: int | None = field(default=None, compare=False)
 
@@ -86,6 +89,7 @@ class Catalog:
             grants=tuple(sorted((one for one in all_ if isinstance(one, TenantGrant)), key=lambda one: one.id)),
             contracts=tuple(sorted((one for one in all_ if isinstance(one, ProviderContract)), key=lambda one: one.id)),
             alerts=tuple(sorted((one for one in all_ if isinstance(one, AlertRule)), key=lambda one: one.id)),
+            sellers=tuple(sorted((one for one in all_ if isinstance(one, Seller)), key=lambda one: one.id)),
             sources=MappingProxyType(dict(sources or {})),
             revision=revision,
         )
@@ -104,6 +108,7 @@ class Catalog:
                 self.grants,
                 self.contracts,
                 self.alerts,
+                self.sellers,
             ),
         )
         return {entry_key(model): model for models in lists for model in models}
@@ -118,6 +123,8 @@ def entry_key(model: CatalogModel) -> tuple[str, str]:
             return "feature", model.name
         case Plan():
             return "plan", plan_key(model.name, model.version)
+        case Seller():
+            return "seller", model.id
         case Account():
             return "account", model.id
         case Subscription():

@@ -24,6 +24,7 @@ from tallybook.cli_questions import questions
 from tallybook.cli_shell import (
     DONE,
     FINDING,
+    FormatsOption,
     JsonOption,
     PeriodOption,
     State,
@@ -175,13 +176,16 @@ def invoice(
     folder: Annotated[
         Path | None, typer.Option("--out", help="Where to publish the files; final runs default to WORKSPACE/out.")
     ] = None,
+    formats: FormatsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Invoice a period. Drafts book nothing; --final closes the period, books, numbers and publishes the files."""
     with open_workspace() as workspace:
         with progress("rating") as _:
             invoiced = workspace.invoice(period, final=final)
-        published = workspace.publish(period, folder) if (final or folder) and invoiced.invoices else None
+        published = (
+            workspace.publish(period, folder, formats=formats) if (final or folder) and invoiced.invoices else None
+        )
     if as_json:
         from rating.invoice import as_json as invoice_json
 

@@ -6,13 +6,23 @@ Refuses: to book anything twice. Every command can be run at any time, by a sche
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from metering.numbers import plain
 from tallybook import show
-from tallybook.cli_shell import JsonOption, err, open_workspace, out, print_json, progress
+from tallybook.cli_shell import (
+    FormatsOption,
+    JsonOption,
+    PeriodOption,
+    err,
+    open_workspace,
+    out,
+    print_json,
+    progress,
+)
 
 if TYPE_CHECKING:
     from tallybook.workspace import Invoiced
@@ -37,6 +47,25 @@ def thresholds(as_json: JsonOption = False) -> None:
     with open_workspace() as workspace, progress("rating") as _:
         invoiced = workspace.invoice_thresholds()
     _print(invoiced, "No account reached a threshold.", as_json=as_json)
+
+
+@documents.command()
+def publish(
+    period: PeriodOption,
+    folder: Annotated[Path | None, typer.Option("--out", help="Where to publish; by default WORKSPACE/out.")] = None,
+    formats: FormatsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Publish the files of a period that is invoiced: final documents if there are any, else drafts.
+
+    The same run is the same folder with the same bytes. What each file and column says: docs/files.md.
+    """
+    with open_workspace() as workspace, progress("publishing") as _:
+        published = workspace.publish(period, folder, formats=formats)
+    if as_json:
+        print_json({"folder": str(published), "files": sorted(path.name for path in published.iterdir())})
+    else:
+        out.print(str(published), highlight=False, soft_wrap=True)
 
 
 @documents.command()

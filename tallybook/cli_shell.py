@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from billing_adapters.file_adapter.columns import Format
 from metering.errors import LakeDamaged, MeteringError, Retryable, Terminal
 
 if TYPE_CHECKING:
@@ -34,6 +35,14 @@ err = Console(stderr=True, width=None if sys.stderr.isatty() else PIPED_WIDTH)
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 PeriodOption = Annotated[
     str, typer.Option("--period", "-p", help="2026-10, 2026, 2026-10-05 or 2026-10-01..2026-11-01 (end open).")
+]
+
+FormatsOption = Annotated[
+    list[Format] | None,
+    typer.Option(
+        "--format",
+        help="May be repeated. Without it, those of the settings (by default all).",
+    ),
 ]
 
 

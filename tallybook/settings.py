@@ -9,6 +9,8 @@ Refuses: unknown keys, and to print a password.
     webhook = "https://example.com/alerts"  # TALLYBOOK_ALERTS_WEBHOOK; its secret in TALLYBOOK_ALERTS_SECRET alone
     [delivery.stripe]                     # one section per adapter; its secrets are in the environment alone
     from = 2026-11-01                     # invoices issued on this day or later
+    [files]
+    formats = ["csv", "parquet"]          # what a published run consists of; by default all
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.engine import make_url
 
+from billing_adapters.file_adapter.columns import Format
 from entitlements.webhook import Webhook
 from rating.errors import NotFound
 from tallybook.errors import BadSettings
@@ -41,6 +44,10 @@ url = "sqlite:///books.sqlite"
 # [delivery.stripe]
 # Where `tallybook deliver` sends final invoices issued on this day or later. The key is in TALLYBOOK_STRIPE_KEY, never here.
 # from = 2026-11-01
+
+# [files]
+# What a published run consists of. By default all formats.
+# formats = ["csv", "jsonl", "parquet", "xlsx"]
 """
 
 
@@ -60,6 +67,12 @@ class AlertSettings(_Section):
     webhook: str | None = None
 
 
+class FileSettings(_Section):
+    """In which formats runs are published."""
+
+    formats: tuple[Format, ...] = Field(default=tuple(Format), min_length=1)
+
+
 class Settings(_Section):
     """All settings of a workspace."""
 
@@ -67,6 +80,7 @@ class Settings(_Section):
     alerts: AlertSettings = Field(default_factory=AlertSettings)
     # What a section may hold is the adapter's to say.
     delivery: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    files: FileSettings = Field(default_factory=FileSettings)
 
     def webhook(self) -> Webhook | None:
         """Return who receives alerts. None: nobody was named. Raises BadSettings without a secret to sign with."""

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
@@ -29,7 +28,7 @@ from rating.close import Close, draft_close, insert_close, read_closes
 from rating.errors import NotFound
 from rating.explain import Explanation, close_of_line, explain_line
 from rating.ledger import book_invoices, booked_before, burned_before, check_document, keep_drafts, read_invoices
-from rating.run import Verified, invoices_of, rated, verify_close
+from rating.run import Verified, invoices_of, verify_close
 from rating.tax import TaxedInvoice, tax_invoice
 from rating.terms import Terms, billing_spans
 from tallybook.books import lock_for_writing, migrate, open_books, reading
@@ -332,7 +331,7 @@ class Workspace:
         """Return why a line says what it says: tiers, usage, and a sample of its events. Raises NotFound."""
         with reading(self.books) as connection:
             close = close_of_line(connection, line_id)
-        with self._rating(close) as (connection, terms, files):
+        with self.rating(close) as (connection, terms, files):
             return explain_line(connection, line_id, close, terms, files)
 
     def verify(self, invoice_id: str | None = None) -> list[Verified]:
@@ -357,42 +356,22 @@ class Workspace:
         wanted = {invoice.invoice_id for invoice in chosen}
         verdicts: list[Verified] = []
         for close_id in dict.fromkeys(invoice.close_id for invoice in chosen):
-            with self._rating(closes[close_id]) as (connection, terms, files):
+            with self.rating(closes[close_id]) as (connection, terms, files):
                 found = verify_close(connection, closes[close_id], terms, files)
             verdicts += [one for one in found if one.invoice_id in wanted or (invoice_id is None and not one.matches)]
         return verdicts
 
-    def publish(self, period: str, folder: Path | None = None) -> Path:
+    def publish(self, period: str, folder: Path | None = None, *, formats: Sequence[str] | None = None) -> Path:
         """Publish the invoices of a period, final ones if there are any, else drafts, as files with a manifest.
 
-        Atomic and idempotent: the same run is the same folder with the same bytes. Returns the folder. Raises NotFound
-        when the period has no invoices.
+        `formats`: some of csv, jsonl, parquet, xlsx; by default those of the settings. Atomic and idempotent: the same
+        run is the same folder with the same bytes. Returns the folder. Raises NotFound when the period has no invoices.
         """
-        from billing_adapters.file_adapter import publish, usage_of
-        from billing_adapters.ports import PublishedRun
+        from billing_adapters.file_adapter import publish
+        from tallybook.publishing import run_to_publish
 
-        wall = parse_period(period)
-        with reading(self.books) as connection:
-            there = read_invoices(connection, wall=wall)
-            closes = {close.close_id: close for close in read_closes(connection, wall=wall)}
-        chosen = [one for one in there if one.status == "final"] or there
-        if not chosen:
-            raise NotFound(f"{period} has no invoices yet; run `tallybook invoice --period {period}`")
-        used = [closes[close_id] for close_id in dict.fromkeys(one.close_id for one in chosen)]
-        last = max(used, key=lambda close: close.position)
-        with self._rating(last) as (connection, terms, files), rated(connection, last, terms, files) as engine:
-            usage = usage_of(engine)
-        run = PublishedRun(
-            period=wall,
-            close_ids=[close.close_id for close in used],
-            snapshot_ids=sorted({close.snapshot.snapshot_id for close in used}),
-            catalog_revisions=sorted({close.catalog_revision for close in used}),
-            invoices=chosen,
-            account_names={account.id: account.name for account in self.catalog(last.catalog_revision).accounts},
-            usage=usage,
-            generator_versions={"tallybook": version("tallybook")},
-        )
-        return publish(folder or self.layout.out, run).folder
+        run = run_to_publish(self, period)
+        return publish(folder or self.layout.out, run, formats=formats or self.settings.files.formats).folder
 
     def deliver(
         self, adapters: Sequence[str] | None = None, *, is_dry: bool = False, **options: Any
@@ -443,7 +422,7 @@ class Workspace:
     # --- inside -------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _rating(self, close: Close) -> Iterator[tuple[Connection, Terms, list[str]]]:
+    def rating(self, close: Close) -> Iterator[tuple[Connection, Terms, list[str]]]:
         """Everything that the pure function of a close is given."""
         terms = self.terms(close.catalog_revision)
         files, _ = self.evidence(close.snapshot)
@@ -464,7 +443,7 @@ class Workspace:
             close = draft_close(
                 connection, wall, as_of=max(self.now, ends), snapshot=snapshot, catalog_revision=revision
             )
-        with self._rating(close) as (connection, terms, files):
+        with self.rating(close) as (connection, terms, files):
             drafts = invoices_of(connection, close, terms, files)
         with self._writing() as connection:
             keep_drafts(connection, close, drafts)
@@ -479,7 +458,7 @@ class Workspace:
             draft = draft_close(connection, wall, as_of=self.now, snapshot=snapshot, catalog_revision=revision)
             sequences = [close.sequence for close in read_closes(connection, wall=wall) if not close.is_draft]
         draft = replace(draft, kind=kind)
-        with self._rating(draft) as (connection, terms, files):
+        with self.rating(draft) as (connection, terms, files):
             if not invoices_of(connection, draft, terms, files):
                 return Invoiced([], draft, False, was_there=True)
         close = self._close(wall, max(sequences, default=0) + 1, kind)
@@ -509,7 +488,7 @@ class Workspace:
         return revision, Snapshot.of(self.lake.cut()), ends
 
     def _book(self, close: Close) -> list[Invoice]:
-        with self._rating(close) as (connection, terms, files):
+        with self.rating(close) as (connection, terms, files):
             made = invoices_of(connection, close, terms, files)
         with self._writing() as connection:
             return book_invoices(connection, close, made)

@@ -1,4 +1,4 @@
-"""The files adapter: invoices, lines, charges and usage as CSV, JSON lines and Parquet. See columns.py for the columns."""
+"""The files adapter: documents, lines, charges and usage as CSV, JSON lines, Parquet and XLSX. See shapes.py for the columns."""
 
 from __future__ import annotations
 

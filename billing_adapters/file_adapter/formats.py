@@ -1,34 +1,35 @@
-"""One Arrow table as CSV, JSON lines and Parquet bytes. The same table gives the same bytes.
+"""One Arrow table as CSV, JSON lines, Parquet and XLSX. The same table gives the same bytes.
 
-Enters: a table in a declared schema. Leaves: bytes.
+Enters: a table in a declared schema, and a file to write to. Leaves: bytes in it, row batch by row batch.
 Refuses: exponents, floats, local times, and text that a spreadsheet would run as a formula.
 
 CSV: RFC 4180, UTF-8 without a byte order mark, LF, header, `.` as decimal sign, an empty cell for a missing value.
 JSON lines: decimals as text (a reader's float would lose digits), counts as integers, null for a missing value.
-Parquet: decimal128 and UTC microseconds, writer settings fixed below. Source: finance files, section 2.
+Parquet: decimal128 and UTC microseconds, writer settings fixed below. XLSX: see workbook.py. Source: finance files, section 2.
 """
 
 from __future__ import annotations
 
 import csv
-import io
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import orjson
 
+from billing_adapters.file_adapter.workbook import write_workbook
 from metering.clock import iso_utc
 from metering.numbers import plain, trimmed
 from rating.iso4217 import minor_units
 from rating.rounding import round_amount
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from decimal import Decimal
 
     import pyarrow as pa
 
     from billing_adapters.file_adapter.columns import Column, FileShape
+    from billing_adapters.file_adapter.workbook import About
 
 PARQUET_SETTINGS: dict[str, Any] = {
     "version": "2.6",
@@ -48,11 +49,19 @@ CSV_SETTINGS = {
     "neutralised": "a text cell that begins with = + - @ tab CR or NUL, behind any number of ', has one more ' in front",
 }
 JSON_LINES_SETTINGS = {"encoding": "UTF-8", "line_end": "LF", "decimals": "text", "missing": "null"}
+_BATCH_ROWS = 16_384
+_CRLF = "\r\n"
 
 # A text that begins with one of these is a formula to a spreadsheet (CWE-1236). Texts that already have apostrophes in
 # front get one more, so that taking one away always gives the original back.
 _FORMULA = re.compile(r"^'*[=+\-@\t\r\x00]")
 _NEUTRALISED = re.compile(r"^'+[=+\-@\t\r\x00]")
+
+
+class Writer(Protocol):
+    """How a table becomes a file of one format."""
+
+    def __call__(self, shape: FileShape, table: pa.Table, file: BinaryIO, about: About, /) -> None: ...
 
 
 def neutralise(text: str) -> str:
@@ -65,41 +74,53 @@ def original_text(text: str) -> str:
     return text[1:] if _NEUTRALISED.match(text) else text
 
 
-def csv_bytes(shape: FileShape, table: pa.Table) -> bytes:
-    """Return the table as CSV; text columns neutralised, numbers and times left as they are (-5.00 stays a number)."""
-    columns = _written(shape, table)
-    for column in shape.columns:
-        if column.type == "text":
-            columns[column.name] = [None if text is None else neutralise(text) for text in columns[column.name]]
-    file = io.StringIO(newline="")
-    writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
-    return file.getvalue().encode()
+def write_csv(shape: FileShape, table: pa.Table, file: BinaryIO, _about: About) -> None:
+    """Write the table as CSV; text columns neutralised, numbers and times left as they are (-5.00 stays a number)."""
+    names = [column.name for column in shape.columns]
+    texts = [column.name for column in shape.columns if column.type == "text"]
+    _write_csv_rows(file, [names])
+    for columns in written_batches(shape, table):
+        for name in texts:
+            columns[name] = [None if text is None else neutralise(text) for text in columns[name]]
+        _write_csv_rows(file, zip(*columns.values(), strict=True))
 
 
-def json_lines_bytes(shape: FileShape, table: pa.Table) -> bytes:
-    """Return the table as JSON lines, keys in the order of the columns."""
-    columns = _written(shape, table)
-    names = list(columns)
-    rows = zip(*columns.values(), strict=True)
-    lines = (orjson.dumps(dict(zip(names, row, strict=True)), option=orjson.OPT_APPEND_NEWLINE) for row in rows)
-    return b"".join(lines)
+def _write_csv_rows(file: BinaryIO, rows: Any) -> None:
+    lines = _Lines()
+    csv.writer(lines, lineterminator=_CRLF, quoting=csv.QUOTE_MINIMAL).writerows(rows)
+    file.write("".join(lines).encode())
 
 
-def parquet_bytes(_shape: FileShape, table: pa.Table) -> bytes:
-    """Return the table as Parquet: every digit of every decimal, rows in the order of the file's key."""
-    import pyarrow as pa
+class _Lines(list[str]):
+    """Lines of CSV that end in LF. Python's writer quotes a CR only where lines end in it, so it is told that they do."""
+
+    def write(self, line: str) -> None:
+        self.append(line.removesuffix(_CRLF) + "\n")
+
+
+def write_json_lines(shape: FileShape, table: pa.Table, file: BinaryIO, _about: About) -> None:
+    """Write the table as JSON lines, keys in the order of the columns."""
+    names = [column.name for column in shape.columns]
+    for columns in written_batches(shape, table):
+        rows = zip(*columns.values(), strict=True)
+        lines = (orjson.dumps(dict(zip(names, row, strict=True)), option=orjson.OPT_APPEND_NEWLINE) for row in rows)
+        file.write(b"".join(lines))
+
+
+def write_parquet(_shape: FileShape, table: pa.Table, file: BinaryIO, _about: About) -> None:
+    """Write the table as Parquet: every digit of every decimal, rows in the order of the file's key."""
     import pyarrow.parquet as pq
 
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, **PARQUET_SETTINGS)
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
+    pq.write_table(table, file, **PARQUET_SETTINGS)
+
+
+def written_batches(shape: FileShape, table: pa.Table) -> Iterator[dict[str, list[Any]]]:
+    """Yield the cells of every column as they are written in text formats, some rows at a time."""
+    for start in range(0, table.num_rows, _BATCH_ROWS):
+        yield _written(shape, table.slice(start, _BATCH_ROWS))
 
 
 def _written(shape: FileShape, table: pa.Table) -> dict[str, list[Any]]:
-    """Return the cells of every column as they are written in text formats."""
     columns: dict[str, list[Any]] = {column.name: table[column.name].to_pylist() for column in shape.columns}
     currencies = columns.get("currency", [])
     for column in shape.columns:
@@ -124,10 +145,11 @@ _WRITERS: dict[str, Callable[[Any], str]] = {
     "exact_amount": trimmed,
 }
 
-FORMATS: dict[str, Callable[[FileShape, Any], bytes]] = {
-    "csv": csv_bytes,
-    "jsonl": json_lines_bytes,
-    "parquet": parquet_bytes,
+FORMATS: dict[str, Writer] = {
+    "csv": write_csv,
+    "jsonl": write_json_lines,
+    "parquet": write_parquet,
+    "xlsx": write_workbook,
 }
 
 

@@ -1,108 +1,124 @@
 """Publishing a run as a folder that is there whole or not at all.
 
-Enters: a run. Leaves: `<folder>/<period>_<hash>/` with every file in three formats, `SHA256SUMS` and `manifest.json`.
-Refuses: to change a published folder, and to write the time of publication or anything else that differs from run to run.
+Enters: a run, and the formats wanted. Leaves: `<folder>/<period>_<hash>/` with every file in these formats, `SHA256SUMS` and
+`manifest.json`. Refuses: to change a published folder, and to write the time of publication or anything else that differs
+from run to run.
 
-The hash in the name is that of all that decides the bytes: invoices, usage, names, versions. So another content has
+The hash in the name is that of all that decides the bytes: papers, usage, formats, versions. So another content has
 another name, there is no `latest` that could point elsewhere while it is read, and the same run again is a no-op.
 The folder is written under a temporary name (`.tmp-...`), every file fsynced, the manifest last, and renamed. A reader
 that finds no manifest, or a name that begins with a dot, finds no run; what a crash leaves under such a name may be
-deleted at any time.
+deleted at any time. Files are written one after the other, so that no two of them are in memory together; where the
+run is there already, it is written again beside it, compared, and dropped.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
+import zlib
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from uuid import uuid4
 
 import orjson
 
 from billing_adapters.errors import PublicationConflict, PublicationDamaged, PublicationFailed
-from billing_adapters.file_adapter.columns import USAGE
+from billing_adapters.file_adapter.columns import ALL_FORMATS, arrow_schema
 from billing_adapters.file_adapter.formats import (
     CSV_SETTINGS,
     FORMATS,
     JSON_LINES_SETTINGS,
     PARQUET_SETTINGS,
-    json_lines_bytes,
     neutralised,
+    write_json_lines,
 )
+from billing_adapters.file_adapter.shapes import USAGE
 from billing_adapters.file_adapter.tables import tables_of, usage_table
+from billing_adapters.file_adapter.workbook import XLSX_SETTINGS, About
 from billing_adapters.ports import Published, PublishedFile
-from metering.durable import TEMPORARY_PREFIX, fsync_path, make_folder, write_durably
+from metering.durable import TEMPORARY_PREFIX, HashedFile, fsync_path, make_folder, write_durably
 from metering.numbers import trimmed
 from rating.invoice import document
 from rating.rounding import exact_sum
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
     from decimal import Decimal
 
     import pyarrow as pa
 
     from billing_adapters.file_adapter.columns import FileShape
     from billing_adapters.ports import PublishedRun
+    from rating.paper import Paper
 
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
 # What shapes the bytes besides the run: another version of these may write other bytes, so it is another run.
-LIBRARIES = ("orjson", "pyarrow")
+LIBRARIES = ("orjson", "pyarrow", "xlsxwriter")
+_SETTINGS = {"csv": CSV_SETTINGS, "jsonl": JSON_LINES_SETTINGS, "parquet": PARQUET_SETTINGS, "xlsx": XLSX_SETTINGS}
 _PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
 
 
 @dataclass(frozen=True, slots=True)
 class FileAdapter:
-    """The files adapter as a port: publishes every run into one folder."""
+    """The files adapter as a port: publishes every run into one folder, in these formats."""
 
     folder: Path
+    formats: Sequence[str] = ALL_FORMATS
 
     @property
     def name(self) -> str:
         return "files"
 
     def publish(self, run: PublishedRun) -> Published:
-        return publish(self.folder, run)
+        return publish(self.folder, run, formats=self.formats)
 
     def read_back(self, run: PublishedRun) -> Published | None:
-        folder = self.folder / folder_name(run, run_id_of(run))
+        folder = self.folder / folder_name(run, run_id_of(run, self.formats))
         return verify_published(folder) if (folder / MANIFEST).exists() else None
 
 
-def publish(folder: Path, run: PublishedRun, *, on_step: Callable[[str], None] | None = None) -> Published:
+def publish(
+    folder: Path,
+    run: PublishedRun,
+    *,
+    formats: Sequence[str] = ALL_FORMATS,
+    on_step: Callable[[str], None] | None = None,
+) -> Published:
     """Write the files of a run into a folder of its own below `folder`, atomically. Idempotent.
 
-    `on_step` is told the name of each step before it is taken, for tests that crash there. Raises PublicationConflict
-    if the run's folder is there and holds something else; PublicationFailed (retry) if the disk refused.
+    `formats`: some of csv, jsonl, parquet, xlsx; other formats of a run are another folder. `on_step` is told
+    the name of each step before it is taken, for tests that crash there. Raises PublicationConflict if the run's folder
+    is there and holds something else; PublicationFailed (retry) if the disk refused.
     """
     step = on_step or (lambda _step: None)
-    run_id = run_id_of(run)
+    wanted = in_order(formats)
+    run_id = run_id_of(run, wanted)
     final = folder / folder_name(run, run_id)
-    contents = _contents(run, run_id)
-    listed = tuple(_listed(name, content) for name, content in sorted(contents.items()))
-    if final.exists():
-        return _same_or_conflict(final, run_id, contents, listed)
     temporary = folder / f"{TEMPORARY_PREFIX}{uuid4().hex}"
     try:
         above = make_folder(folder, folder)
         temporary.mkdir()
-        for name, content in contents.items():
-            step(name)
-            write_durably(temporary / name, content)
+        files = _write_files(temporary, run, run_id, wanted, step)
         fsync_path(temporary)
         step("rename")
-        try:
-            temporary.rename(final)
-        except OSError:
-            # Somebody else published the same run between our look and our rename.
-            if not final.exists():
-                raise
-            return _same_or_conflict(final, run_id, contents, listed)
+        is_new = not final.exists()
+        if is_new:
+            try:
+                temporary.rename(final)
+            except OSError:
+                # Somebody else published the same run between our look and our rename.
+                if not final.exists():
+                    raise
+                is_new = False
+        if not is_new:
+            _check_same(final, files)
         for changed in above:
             fsync_path(changed)
     except OSError as error:
@@ -112,7 +128,15 @@ def publish(folder: Path, run: PublishedRun, *, on_step: Callable[[str], None] |
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return Published(final, run_id, True, tuple(_with_rows(listed, contents[MANIFEST])))
+    return Published(final, run_id, is_new, files)
+
+
+def in_order(formats: Sequence[str]) -> tuple[str, ...]:
+    """Return formats without repeats, in the order in which they are written. Raises ValueError for one that is not known."""
+    unknown = [name for name in formats if name not in ALL_FORMATS]
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is no format of files; there are {', '.join(ALL_FORMATS)}")
+    return tuple(name for name in ALL_FORMATS if name in formats)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -129,34 +153,65 @@ def verify_published(folder: Path) -> Published:
     """Check every byte of a published run against its manifest and SHA256SUMS. Raises PublicationDamaged with all differences."""
     manifest = read_manifest(folder)
     expected = {file["name"]: file["sha256"] for file in manifest["files"]}
-    found = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
+    found = {
+        path.relative_to(folder).as_posix(): _listed(path.relative_to(folder).as_posix(), path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
     differences = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
     differences += [f"{name} is not of this run" for name in sorted(found.keys() - expected.keys() - {MANIFEST, SUMS})]
     for name in sorted(expected.keys() & found.keys()):
-        if _sha256(found[name]) != expected[name]:
+        if found[name].sha256 != expected[name]:
             differences.append(f"{name} is not what the manifest says")
-    sums = _sums({name: found[name] for name in [*expected, MANIFEST] if name in found})
-    if not differences and found.get(SUMS) != sums:
+    sums = _sums({name: found[name].sha256 for name in [*expected, MANIFEST] if name in found})
+    if not differences and (SUMS not in found or (folder / SUMS).read_bytes() != sums):
         differences.append(f"{SUMS} does not agree with the files")
     if differences:
         message = f"{folder} does not verify: {'; '.join(differences)}. Restore it, or move it away and publish again"
         raise PublicationDamaged(message, tuple(differences), folder=folder)
-    listed = tuple(_listed(name, content) for name, content in found.items())
-    return Published(folder, manifest["run_id"], False, tuple(_with_rows(listed, found[MANIFEST])))
+    rows = {file["name"]: file["rows"] for file in manifest["files"]}
+    files = tuple(
+        PublishedFile(file.name, file.format, rows.get(file.name), file.bytes, file.sha256) for file in found.values()
+    )
+    return Published(folder, manifest["run_id"], False, tuple(sorted(files, key=lambda file: file.name)))
 
 
-def run_id_of(run: PublishedRun) -> str:
+def run_id_of(run: PublishedRun, formats: Sequence[str] = ALL_FORMATS) -> str:
     """Return the id of a run: a hash of everything that decides its bytes. The same run has the same id, anywhere."""
+    digest = _Digest()
+    write_json_lines(USAGE, usage_table(run, ""), cast("BinaryIO", digest), _about(run, "", []))
     identity = {
         "manifest_version": MANIFEST_VERSION,
-        "head": _head(run),
-        "account_names": {invoice.account_id: run.account_names.get(invoice.account_id) for invoice in run.invoices},
-        "invoices": sorted(
-            (_sha256(document(invoice)), invoice.number or "", invoice.status) for invoice in run.invoices
-        ),
-        "usage": _sha256(json_lines_bytes(USAGE, usage_table(run, ""))),
+        "head": _head(run, in_order(formats)),
+        "papers": sorted(_paper_identity(paper) for paper in run.papers),
+        "usage": digest.sha256.hexdigest(),
     }
     return "run-" + _sha256(orjson.dumps(identity, option=orjson.OPT_SORT_KEYS))[:24]
+
+
+class _Digest:
+    """A file of which only the hash is kept."""
+
+    def __init__(self) -> None:
+        self.sha256 = hashlib.sha256()
+
+    def write(self, content: bytes) -> int:
+        self.sha256.update(content)
+        return len(content)
+
+
+def _paper_identity(paper: Paper) -> list[str]:
+    """Return what decides the bytes of one paper, as texts."""
+    return [
+        paper.invoice.number or "",
+        _sha256(document(paper.invoice)),
+        paper.invoice.status,
+        paper.account.model_dump_json(by_alias=True, exclude={"tenants"}),
+        paper.seller.model_dump_json(by_alias=True) if paper.seller else "",
+        *paper.corrects,
+        *map(trimmed, paper.burns_paid),
+        *(trimmed(line.tax) for line in paper.taxed.lines),
+    ]
 
 
 def folder_name(run: PublishedRun, run_id: str) -> str:
@@ -164,50 +219,76 @@ def folder_name(run: PublishedRun, run_id: str) -> str:
     return f"{run.period.start.date()}_{run.period.end.date()}_{run_id.removeprefix('run-')[:12]}"
 
 
-def _contents(run: PublishedRun, run_id: str) -> dict[str, bytes]:
-    """Return every file of the run by name, in the order in which they are written: the manifest is the last."""
-    contents: dict[str, bytes] = {}
+def _write_files(
+    folder: Path, run: PublishedRun, run_id: str, formats: Sequence[str], step: Callable[[str], None]
+) -> tuple[PublishedFile, ...]:
+    """Write every file of the run and return what was written, by name. The manifest is the last."""
     described: list[dict[str, Any]] = []
     for shape, table in tables_of(run, run_id):
-        totals = [
-            {"sum_of": column, "per": per, "sums": _sums_per(table, column, per)}
-            for column, per in shape.control_totals
-        ]
-        for file_format, write in FORMATS.items():
+        totals = [(column, per, _sums_per(table, column, per)) for column, per in shape.control_totals]
+        listed = [{"sum_of": column, "per": per, "sums": sums} for column, per, sums in totals]
+        for file_format in formats:
             name = f"{shape.name}.{file_format}"
-            contents[name] = write(shape, table)
-            described.append({**_describe(shape, file_format, table, name, contents[name]), "control_totals": totals})
-    manifest = {"manifest_version": MANIFEST_VERSION, "run_id": run_id, **_head(run), "files": described}
+            step(name)
+            with _new_file(folder / name) as file:
+                FORMATS[file_format](shape, table, cast("BinaryIO", file), _about(run, run_id, totals))
+            described.append({**_describe(shape, file_format, table, name, file), "control_totals": listed})
+    manifest = {"manifest_version": MANIFEST_VERSION, "run_id": run_id, **_head(run, formats), "files": described}
     written = orjson.dumps(manifest, option=_PRETTY)
-    return {**contents, SUMS: _sums({**contents, MANIFEST: written}), MANIFEST: written}
+    hashes = {file["name"]: file["sha256"] for file in described}
+    sums = _sums({**hashes, MANIFEST: _sha256(written)})
+    for name, content in ((SUMS, sums), (MANIFEST, written)):
+        step(name)
+        write_durably(folder / name, content)
+    files = [PublishedFile(one["name"], one["format"], one["rows"], one["bytes"], one["sha256"]) for one in described]
+    files += [
+        PublishedFile(name, _format_of(name), None, len(content), _sha256(content))
+        for name, content in ((SUMS, sums), (MANIFEST, written))
+    ]
+    return tuple(sorted(files, key=lambda file: file.name))
 
 
-def _head(run: PublishedRun) -> dict[str, Any]:
+@contextmanager
+def _new_file(path: Path) -> Iterator[HashedFile]:
+    """Open a file that is hashed while it is written, and durable under its name when the block ends well."""
+    with HashedFile(path.parent, path.suffix) as file:
+        yield file
+        file.settle(path)
+
+
+def _about(run: PublishedRun, run_id: str, totals: list[tuple[str, str, dict[str, str]]]) -> About:
+    last_day = (run.period.end - timedelta(days=1)).date()
+    words = f"{run.period.start.date()} to {last_day}, in the time zone of each plan"
+    return About(run_id, words, run.period.end.replace(tzinfo=UTC), totals)
+
+
+def _head(run: PublishedRun, formats: Sequence[str]) -> dict[str, Any]:
     return {
         "period": {"start": str(run.period.start.date()), "end": str(run.period.end.date())},
         "close_ids": list(run.close_ids),
         "snapshot_ids": list(run.snapshot_ids),
         "catalog_revisions": list(run.catalog_revisions),
         "generator": dict(run.generator_versions),
-        "libraries": {library: version(library) for library in LIBRARIES},
-        "parameters": {"csv": CSV_SETTINGS, "jsonl": JSON_LINES_SETTINGS, "parquet": PARQUET_SETTINGS},
+        "libraries": {**{library: version(library) for library in LIBRARIES}, "zlib": zlib.ZLIB_RUNTIME_VERSION},
+        "parameters": {name: _SETTINGS[name] for name in formats},
     }
 
 
-def _describe(shape: FileShape, file_format: str, table: pa.Table, name: str, content: bytes) -> dict[str, Any]:
+def _describe(shape: FileShape, file_format: str, table: pa.Table, name: str, file: HashedFile) -> dict[str, Any]:
     return {
         "name": name,
         "format": file_format,
         "grain": shape.grain,
         "sorted_by": list(shape.key),
         "rows": table.num_rows,
-        "bytes": len(content),
-        "sha256": _sha256(content),
+        "bytes": file.size,
+        "sha256": file.sha256(),
         "schema": [
             {
                 "column": column.name,
-                "type": str(table.schema.field(column.name).type),
+                "type": str(arrow_schema(shape).field(column.name).type),
                 "unit": column.unit,
+                "meaning": column.meaning,
                 "nullable": column.nullable,
                 "neutralised": neutralised(column, file_format),
             }
@@ -225,34 +306,37 @@ def _sums_per(table: pa.Table, column: str, per: str) -> dict[str, str]:
     return {key: trimmed(exact_sum(numbers)) for key, numbers in sorted(groups.items())}
 
 
-def _same_or_conflict(
-    final: Path, run_id: str, contents: dict[str, bytes], listed: tuple[PublishedFile, ...]
-) -> Published:
-    there = {path.name: path.read_bytes() for path in final.iterdir() if path.is_file()}
-    if there != contents:
-        names = sorted(name for name in there.keys() | contents.keys() if there.get(name) != contents.get(name))
+def _check_same(final: Path, files: Sequence[PublishedFile]) -> None:
+    """Raise PublicationConflict unless the folder holds these very files."""
+    there = {
+        path.relative_to(final).as_posix(): _listed(path.name, path).sha256
+        for path in final.rglob("*")
+        if path.is_file()
+    }
+    made = {file.name: file.sha256 for file in files}
+    if there != made:
+        names = sorted(name for name in there.keys() | made.keys() if there.get(name) != made.get(name))
         raise PublicationConflict(
             f"{final} is there already and differs from this run in {', '.join(names)}; it was left as it is. "
             "Move it away, then publish again",
             folder=final,
             files=tuple(names),
         )
-    return Published(final, run_id, False, tuple(_with_rows(listed, contents[MANIFEST])))
 
 
-def _listed(name: str, content: bytes) -> PublishedFile:
-    kind = {MANIFEST: "json", SUMS: "sums"}.get(name, name.rpartition(".")[2])
-    return PublishedFile(name, kind, None, len(content), _sha256(content))
+def _listed(name: str, path: Path) -> PublishedFile:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return PublishedFile(name, _format_of(name), None, file.tell(), digest)
 
 
-def _with_rows(listed: tuple[PublishedFile, ...], manifest: bytes) -> list[PublishedFile]:
-    rows = {file["name"]: file["rows"] for file in orjson.loads(manifest)["files"]}
-    return [PublishedFile(file.name, file.format, rows.get(file.name), file.bytes, file.sha256) for file in listed]
+def _format_of(name: str) -> str:
+    return {MANIFEST: "json", SUMS: "sums"}.get(name, name.rpartition(".")[2])
 
 
-def _sums(contents: dict[str, bytes]) -> bytes:
+def _sums(hashes: dict[str, str]) -> bytes:
     """Return what `sha256sum --check` reads: the hash, two blanks, the name."""
-    return "".join(f"{_sha256(contents[name])}  {name}\n" for name in sorted(contents)).encode()
+    return "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes)).encode()
 
 
 def _sha256(content: bytes) -> str:

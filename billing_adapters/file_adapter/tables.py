@@ -1,20 +1,24 @@
 """From a run to the tables of its files, one Arrow table per file.
 
-Enters: invoices of the books and the usage of a rated engine. Leaves: tables in the declared schemas, sorted by key.
-Refuses: to compute. Every figure stands in the books or in the engine already.
+Enters: papers of invoices of the books, and the usage of a rated engine. Leaves: tables in the declared schemas, sorted by key.
+Refuses: to compute. Every figure stands in the books, on the paper or in the engine already; lists of them are added up.
 """
 
 from __future__ import annotations
 
 import json
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from billing_adapters.file_adapter.columns import CHARGES, INVOICE_LINES, INVOICE_REGISTER, USAGE, arrow_schema
+from billing_adapters.file_adapter.columns import arrow_schema
+from billing_adapters.file_adapter.shapes import CHARGES, INVOICE_LINES, INVOICE_REGISTER, PREPAID_BURNS, USAGE
 from metering.engine import fetch, read_sql
+from metering.numbers import plain, trimmed
 from rating.invoice import content_hash
+from rating.rounding import exact_sum
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator
 
     import duckdb
     import pyarrow as pa
@@ -22,8 +26,13 @@ if TYPE_CHECKING:
     from billing_adapters.file_adapter.columns import FileShape
     from billing_adapters.ports import PublishedRun
     from rating.invoice import Invoice, InvoiceLine
+    from rating.paper import Paper
+    from rating.tax import TaxedLine
 
 Row = dict[str, Any]
+# What the charges of discounts are called, before the discount's id.
+DISCOUNT = "discount:"
+_BATCH_ROWS = 16_384
 
 
 def usage_of(engine: duckdb.DuckDBPyConnection) -> pa.Table:
@@ -34,75 +43,105 @@ def usage_of(engine: duckdb.DuckDBPyConnection) -> pa.Table:
     return fetch(engine, read_sql("billing_adapters.file_adapter", "usage"))
 
 
-def tables_of(run: PublishedRun, run_id: str) -> list[tuple[FileShape, pa.Table]]:
-    """Return every file of a run with its table, rows in the order of the file's key."""
-    lines = [(invoice, line) for invoice in run.invoices for line in invoice.lines]
-    return [
-        (INVOICE_REGISTER, _table(INVOICE_REGISTER, run_id, map(_register_row(run.account_names), run.invoices))),
-        (INVOICE_LINES, _table(INVOICE_LINES, run_id, (_line_row(*pair) for pair in lines))),
-        (CHARGES, _table(CHARGES, run_id, (row for pair in lines for row in _charge_rows(*pair)))),
-        (USAGE, usage_table(run, run_id)),
-    ]
+def tables_of(run: PublishedRun, run_id: str) -> Iterator[tuple[FileShape, pa.Table]]:
+    """Yield every file of a run with its table, rows in the order of the file's key. One at a time, to be let go of."""
+    lines = ((paper.invoice, line) for paper in run.papers for line in paper.invoice.lines)
+    yield INVOICE_REGISTER, _table(INVOICE_REGISTER, run_id, map(_register_row, run.papers))
+    yield INVOICE_LINES, _table(INVOICE_LINES, run_id, (row for paper in run.papers for row in _line_rows(paper)))
+    yield CHARGES, _table(CHARGES, run_id, (row for pair in lines for row in _charge_rows(*pair)))
+    yield USAGE, usage_table(run, run_id)
+    yield PREPAID_BURNS, _table(PREPAID_BURNS, run_id, (row for paper in run.papers for row in _burn_rows(paper)))
 
 
 def usage_table(run: PublishedRun, run_id: str) -> pa.Table:
     """Return the table of the usage file alone."""
-    return _table(USAGE, run_id, run.usage.to_pylist())
+    rows = (row for batch in run.usage.to_batches(max_chunksize=_BATCH_ROWS) for row in batch.to_pylist())
+    return _table(USAGE, run_id, rows)
 
 
 def _table(shape: FileShape, run_id: str, rows: Iterable[Row]) -> pa.Table:
     import pyarrow as pa
 
-    nullable = [column.name for column in shape.columns if column.nullable]
-    # Most readers of CSV take an empty text for a missing one, so there are no empty texts.
-    listed = [{**row, **{name: row[name] or None for name in nullable}, "run_id": run_id} for row in rows]
     schema = arrow_schema(shape)
-    table = pa.Table.from_pylist(listed, schema=schema)
+    nullable = [column.name for column in shape.columns if column.nullable]
+    left = iter(rows)
+    batches = []
+    while some := list(islice(left, _BATCH_ROWS)):
+        # Most readers of CSV take an empty text for a missing one, so there are no empty texts.
+        listed = [{**row, **{name: row[name] or None for name in nullable}, "run_id": run_id} for row in some]
+        batches.append(pa.RecordBatch.from_pylist(listed, schema=schema))
+    table = pa.Table.from_batches(batches, schema=schema)
     return table.sort_by([(name, "ascending") for name in shape.key])
 
 
-def _register_row(account_names: Mapping[str, str]) -> Any:
-    def row_of(invoice: Invoice) -> Row:
-        series = invoice.number.rpartition("-")[0] if invoice.number else None
-        plan_versions = sorted({(line.plan, line.plan_version) for line in invoice.lines})
-        return {
-            "series": series,
-            "number": invoice.number,
-            "document_type": "pro forma" if invoice.status == "draft" else "invoice",
-            "invoice_id": invoice.invoice_id,
-            "status": invoice.status,
-            "issue_date": invoice.issued_at.date(),
-            "issued_at": invoice.issued_at,
-            "billing_period_start": invoice.period_start.date(),
-            "billing_period_end": invoice.period_end.date(),
-            "account_id": invoice.account_id,
-            "account_name": account_names.get(invoice.account_id),
-            "currency": invoice.currency,
-            "amount_net": invoice.total,
-            "lines": len(invoice.lines),
-            # A list in one cell: JSON, because a plan's name may hold any separator.
-            "plan_versions": json.dumps([f"{plan}/{version}" for plan, version in plan_versions], ensure_ascii=False),
-            "close_id": invoice.close_id,
-            "snapshot_id": invoice.snapshot_id,
-            "catalog_revision": invoice.catalog_revision,
-            "content_hash": content_hash(invoice),
-        }
+def _register_row(paper: Paper) -> Row:
+    invoice, account = paper.invoice, paper.account
+    plan_versions = sorted({(line.plan, line.plan_version) for line in invoice.lines})
+    return {
+        "entity": paper.seller.id if paper.seller else None,
+        "series": invoice.number.rpartition("-")[0] if invoice.number else None,
+        "number": invoice.number,
+        "document_type": paper.document_type,
+        "corrects_numbers": _listed(paper.corrects),
+        "invoice_id": invoice.invoice_id,
+        "status": invoice.status,
+        "issue_date": paper.issue_date,
+        "issued_at": invoice.issued_at,
+        "due_date": paper.due_date,
+        "billing_period_start": invoice.period_start.date(),
+        "billing_period_end": invoice.period_end.date(),
+        "account_id": invoice.account_id,
+        "account_name": account.name,
+        "account_vat_id": account.vat_id,
+        "account_country": account.address.country if account.address else None,
+        "purchase_order": account.purchase_order,
+        "currency": invoice.currency,
+        "amount_net": paper.net,
+        "amount_tax": paper.tax,
+        "amount_gross": paper.gross,
+        "amount_prepaid": paper.prepaid,
+        "amount_payable": paper.payable,
+        "lines": len(invoice.lines),
+        "plan_versions": _listed([f"{plan}/{version}" for plan, version in plan_versions]),
+        "close_id": invoice.close_id,
+        "snapshot_id": invoice.snapshot_id,
+        "catalog_revision": invoice.catalog_revision,
+        "content_hash": content_hash(invoice),
+    }
 
-    return row_of
+
+def _line_rows(paper: Paper) -> Iterator[Row]:
+    burned: dict[str, list[Any]] = {}
+    for burn in paper.invoice.prepaid:
+        burned.setdefault(burn.line_id, []).append(burn.amount)
+    for line, taxed in zip(paper.invoice.lines, paper.taxed.lines, strict=True):
+        yield _line_row(paper.invoice, line, taxed) | {"prepaid_amount": exact_sum(burned.get(line.line_id, ()))}
 
 
-def _line_row(invoice: Invoice, line: InvoiceLine) -> Row:
+def _line_row(invoice: Invoice, line: InvoiceLine, taxed: TaxedLine) -> Row:
     same = (
         "position", "line_id", "kind", "tenant_id", "subscription_id", "plan", "plan_version", "price_id", "price_type",
         "meter", "unit", "description", "quantity", "exact_amount", "amount", "currency", "cumulative_quantity",
         "cumulative_exact_amount", "cumulative_amount",
     )  # fmt: skip
+    discounts = [charge for charge in line.charges if charge.part.startswith(DISCOUNT)]
+    discount = exact_sum([charge.exact_amount for charge in discounts])
+    taxes = [
+        {"name": rate.name, "percent": trimmed(rate.percent), "amount": plain(amount)} for rate, amount in taxed.taxes
+    ]
     return {
         **{name: getattr(line, name) for name in same},
         "invoice_id": invoice.invoice_id,
         "number": invoice.number,
         "account_id": invoice.account_id,
         "attributes": line.group_key,
+        "list_amount": exact_sum([line.exact_amount, -discount]),
+        "discount_ids": _listed(list(dict.fromkeys(charge.part.removeprefix(DISCOUNT) for charge in discounts))),
+        "discount_amount": discount,
+        "net_amount": taxed.net,
+        "tax_code": taxed.tax_code,
+        "taxes": _listed(taxes),
+        "tax_amount": taxed.tax,
         "billing_period_start": line.period_start,
         "billing_period_end": line.period_end,
         "service_period_start": line.service_start,
@@ -110,6 +149,29 @@ def _line_row(invoice: Invoice, line: InvoiceLine) -> Row:
         "discovered_period_start": invoice.period_start.date(),
         "discovered_period_end": invoice.period_end.date(),
     }
+
+
+def _burn_rows(paper: Paper) -> list[Row]:
+    invoice = paper.invoice
+    return [
+        {
+            "invoice_id": invoice.invoice_id,
+            "number": invoice.number,
+            "position": position,
+            "line_id": burn.line_id,
+            "account_id": invoice.account_id,
+            "balance_id": burn.balance_id,
+            "amount": burn.amount,
+            "paid_amount": paid,
+            "currency": invoice.currency,
+        }
+        for position, (burn, paid) in enumerate(zip(invoice.prepaid, paper.burns_paid, strict=True), start=1)
+    ]
+
+
+def _listed(values: Any) -> str | None:
+    # A list in one cell: JSON, because a name may hold any separator.
+    return json.dumps(list(values), ensure_ascii=False) if values else None
 
 
 def _charge_rows(invoice: Invoice, line: InvoiceLine) -> list[Row]:

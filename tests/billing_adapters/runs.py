@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from billing_adapters.file_adapter import usage_of
@@ -10,8 +11,11 @@ from billing_adapters.ports import PublishedRun
 from metering.engine import open_engine
 from metering.periods import parse_period
 from metering.usage import Snapshot, load_events
+from rating.balances import Balance, paid_of
 from rating.close import Close, close_id_of
-from rating.invoice import make_invoices
+from rating.invoice import Prepaid, make_invoices
+from rating.paper import Books, papers_of
+from rating.parties import Seller
 from rating.rate import BOOKED_LINE_COLUMNS, LINE_KEY, rate, subtract_booked
 from rating.terms import billing_spans
 from tests.rated import events_table, terms_of
@@ -20,6 +24,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pyarrow as pa
+
+    from rating.invoice import Invoice
+    from rating.paper import Paper
 
 # A right-to-left mark, a formula, markup, quotes and commas: whatever a tenant may call itself.
 HOSTILE = ("=1+1", "<script>alert(1)</script>", '"quoted", and comma', "\u200fabc\u200e", "'=SUM(A1)", "-5", "@cmd")
@@ -34,7 +41,13 @@ CATALOG: dict[str, Any] = {
             "version": "1",
             "currency": "USD",
             "prices": [
-                {"id": "seat", "type": "flat", "amount": "49.00", "description": "=HYPERLINK(1)"},
+                {
+                    "id": "seat",
+                    "type": "flat",
+                    "amount": "49.00",
+                    "description": "=HYPERLINK(1)",
+                    "tax_code": "=seat",
+                },
                 {
                     "id": "tokens",
                     "type": "graduated",
@@ -52,11 +65,41 @@ CATALOG: dict[str, Any] = {
             "prices": [{"id": "seat", "type": "flat", "amount": "1000"}],
         },
     ],
-    "accounts": [{"id": f"account-{n}", "name": name, "tenants": [name]} for n, name in enumerate(HOSTILE)],
+    "accounts": [
+        {
+            "id": f"account-{n}",
+            "name": name,
+            "tenants": [name],
+            "vat_id": f"@VAT{n}",
+            "purchase_order": f"-PO{n}",
+            "address": {"lines": [name], "city": "<b>Town</b>", "country": "DE"},
+            "taxes": [{"name": "=VAT", "percent": "19"}, {"name": "levy", "percent": "0.5", "codes": ["=seat"]}],
+            "discounts": [{"id": "=welcome", "percent": "10"}],
+        }
+        for n, name in enumerate(HOSTILE)
+    ],
+    "balances": [
+        {
+            "id": "+gift",
+            "account": "account-0",
+            "currency": "USD",
+            "amount": "8.00",
+            "paid": "5.00",
+            "effective": "2026-01-01",
+        }
+    ],
     "subscriptions": [
         {"id": f"sub-{n}", "tenant": name, "plan": "yen" if n == 6 else "@pro", "version": "1", "from": "2026-01-01"}
         for n, name in enumerate(HOSTILE)
     ],
+}
+SELLER: dict[str, Any] = {
+    "id": "=house",
+    "name": "House <script>alert(2)</script> GmbH",
+    "address": {"lines": ["Street 1"], "postal_code": "10115", "city": "Berlin", "country": "DE"},
+    "vat_id": "DE123",
+    "bank": {"iban": "DE02 1203 0000 0000 2020 51"},
+    "payment_days": "14",
 }
 MONTH = "2026-10"
 
@@ -112,6 +155,8 @@ def make_run(events: list[dict[str, Any]] | None = None) -> PublishedRun:
         1,
         invoices_made=False,
     )
+    balances = [Balance.model_validate(one) for one in CATALOG["balances"]]
+    prepaid = Prepaid({"account-0": balances})
     engine = open_engine(threads=1)
     try:
         load_events(engine, events_table(EVENTS if events is None else events))
@@ -119,7 +164,7 @@ def make_run(events: list[dict[str, Any]] | None = None) -> PublishedRun:
         subtract_booked(engine, *no_bookings(), close.close_id)
         invoices = [
             replace(invoice, number=f"INV-{number:08}")
-            for number, invoice in enumerate(make_invoices(engine, close, "final"), start=1)
+            for number, invoice in enumerate(make_invoices(engine, close, "final", prepaid), start=1)
         ]
         usage = usage_of(engine)
     finally:
@@ -129,10 +174,25 @@ def make_run(events: list[dict[str, Any]] | None = None) -> PublishedRun:
         close_ids=[close.close_id],
         snapshot_ids=[close.snapshot.snapshot_id],
         catalog_revisions=[1],
-        invoices=invoices,
-        account_names={account["id"]: account["name"] for account in CATALOG["accounts"]},
+        papers=papers_for(invoices),
         usage=usage,
         generator_versions={"tallybook": "0.1.0"},
+    )
+
+
+def papers_for(invoices: list[Invoice], **seller: Any) -> list[Paper]:
+    """Return the papers of invoices of the run; the first of them corrects another, and a gift paid of it in part."""
+    terms = terms_of(CATALOG)
+    paid = {
+        (one.invoice_id, 1): paid_of(Balance.model_validate(CATALOG["balances"][0]), Decimal("8.00"))
+        for one in invoices
+    }
+    return papers_of(
+        invoices,
+        accounts=terms.accounts,
+        sellers=[Seller.model_validate({**SELLER, **seller})],
+        plans=terms.plans,
+        books=Books({invoices[0].invoice_id: ["=INV-0", "INV-00000009"]} if invoices else {}, paid),
     )
 
 

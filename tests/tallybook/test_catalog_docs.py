@@ -27,8 +27,9 @@ def test_the_yaml_of_the_page_is_one_catalog(tmp_path: Path) -> None:
         len(catalog.plans),
         len(catalog.accounts),
         len(catalog.subscriptions),
+        len(catalog.sellers),
     ]
-    assert counts == [13, 3, 5, 3, 5]
+    assert counts == [13, 3, 5, 3, 5, 1]
 
 
 def test_the_python_of_the_page_runs(

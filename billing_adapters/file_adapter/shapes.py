@@ -1,0 +1,191 @@
+"""The files that finance receives, column by column.
+
+Enters: nothing. Leaves: the declared shapes, which tables, formats, manifest, workbooks and docs/files.md follow.
+Refuses: columns that could never be filled. Source: finance files, section 1. What is not here yet, for want of its data: base
+currency and exchange rates, provider and delivery status, contract ids, event counts per line.
+
+Words: a `billing period` is the span that usage is billed in, a `service period` the part of it in which the
+subscription ran, the `discovered period` of a line the period whose invoice carries it: for a correction a later one.
+All ends are open. Times are UTC; the register's and the discovered periods are days of the calendar, which each plan
+reads in its own time zone.
+"""
+
+from __future__ import annotations
+
+from billing_adapters.file_adapter.columns import Column, FileShape
+
+_RUN = Column("run_id", "text", "the published run; the same in every file of one folder")
+_INVOICE = Column("invoice_id", "text", "the document, drafts too; the same in every file")
+_NUMBER = Column("number", "text", "the number on paper, without gaps per series; drafts have none", nullable=True)
+_LINE = Column("line_id", "text", "the invoice line; `tallybook explain LINE_ID` takes it apart")
+_TENANT = Column("tenant_id", "text", "who used it")
+_ACCOUNT = Column("account_id", "text", "the billing account, who pays")
+_CURRENCY = Column("currency", "text", "the currency of all amounts of the row, by ISO 4217")
+_ATTRIBUTES = Column("attributes", "text", "the group of the line as JSON, where the price groups usage", nullable=True)
+
+_LINE_TERMS = (
+    _ACCOUNT,
+    _TENANT,
+    Column("subscription_id", "text", "the subscription that sold it"),
+    Column("plan", "text", "the price plan"),
+    Column("plan_version", "integer", "the version of the plan, whose terms never change"),
+    Column("price_id", "text", "the price of the plan, or the minimum that was missed"),
+    Column("price_type", "text", "how the price counts: flat, unit, graduated, volume, package and others"),
+    Column("meter", "text", "what was counted; fees have none", nullable=True),
+    Column("unit", "text", "what one unit of the meter is called", nullable=True),
+    _ATTRIBUTES,
+)
+_PERIODS = (
+    Column("billing_period_start", "instant", "the first instant of the billing period that the row belongs to"),
+    Column("billing_period_end", "instant", "the first instant after that billing period"),
+    Column("service_period_start", "instant", "the first instant of it in which the subscription ran"),
+    Column("service_period_end", "instant", "the first instant after that service"),
+)
+
+INVOICE_REGISTER = FileShape(
+    name="invoice_register",
+    grain="one row per document; a draft is a pro forma and has no number",
+    columns=(
+        _RUN,
+        Column("entity", "text", "the seller in whose name it is issued", nullable=True),
+        Column("series", "text", "the series that the number counts in", nullable=True),
+        _NUMBER,
+        Column("document_type", "text", "invoice, credit note, supplementary invoice, or pro forma"),
+        Column("corrects_numbers", "text", "JSON list of the documents whose periods it corrects", nullable=True),
+        _INVOICE,
+        Column("status", "text", "final, or draft, which books nothing and may change"),
+        Column("issue_date", "date", "the day of issue, UTC"),
+        Column("issued_at", "instant", "the instant of the close that made it"),
+        Column(
+            "due_date", "date", "the day by which it is to be paid, where terms of payment are known", nullable=True
+        ),
+        Column("billing_period_start", "date", "the first day of the period that was invoiced"),
+        Column("billing_period_end", "date", "the first day after that period"),
+        _ACCOUNT,
+        Column("account_name", "text", "the name on the invoice", nullable=True),
+        Column("account_vat_id", "text", "the number under which the account pays tax", nullable=True),
+        Column("account_country", "text", "the country of the account's address, by ISO 3166", nullable=True),
+        Column("purchase_order", "text", "the account's own reference", nullable=True),
+        _CURRENCY,
+        Column("amount_net", "amount", "the sum of its lines without tax"),
+        Column("amount_tax", "amount", "the sum of its taxes; zero where the catalog names none"),
+        Column("amount_gross", "amount", "net and tax together"),
+        Column("amount_prepaid", "amount", "what prepaid balances paid of it, or, negative, got back"),
+        Column("amount_payable", "amount", "gross less prepaid: what is to be paid, or, negative, what is owed back"),
+        Column("lines", "integer", "how many lines it has"),
+        Column("plan_versions", "text", "JSON list of the plan versions that it rates by"),
+        Column("close_id", "text", "the close that it follows from"),
+        Column("snapshot_id", "text", "the usage events that it was rated from, so that it can be recomputed"),
+        Column("catalog_revision", "integer", "the catalog that it was rated by"),
+        Column("content_hash", "text", "the sha256 of its document; `tallybook verify` recomputes it"),
+    ),
+    key=("number", "account_id", "currency", "invoice_id"),
+    control_totals=tuple(
+        (name, "currency") for name in ("amount_net", "amount_tax", "amount_gross", "amount_prepaid", "amount_payable")
+    ),
+)
+INVOICE_LINES = FileShape(
+    name="invoice_lines",
+    grain="one row per invoice line",
+    columns=(
+        _RUN,
+        _INVOICE,
+        _NUMBER,
+        Column("position", "integer", "its place on the document, from 1"),
+        _LINE,
+        Column("kind", "text", "usage, flat (a fee), minimum, or correction of an earlier period"),
+        *_LINE_TERMS,
+        Column("description", "text", "what paper says of it", nullable=True),
+        Column("quantity", "quantity", "the units that this document books"),
+        Column("list_amount", "exact_amount", "the exact amount before discounts"),
+        Column("discount_ids", "text", "JSON list of the discounts that lowered it", nullable=True),
+        Column("discount_amount", "exact_amount", "what discounts took off, unrounded; negative, or zero"),
+        Column("exact_amount", "exact_amount", "the exact amount, before the one rounding of the line"),
+        Column("amount", "amount", "the amount on paper: worth of the period, rounded, minus what was booked before"),
+        _CURRENCY,
+        Column("net_amount", "amount", "the amount without tax; differs from it only where prices include tax"),
+        Column("tax_code", "text", "the tax code of its price", nullable=True),
+        Column("taxes", "text", "JSON list of its taxes: name, percent, amount", nullable=True),
+        Column("tax_amount", "amount", "the sum of its taxes"),
+        Column("prepaid_amount", "amount", "what prepaid balances paid of it, or, negative, got back"),
+        Column("cumulative_quantity", "quantity", "the units of the whole billing period, all documents together"),
+        Column("cumulative_exact_amount", "exact_amount", "the exact worth of the whole billing period"),
+        Column("cumulative_amount", "amount", "the worth of the whole billing period, rounded"),
+        *_PERIODS,
+        Column("discovered_period_start", "date", "the first day of the period whose document carries it"),
+        Column("discovered_period_end", "date", "the first day after that period"),
+    ),
+    key=("number", "invoice_id", "position"),
+    control_totals=(
+        ("quantity", "meter"),
+        ("amount", "currency"),
+        ("net_amount", "currency"),
+        ("tax_amount", "currency"),
+        ("exact_amount", "currency"),
+    ),
+)
+CHARGES = FileShape(
+    name="charges",
+    grain="one row per component of an invoice line: the part of it in one tier at one unit price, or a flat amount",
+    columns=(
+        _RUN,
+        _INVOICE,
+        _LINE,
+        Column("position", "integer", "its place in the line, from 1"),
+        _TENANT,
+        Column("price_id", "text", "the price of the line"),
+        Column("meter", "text", "what was counted; fees have none", nullable=True),
+        Column(
+            "cell", "text", "the cell of a price that has several: of a matrix, of an event, of time", nullable=True
+        ),
+        Column("tier", "integer", "the tier, from 1; 0 for what is of no tier"),
+        Column("part", "text", "what it is: unit, flat, included, discount:ID, maximum:ID and others"),
+        # Packages for a package price, 1 for a flat amount: so there is no control total of it per meter.
+        Column("quantity", "quantity", "units, packages, or 1 for a fixed amount"),
+        Column("unit_price", "unit_price", "the price of one, all digits"),
+        Column("exact_amount", "exact_amount", "what it adds to the line, unrounded"),
+        _CURRENCY,
+    ),
+    key=("invoice_id", "line_id", "position"),
+    control_totals=(("exact_amount", "currency"),),
+)
+USAGE = FileShape(
+    name="usage",
+    grain="one row per tenant, meter, subscription, billing period, price and group",
+    columns=(
+        _RUN,
+        _TENANT,
+        Column("meter", "text", "what was counted"),
+        Column("unit", "text", "what one unit of the meter is called"),
+        _ACCOUNT,
+        Column("subscription_id", "text", "the subscription under which it was used"),
+        Column("plan", "text", "the price plan"),
+        Column("plan_version", "integer", "the version of the plan"),
+        Column("price_id", "text", "the price that counts it"),
+        _ATTRIBUTES,
+        *_PERIODS,
+        Column("event_count", "integer", "how many usage events count"),
+        Column("quantity", "quantity", "the units of the meter, before any price"),
+    ),
+    key=("tenant_id", "meter", "subscription_id", "billing_period_start", "price_id", "attributes"),
+    control_totals=(("quantity", "meter"),),
+)
+PREPAID_BURNS = FileShape(
+    name="prepaid_burns",
+    grain="one row per line and prepaid balance: what the balance paid of the line",
+    columns=(
+        _RUN,
+        _INVOICE,
+        _NUMBER,
+        Column("position", "integer", "its place on the document, from 1"),
+        _LINE,
+        _ACCOUNT,
+        Column("balance_id", "text", "the prepaid balance"),
+        Column("amount", "amount", "what it paid, or, negative, what a credit gave back to it"),
+        Column("paid_amount", "amount", "the part of it that had been paid for; the rest was granted for nothing"),
+        _CURRENCY,
+    ),
+    key=("number", "invoice_id", "position"),
+    control_totals=(("amount", "currency"), ("paid_amount", "currency")),
+)
+SHAPES = (INVOICE_REGISTER, INVOICE_LINES, CHARGES, USAGE, PREPAID_BURNS)

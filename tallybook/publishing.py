@@ -1,0 +1,67 @@
+"""From the books of a workspace to the run that is published: papers, usage, and what computed them.
+
+Enters: a workspace and a period with invoices. Leaves: a `PublishedRun`, the same one whenever it is asked for.
+Refuses: periods without invoices.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from billing_adapters.file_adapter import usage_of
+from billing_adapters.ports import PublishedRun
+from metering.periods import parse_period
+from rating.close import read_closes
+from rating.errors import NotFound
+from rating.ledger import read_around, read_invoices
+from rating.paper import papers_of
+from rating.run import rated
+from rating.terms import Terms
+from tallybook.books import reading
+
+if TYPE_CHECKING:
+    from rating.invoice import Invoice
+    from rating.paper import Paper
+    from tallybook.workspace import Workspace
+
+
+def run_to_publish(workspace: Workspace, period: str) -> PublishedRun:
+    """Return the invoices of a period, final ones if there are any, else drafts, as they are published. Raises NotFound.
+
+    The usage is that of the last close, whose snapshot holds all that the closes before it had seen.
+    """
+    wall = parse_period(period)
+    with reading(workspace.books) as connection:
+        there = read_invoices(connection, wall=wall)
+        closes = {close.close_id: close for close in read_closes(connection, wall=wall)}
+    chosen = [one for one in there if one.status == "final"] or there
+    if not chosen:
+        raise NotFound(f"{period} has no invoices yet; run `tallybook invoice --period {period}`")
+    used = [closes[close_id] for close_id in dict.fromkeys(one.close_id for one in chosen)]
+    last = max(used, key=lambda close: close.position)
+    with workspace.rating(last) as (connection, terms, files), rated(connection, last, terms, files) as engine:
+        usage = usage_of(engine)
+    return PublishedRun(
+        period=wall,
+        close_ids=[close.close_id for close in used],
+        snapshot_ids=sorted({close.snapshot.snapshot_id for close in used}),
+        catalog_revisions=sorted({close.catalog_revision for close in used}),
+        papers=papers(workspace, chosen),
+        usage=usage,
+        generator_versions={"tallybook": version("tallybook")},
+    )
+
+
+def papers(workspace: Workspace, invoices: list[Invoice]) -> list[Paper]:
+    """Return the papers of invoices, each under the catalog revision that it pins, in the order given."""
+    made: dict[str, Paper] = {}
+    for revision in dict.fromkeys(one.catalog_revision for one in invoices):
+        members = [one for one in invoices if one.catalog_revision == revision]
+        catalog = workspace.catalog(revision)
+        terms = Terms.of(catalog.meters, catalog.plans, catalog.accounts, catalog.subscriptions, catalog.balances)
+        with reading(workspace.books) as connection:
+            books = read_around(connection, list(dict.fromkeys(one.close_id for one in members)), catalog.balances)
+        found = papers_of(members, accounts=terms.accounts, sellers=catalog.sellers, plans=terms.plans, books=books)
+        made.update((paper.invoice.invoice_id, paper) for paper in found)
+    return [made[one.invoice_id] for one in invoices]

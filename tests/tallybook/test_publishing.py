@@ -1,0 +1,122 @@
+"""From the books to published papers: seller, due date, taxes, prepaid balances, and what a credit note corrects."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from billing_adapters.file_adapter import read_manifest, verify_published
+from metering.clock import FixedClock
+from rating.errors import CatalogInvalid
+from tallybook import Workspace
+from tests.tallybook.shop import CATALOG, USAGE, import_text, open_shop
+from tests.tallybook.test_cli import run
+from tests.tallybook.test_documents import PRO
+
+PARTIES = (
+    CATALOG.replace(
+        '{id: acme-inc, name: "Acme, Inc.", tenants: [acme]}',
+        """{id: acme-inc, name: "Acme, Inc.", tenants: [acme], vat_id: US-1, purchase_order: PO-7, payment_days: 30,
+     address: {city: Springfield, country: US},
+     taxes: [{name: State, percent: "6.25"}, {name: City, percent: "1", codes: [fee]}]}""",
+    )
+    + """
+sellers:
+  - {id: house, name: House GmbH, payment_days: 14}
+balances:
+  - {id: mixed, account: acme-inc, currency: USD, amount: "30.00", paid: "20.00", effective: "2026-10-01"}
+"""
+)
+
+
+def set_catalog(workspace: Workspace, text: str) -> None:
+    (workspace.layout.catalog / "shop.yaml").write_text(text, encoding="utf-8")
+    workspace.apply()
+
+
+def rows(folder: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_register_names_seller_taxes_due_dates_and_what_a_credit_note_corrects(tmp_path: Path) -> None:
+    with open_shop(tmp_path) as workspace:
+        set_catalog(workspace, PARTIES)
+        import_text(workspace, "usage.csv", USAGE)
+        workspace.invoice("2026-10", final=True)
+        october = workspace.publish("2026-10")
+        acme = next(one for one in rows(october, "invoice_register") if one["account_id"] == "acme-inc")
+        # 55.75 sold; 6.25 % of it are 3.484375. The City taxes only prices with the code fee, and there is none.
+        assert [acme[f"amount_{name}"] for name in ("net", "tax", "gross", "prepaid", "payable")] == [
+            "55.75", "3.48", "59.23", "30.00", "29.23",
+        ]  # fmt: skip
+        assert [acme[name] for name in ("entity", "issue_date", "due_date", "purchase_order", "account_country")] == [
+            "house", "2026-11-01", "2026-12-01", "PO-7", "US",
+        ]  # fmt: skip
+        globex = next(one for one in rows(october, "invoice_register") if one["account_id"] == "globex")
+        assert (globex["due_date"], globex["amount_tax"], globex["corrects_numbers"]) == ("2026-11-15", "0.00", None)
+        burns = [(one["amount"], one["paid_amount"]) for one in rows(october, "prepaid_burns")]
+        assert burns == [("30.00", "20.00")]
+        second = PRO.replace("version: 1", "version: 2").replace('"49.00"', '"40.00"')
+        changed = PARTIES.replace("accounts:", second + "accounts:").replace(
+            "tenant: acme, plan: pro, version: 1", "tenant: acme, plan: pro, version: 2"
+        )
+        set_catalog(workspace, changed)
+        workspace.clock = FixedClock(datetime(2026, 11, 10, tzinfo=UTC))
+        [credit] = workspace.correct().invoices
+        [note] = rows(workspace.publish("2026-11"), "invoice_register")
+        assert (note["document_type"], note["number"]) == ("credit note", credit.number)
+        assert json.loads(note["corrects_numbers"]) == [acme["number"]]
+        # The credit gives back to the balance: 9.00 of 30.00, of which 20.00 had been paid for.
+        assert [note[f"amount_{name}"] for name in ("net", "tax", "prepaid", "payable")] == [
+            "-9.00", "-0.56", "-9.00", "-0.56",
+        ]  # fmt: skip
+        assert note["due_date"] is None
+        assert [(one["amount"], one["paid_amount"]) for one in rows(workspace.publish("2026-11"), "prepaid_burns")] == [
+            ("-9.00", "-6.00")
+        ]
+        # What was published stays what it was, whatever the catalog says by now.
+        assert workspace.publish("2026-10") == october
+
+
+def test_the_command_publishes_drafts_and_chosen_formats(tmp_path: Path) -> None:
+    with open_shop(tmp_path) as workspace:
+        import_text(workspace, "usage.csv", USAGE)
+        workspace.invoice("2026-10")
+    answer = run(tmp_path, "publish", "--period", "2026-10", "--format", "xlsx", "--out", str(tmp_path / "files"))
+    folder = Path(answer.stdout.strip())
+    assert answer.returncode == 0
+    assert folder.parent == tmp_path / "files"
+    assert {file["format"] for file in read_manifest(folder)["files"]} == {"xlsx"}
+    assert verify_published(folder)
+    assert run(tmp_path, "publish", "--period", "2026-10", "--format", "pdf").returncode == 2
+    assert run(tmp_path, "publish", "--period", "2026-09").returncode == 2
+
+
+def test_the_settings_say_which_formats(tmp_path: Path) -> None:
+    with open_shop(tmp_path) as workspace:
+        import_text(workspace, "usage.csv", USAGE)
+        workspace.layout.settings_file.write_text('[files]\nformats = ["parquet"]\n', encoding="utf-8")
+    with Workspace(tmp_path, clock=workspace.clock) as again:
+        again.invoice("2026-10")
+        assert {file["format"] for file in read_manifest(again.publish("2026-10"))["files"]} == {"parquet"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("seller: hous", "did you mean"),
+        ("", "several sellers may invoice it; write seller: house or other"),
+    ],
+)
+def test_an_account_names_a_seller_that_there_is(tmp_path: Path, change: str, said: str) -> None:
+    with open_shop(tmp_path) as workspace:
+        text = PARTIES.replace("sellers:\n", "sellers:\n  - {id: other, name: Other}\n")
+        text = text.replace("name: Globex,", f"name: Globex, {change}," if change else "name: Globex,")
+        text = text.replace('name: "Acme, Inc.",', 'name: "Acme, Inc.", seller: house,')
+        with pytest.raises(CatalogInvalid) as refused:
+            set_catalog(workspace, text)
+        assert [one for one in refused.value.mistakes if said in one.message]
