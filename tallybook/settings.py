@@ -47,7 +47,7 @@ url = "sqlite:///books.sqlite"
 
 # [files]
 # What a published run consists of. By default all formats.
-# formats = ["csv", "jsonl", "parquet", "xlsx"]
+# formats = ["csv", "jsonl", "parquet", "xlsx", "html"]
 """
 
 

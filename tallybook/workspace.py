@@ -364,7 +364,7 @@ class Workspace:
     def publish(self, period: str, folder: Path | None = None, *, formats: Sequence[str] | None = None) -> Path:
         """Publish the invoices of a period, final ones if there are any, else drafts, as files with a manifest.
 
-        `formats`: some of csv, jsonl, parquet, xlsx; by default those of the settings. Atomic and idempotent: the same
+        `formats`: some of csv, jsonl, parquet, xlsx, html; by default those of the settings. Atomic and idempotent: the same
         run is the same folder with the same bytes. Returns the folder. Raises NotFound when the period has no invoices.
         """
         from billing_adapters.file_adapter import publish

@@ -29,12 +29,13 @@ _UNITS: dict[str, str] = {
 
 
 class Format(StrEnum):
-    """What a file may be written as; in this order they are."""
+    """What a run may be written as, in this order: each file in four, and each document as a letter (html)."""
 
     CSV = "csv"
     JSONL = "jsonl"
     PARQUET = "parquet"
     XLSX = "xlsx"
+    HTML = "html"
 
 
 ALL_FORMATS = tuple(one.value for one in Format)

@@ -28,7 +28,7 @@ from uuid import uuid4
 import orjson
 
 from billing_adapters.errors import PublicationConflict, PublicationDamaged, PublicationFailed
-from billing_adapters.file_adapter.columns import ALL_FORMATS, arrow_schema
+from billing_adapters.file_adapter.columns import ALL_FORMATS, Format, arrow_schema
 from billing_adapters.file_adapter.formats import (
     CSV_SETTINGS,
     FORMATS,
@@ -37,6 +37,7 @@ from billing_adapters.file_adapter.formats import (
     neutralised,
     write_json_lines,
 )
+from billing_adapters.file_adapter.letter import letter, letter_name
 from billing_adapters.file_adapter.shapes import USAGE
 from billing_adapters.file_adapter.tables import tables_of, usage_table
 from billing_adapters.file_adapter.workbook import XLSX_SETTINGS, About
@@ -58,10 +59,18 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
+# The folder in a run that holds one letter per document.
+LETTERS = "invoices"
 MANIFEST_VERSION = 2
 # What shapes the bytes besides the run: another version of these may write other bytes, so it is another run.
-LIBRARIES = ("orjson", "pyarrow", "xlsxwriter")
-_SETTINGS = {"csv": CSV_SETTINGS, "jsonl": JSON_LINES_SETTINGS, "parquet": PARQUET_SETTINGS, "xlsx": XLSX_SETTINGS}
+LIBRARIES = ("jinja2", "orjson", "pyarrow", "xlsxwriter")
+_SETTINGS = {
+    "csv": CSV_SETTINGS,
+    "jsonl": JSON_LINES_SETTINGS,
+    "parquet": PARQUET_SETTINGS,
+    "xlsx": XLSX_SETTINGS,
+    "html": {"paper": "A4"},
+}
 _PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
 
 
@@ -93,7 +102,7 @@ def publish(
 ) -> Published:
     """Write the files of a run into a folder of its own below `folder`, atomically. Idempotent.
 
-    `formats`: some of csv, jsonl, parquet, xlsx; other formats of a run are another folder. `on_step` is told
+    `formats`: some of csv, jsonl, parquet, xlsx, html; other formats of a run are another folder. `on_step` is told
     the name of each step before it is taken, for tests that crash there. Raises PublicationConflict if the run's folder
     is there and holds something else; PublicationFailed (retry) if the disk refused.
     """
@@ -227,12 +236,14 @@ def _write_files(
     for shape, table in tables_of(run, run_id):
         totals = [(column, per, _sums_per(table, column, per)) for column, per in shape.control_totals]
         listed = [{"sum_of": column, "per": per, "sums": sums} for column, per, sums in totals]
-        for file_format in formats:
+        for file_format in (one for one in formats if one in FORMATS):
             name = f"{shape.name}.{file_format}"
             step(name)
             with _new_file(folder / name) as file:
                 FORMATS[file_format](shape, table, cast("BinaryIO", file), _about(run, run_id, totals))
             described.append({**_describe(shape, file_format, table, name, file), "control_totals": listed})
+    if Format.HTML in formats:
+        described += _write_letters(folder / LETTERS, run, step)
     manifest = {"manifest_version": MANIFEST_VERSION, "run_id": run_id, **_head(run, formats), "files": described}
     written = orjson.dumps(manifest, option=_PRETTY)
     hashes = {file["name"]: file["sha256"] for file in described}
@@ -246,6 +257,29 @@ def _write_files(
         for name, content in ((SUMS, sums), (MANIFEST, written))
     ]
     return tuple(sorted(files, key=lambda file: file.name))
+
+
+def _write_letters(folder: Path, run: PublishedRun, step: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Write one letter per document into a folder of their own, and return what the manifest says of each."""
+    folder.mkdir()
+    described = []
+    for paper in sorted(run.papers, key=letter_name):
+        name = f"{folder.name}/{letter_name(paper)}"
+        step(name)
+        content = letter(paper)
+        write_durably(folder / letter_name(paper), content)
+        described.append(
+            {
+                "name": name,
+                "format": Format.HTML.value,
+                "invoice_id": paper.invoice.invoice_id,
+                "rows": len(paper.invoice.lines),
+                "bytes": len(content),
+                "sha256": _sha256(content),
+            }
+        )
+    fsync_path(folder)
+    return described
 
 
 @contextmanager
