@@ -26,13 +26,13 @@ MODELS: Mapping[str, tuple[str, type[CatalogModel]]] = MappingProxyType(
         "meters": ("meter", Meter),
         "features": ("feature", Feature),
         "plans": ("plan", Plan),
-        "sellers": ("seller", Seller),
         "accounts": ("account", Account),
         "subscriptions": ("subscription", Subscription),
         "balances": ("balance", Balance),
         "grants": ("grant", TenantGrant),
         "contracts": ("contract", ProviderContract),
         "alerts": ("alert", AlertRule),
+        "sellers": ("seller", Seller),
     }
 )
 MODEL_BY_KIND: Mapping[str, type[CatalogModel]] = MappingProxyType(dict(MODELS.values()))
