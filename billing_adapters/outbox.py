@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -23,6 +24,7 @@ from billing_adapters.adapter import Item
 from billing_adapters.books import deliveries, delivery_attempts
 from billing_adapters.outcomes import MEANINGS, Outcome
 from metering.clock import from_us, iso_utc
+from metering.numbers import exact_sum
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,6 +127,20 @@ class Outbox:
         with self.engine.connect() as connection:
             ids = {row["delivery_id"] for row in self._new_rows(connection, intents)}
         return [intent for intent in intents if intent.delivery_id(self.adapter) in ids]
+
+    def sent(self, series: Sequence[str]) -> dict[str, Decimal]:
+        """Return what was meant for the provider of each series so far, whatever became of it; 0 of one that is not there.
+
+        What was lost on the way is a finding of its own, never sent again under another name by itself.
+        """
+        found = dict.fromkeys(series, Decimal(0))
+        query = select(deliveries.c.series, deliveries.c.quantity).where(
+            deliveries.c.adapter == self.adapter, deliveries.c.series.in_(series), deliveries.c.quantity.is_not(None)
+        )
+        with self.engine.connect() as connection:
+            for name, quantity in connection.execute(query):
+                found[name] = exact_sum([found[name], quantity])
+        return found
 
     def _new_rows(self, connection: Connection, intents: Sequence[Intent]) -> list[dict[str, Any]]:
         held: dict[tuple[str, str], dict[str, int]] = {}

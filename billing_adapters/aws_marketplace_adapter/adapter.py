@@ -1,0 +1,235 @@
+"""BatchMeterUsage: hours to AWS Marketplace, 25 a call, one product a call, each hour once for ever.
+
+Enters: intents of hours. Leaves: an answer per hour. Refuses: retries of botocore's own (the outbox knows more), and to take
+`DuplicateRecord` for a success: it means that AWS holds *another* quantity, for an identical repeat is a `Success`.
+Source: reference/providers.md, sections 2.1 and 10.
+
+A batch that AWS refuses whole, because of one record, is BATCH_POISONED: the deliverer halves it until the one is found. AWS
+cannot be asked what it holds of an hour; the identical record, sent again, is the question, for as long as the hour's window is
+open.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from billing_adapters.adapter import Answer, Capabilities, Found, Numbers
+from billing_adapters.aws_marketplace_adapter.hours import DECIMALS_MAX, WINDOW, HourTotal, hour_intent
+from billing_adapters.errors import AdapterMisconfigured
+from billing_adapters.outcomes import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from billing_adapters.adapter import Desk, Intent, Item
+
+BATCH_RECORDS = 25
+# Under 1 MB with all keys; the request adds little to the records themselves.
+BATCH_BYTES = 900_000
+CAPABILITIES = Capabilities(
+    name="aws_marketplace",
+    kinds=("hour",),
+    grain="hour",
+    natural_key=("region", "licence", "dimension", "hour"),
+    numbers=Numbers("decimal_text", DECIMALS_MAX, 10),
+    zero="locks",
+    repeat_same="safe",
+    repeat_other="refused",
+    read_back=None,
+    downwards=("later hours are lowered", "billing adjustment request"),
+    upwards=("a later hour",),
+    window=WINDOW,
+    batch_items=BATCH_RECORDS,
+    batch_bytes=BATCH_BYTES,
+    calls_per_s=10,
+)
+_STATUSES = {
+    "Success": Outcome.ACCEPTED,
+    "DuplicateRecord": Outcome.CONFLICT_OTHER_VALUE,
+    "CustomerNotSubscribed": Outcome.NOT_ENTITLED,
+}
+_THROTTLED = frozenset({"ThrottlingException", "TooManyRequestsException", "Throttling"})
+_MISCONFIGURED = frozenset(
+    {
+        "AccessDeniedException",
+        "DisabledApiException",
+        "ExpiredTokenException",
+        "InvalidSignatureException",
+        "UnrecognizedClientException",
+    }
+)
+_POISON = frozenset(
+    {
+        "InvalidCustomerIdentifierException",
+        "InvalidLicenseException",
+        "InvalidProductCodeException",
+        "InvalidTagException",
+        "InvalidUsageAllocationsException",
+        "InvalidUsageDimensionException",
+        "TimestampOutOfBoundsException",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MarketplaceSettings:
+    """`region` is part of every key: an hour told in two regions is billed twice, so it is named, never taken from a machine.
+
+    `decimals`: how fine a dimension is, 6 at most, 0 for whole numbers; `decimals_of` names those that differ.
+    `sends_zeros`: AWS advises a 0 for every closed hour; it locks the hour.
+    """
+
+    region: str
+    decimals: int = DECIMALS_MAX
+    decimals_of: Mapping[str, int] | None = None
+    sends_zeros: bool = False
+
+    def __post_init__(self) -> None:
+        if not all(0 <= places <= DECIMALS_MAX for places in (self.decimals, *(self.decimals_of or {}).values())):
+            raise ValueError(f"AWS takes up to {DECIMALS_MAX} decimals")
+
+
+@dataclass(frozen=True, slots=True)
+class MarketplaceAdapter:
+    """Delivers hours. `client` is boto3's `meteringmarketplace`, made by `make_client` or like it: without retries."""
+
+    client: Any
+    settings: MarketplaceSettings
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return CAPABILITIES
+
+    def prepare(self, source: object) -> Sequence[Intent]:
+        """Return the record of an `HourTotal`; none of an hour in which there is nothing to tell."""
+        if not isinstance(source, HourTotal):
+            return []
+        decimals = (self.settings.decimals_of or {}).get(source.total.name, self.settings.decimals)
+        intent = hour_intent(source, self.settings.region, decimals)
+        return [intent] if intent.quantity or self.settings.sends_zeros else []
+
+    def send(self, items: Sequence[Item], desk: Desk) -> Sequence[Answer]:
+        answers: dict[str, Answer] = {}
+        for part in _calls(items):
+            desk.spend()
+            answers.update(self._call(part))
+        return [answers[item.delivery_id] for item in items]
+
+    def read_back(self, items: Sequence[Item], desk: Desk) -> Sequence[Found]:
+        return [Found("unclear", "AWS answers no questions about an hour")] * len(items)
+
+    def _call(self, items: Sequence[Item]) -> dict[str, Answer]:
+        import botocore.exceptions
+
+        bodies = {item.delivery_id: orjson.loads(item.payload) for item in items}
+        product_code = next(iter(bodies.values()))["product_code"]
+        records = [_timed(body["record"]) for body in bodies.values()]
+        try:
+            answer = self.client.batch_meter_usage(
+                UsageRecords=records, **({"ProductCode": product_code} if product_code is not None else {})
+            )
+        except botocore.exceptions.ClientError as error:
+            return dict.fromkeys(bodies, _refused(error, len(items)))
+        except (botocore.exceptions.NoCredentialsError, botocore.exceptions.PartialCredentialsError) as error:
+            raise AdapterMisconfigured(
+                f"there are no credentials for AWS: {error}", adapter="aws_marketplace"
+            ) from error
+        except (botocore.exceptions.HTTPClientError, botocore.exceptions.ResponseParserError) as error:
+            return dict.fromkeys(bodies, Answer(Outcome.UNKNOWN, f"{type(error).__name__}: {error}"))
+        return _judged(answer, bodies)
+
+
+def make_client(region: str, address: str | None = None) -> Any:
+    """Return boto3's client as this adapter needs it: one region, no retries of its own, credentials from the environment."""
+    import boto3
+    from botocore.config import Config
+
+    config = Config(retries={"mode": "standard", "total_max_attempts": 1}, region_name=region)
+    return boto3.client("meteringmarketplace", region_name=region, endpoint_url=address, config=config)
+
+
+def make(settings: Mapping[str, Any]) -> MarketplaceAdapter:
+    """Return the adapter of the section [delivery.aws_marketplace]; credentials are boto3's business."""
+    chosen = dict(settings)
+    address = chosen.pop("address", None)
+    made = MarketplaceSettings(**chosen)
+    return MarketplaceAdapter(make_client(made.region, address), made)
+
+
+def _calls(items: Sequence[Item]) -> Iterator[list[Item]]:
+    """Yield what one call takes: one product, one style of identity, and less than a megabyte."""
+    groups: dict[tuple[str, bool], list[Item]] = {}
+    for item in items:
+        body = orjson.loads(item.payload)
+        groups.setdefault((body["product"], body["product_code"] is not None), []).append(item)
+    for group in groups.values():
+        part: list[Item] = []
+        size = 0
+        for item in group:
+            if part and size + len(item.payload) > BATCH_BYTES:
+                yield part
+                part, size = [], 0
+            part.append(item)
+            size += len(item.payload)
+        yield part
+
+
+def _timed(record: dict[str, Any]) -> dict[str, Any]:
+    return {**record, "Timestamp": datetime.fromtimestamp(record["Timestamp"], UTC)}
+
+
+def _key(record: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return what tells the records of a call apart. AWS answers with instants in any zone."""
+    at = record["Timestamp"]
+    seconds = int(at.timestamp()) if isinstance(at, datetime) else int(at)
+    who = (record.get("LicenseArn"), record.get("CustomerAWSAccountId"), record.get("CustomerIdentifier"))
+    return (*who, record["Dimension"], seconds)
+
+
+def _judged(answer: Mapping[str, Any], bodies: Mapping[str, Any]) -> dict[str, Answer]:
+    request_id = answer.get("ResponseMetadata", {}).get("RequestId")
+    results = {_key(one["UsageRecord"]): one for one in answer.get("Results", [])}
+    unprocessed = {_key(one) for one in answer.get("UnprocessedRecords", [])}
+    found: dict[str, Answer] = {}
+    for delivery_id, body in bodies.items():
+        key = _key(body["record"])
+        if key in unprocessed:
+            found[delivery_id] = Answer(Outcome.RETRY_SAFE, "left unprocessed", request_id=request_id)
+        elif key in results:
+            one = results[key]
+            outcome = _STATUSES.get(one["Status"], Outcome.UNKNOWN)
+            record_id = one.get("MeteringRecordId")
+            found[delivery_id] = Answer(outcome, one["Status"], record_id, code=one["Status"], request_id=request_id)
+        else:
+            found[delivery_id] = Answer(Outcome.UNKNOWN, "the answer does not speak of it", request_id=request_id)
+    return found
+
+
+def _refused(error: Any, records: int) -> Answer:
+    """Return what a refusal of a whole call means for each record of it. Raises AdapterMisconfigured."""
+    code = error.response.get("Error", {}).get("Code", "")
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    request_id = error.response.get("ResponseMetadata", {}).get("RequestId")
+    if code in _MISCONFIGURED:
+        raise AdapterMisconfigured(
+            f"AWS refuses us ({code}): {error}; nothing is lost yet, but hours expire: see their `recover_by`",
+            adapter="aws_marketplace",
+        ) from error
+    if code in _THROTTLED or status == 429:
+        outcome = Outcome.RETRY_SAFE
+    elif code in _POISON and records > 1:
+        outcome = Outcome.BATCH_POISONED
+    elif code == "TimestampOutOfBoundsException":
+        outcome = Outcome.EXPIRED
+    elif status >= 500 or code == "InternalServiceErrorException":
+        outcome = Outcome.UNKNOWN
+    elif records > 1:
+        # Whatever else AWS refuses whole is looked for in the same way.
+        outcome = Outcome.BATCH_POISONED
+    else:
+        outcome = Outcome.REJECTED_PERMANENT
+    return Answer(outcome, str(error), code=code, request_id=request_id)

@@ -1,0 +1,281 @@
+"""A faithful fake of AWS Marketplace metering, one region: in process behind boto3, or an HTTP server on the loopback address.
+
+    fake = MarketplaceFake(FixedClock(now))
+    fake.add_licence("arn:aws:license-manager::123456789012:license:l-1", account="111122223333", product="prod-1", starts_at=...)
+    client = fake.client()                        # boto3's own client, in process
+    with serve(fake) as url: ...                  # boto3.client("meteringmarketplace", endpoint_url=url)
+
+Enters: BatchMeterUsage as botocore sends it. Leaves: answers and errors as botocore reads them, or none.
+Refuses: what AWS refuses, whole batches because of one record included. Source: reference/providers.md, section 2.8.
+
+Failures, by `fake.fail` or `fake.fault`: `lost` (done, no answer), `away`, `throttled`, `error` (500, nothing done),
+`error_after` (500, done), `unprocessed` (every other record is left).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from billing_adapters.testing.aws_marketplace_records import check_record, check_request
+from metering.clock import from_us, iso_utc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from metering.clock import Clock
+
+TARGET = "AWSMPMeteringService.BatchMeterUsage"
+CALLS_PER_S = 10
+
+
+class NoAnswer(ConnectionError):
+    """The caller gets no answer."""
+
+
+class Refused(Exception):
+    """AWS refuses the whole call: the name of its exception, a sentence, a status."""
+
+    def __init__(self, kind: str, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class _Licence:
+    account: str
+    product: str
+    starts_at: datetime
+    ends_at: datetime | None
+    dimensions: frozenset[str]
+
+
+class MarketplaceFake:
+    """One region of one seller. `billed` is what counts: (who, dimension, hour) -> quantity, the first write for ever."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        region: str = "us-east-1",
+        calls_per_s: int | None = None,
+        fault: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        self.region = region
+        self.fault = fault
+        self.billed: dict[tuple[str, str, str], Decimal] = {}
+        self.allocated: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+        self.calls: list[dict[str, Any]] = []
+        self.is_disabled = False
+        self._clock = clock
+        self._calls_per_s = calls_per_s
+        self._called: deque[int] = deque()
+        self._failures: deque[str] = deque()
+        self._licences: dict[str, _Licence] = {}
+        self._customers: dict[tuple[str, str], _Licence] = {}
+        self._records = 0
+        self._lock = threading.RLock()
+
+    def add_licence(
+        self,
+        arn: str,
+        *,
+        account: str,
+        product: str,
+        starts_at: datetime,
+        ends_at: datetime | None = None,
+        dimensions: frozenset[str] = frozenset(),
+    ) -> None:
+        """Let a buyer have a licence. No dimensions: any."""
+        self._licences[arn] = _Licence(account, product, starts_at, ends_at, dimensions)
+
+    def add_customer(
+        self, product_code: str, who: str, *, starts_at: datetime, ends_at: datetime | None = None
+    ) -> None:
+        """Let a buyer of the legacy style subscribe; `who` is a customer identifier or an account id."""
+        self._customers[product_code, who] = _Licence(who, product_code, starts_at, ends_at, frozenset())
+
+    def fail(self, how: str, times: int = 1) -> None:
+        """Make the next calls fail, each in this way."""
+        self._failures.extend([how] * times)
+
+    def client(self) -> Any:
+        """Return boto3's own client, talking to this fake in process."""
+        return in_process_client(self)
+
+    def handle(self, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
+        """Answer one request. Raises NoAnswer where the caller gets none. Header names are in lower case."""
+        with self._lock:
+            how = self._failures.popleft() if self._failures else self.fault()
+            if how == "away":
+                raise NoAnswer("the request did not arrive")
+            try:
+                answer = self._answer(headers, body, how)
+            except Refused as refused:
+                return refused.status, orjson.dumps({"__type": refused.kind, "message": str(refused)})
+            if how == "lost":
+                raise NoAnswer("it was done, and the answer was lost")
+            if how == "error_after":
+                return 500, orjson.dumps({"__type": "InternalServiceErrorException", "message": "after it was done"})
+            return 200, orjson.dumps(answer)
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _answer(self, headers: Mapping[str, str], body: bytes, how: str | None) -> dict[str, Any]:
+        if headers.get("x-amz-target") != TARGET:
+            raise Refused("UnknownOperationException", "the fake answers BatchMeterUsage")
+        if self.is_disabled:
+            raise Refused("DisabledApiException", "this API is not enabled in the region")
+        if how == "throttled" or self._is_too_fast():
+            raise Refused("ThrottlingException", "slow down")
+        if how == "error":
+            raise Refused("InternalServiceErrorException", "nothing was done", 500)
+        request = orjson.loads(body)
+        self.calls.append(request)
+        records = check_request(request, len(body), Refused)
+        for record in records:
+            self._check(record, request.get("ProductCode"))
+        if "ProductCode" not in request and len({self._licences[one["LicenseArn"]].product for one in records}) > 1:
+            raise Refused("InvalidLicenseException", "all licences of a call belong to one product")
+        left = records[1::2] if how == "unprocessed" else []
+        taken = [one for one in records if one not in left]
+        results = [self._take(one, request.get("ProductCode")) for one in taken]
+        return {"Results": results, "UnprocessedRecords": left}
+
+    def _is_too_fast(self) -> bool:
+        now_us = self._clock.now_us()
+        while self._called and self._called[0] <= now_us - 1_000_000:
+            self._called.popleft()
+        self._called.append(now_us)
+        return self._calls_per_s is not None and len(self._called) > self._calls_per_s
+
+    def _check(self, record: dict[str, Any], product_code: str | None) -> None:
+        """Refuse the whole call for what is wrong with one record."""
+        check_record(record, product_code, Refused)
+        now, at = from_us(self._clock.now_us()), _instant(record)
+        cut = now.replace(day=1, hour=6, minute=0, second=0, microsecond=0)
+        is_last_month = (at.year, at.month) != (now.year, now.month)
+        if now - at >= timedelta(hours=24) or at > now or (is_last_month and now >= cut):
+            raise Refused("TimestampOutOfBoundsException", f"{iso_utc(at)} is out of bounds at {iso_utc(now)}")
+        licence = self._licence(record, product_code)
+        if product_code is None and (licence is None or licence.account != record.get("CustomerAWSAccountId")):
+            raise Refused("InvalidLicenseException", f"no licence {record.get('LicenseArn')} of this account")
+        if licence is not None:
+            if licence.dimensions and record["Dimension"] not in licence.dimensions:
+                raise Refused("InvalidUsageDimensionException", f"no dimension {record['Dimension']}")
+            if product_code is None and (at < licence.starts_at or (licence.ends_at and at >= licence.ends_at)):
+                raise Refused("InvalidLicenseException", "usage outside of the licence's activation")
+
+    def _licence(self, record: dict[str, Any], product_code: str | None) -> _Licence | None:
+        if product_code is None:
+            return self._licences.get(record["LicenseArn"])
+        who = record.get("CustomerIdentifier") or record.get("CustomerAWSAccountId", "")
+        return self._customers.get((product_code, who))
+
+    def _take(self, record: dict[str, Any], product_code: str | None) -> dict[str, Any]:
+        self._records += 1
+        result = {"UsageRecord": record, "MeteringRecordId": f"record-{self._records:08}"}
+        licence, now = self._licence(record, product_code), from_us(self._clock.now_us())
+        is_over = licence is not None and licence.ends_at is not None and now >= licence.ends_at + timedelta(hours=1)
+        if licence is None or now < licence.starts_at or is_over:
+            return {"UsageRecord": record, "Status": "CustomerNotSubscribed"}
+        # The two styles of identity are two buyers: a test sees an hour that was billed twice.
+        who = (
+            f"{record.get('LicenseArn')}@{licence.account}"
+            if product_code is None
+            else f"{product_code}:{licence.account}"
+        )
+        hour = _instant(record).replace(minute=0, second=0, microsecond=0)
+        key = (who, record["Dimension"], iso_utc(hour))
+        quantity = Decimal(record.get("QuantityAsDecimal") or record.get("Quantity", 0))
+        if self.billed.setdefault(key, quantity) != quantity:
+            return {**result, "Status": "DuplicateRecord"}
+        self.allocated.setdefault(key, record.get("UsageAllocations", []))
+        return {**result, "Status": "Success"}
+
+
+def in_process_client(fake: MarketplaceFake) -> Any:
+    """Return boto3's client with a transport that calls the fake."""
+    import boto3
+    from botocore.awsrequest import AWSResponse
+    from botocore.config import Config
+    from botocore.exceptions import ConnectionClosedError
+
+    client = boto3.client(
+        "meteringmarketplace",
+        region_name=fake.region,
+        aws_access_key_id="fake",
+        aws_secret_access_key="fake",  # noqa: S106 (of a fake)
+        config=Config(retries={"mode": "standard", "total_max_attempts": 1}),
+    )
+
+    def send(request: Any, **_more: Any) -> Any:
+        headers = {
+            name.lower(): value.decode() if isinstance(value, bytes) else value
+            for name, value in request.headers.items()
+        }
+        try:
+            status, body = fake.handle(headers, request.body)
+        except NoAnswer as lost:
+            raise ConnectionClosedError(endpoint_url=request.url, error=lost) from lost
+        return AWSResponse(request.url, status, {"x-amzn-requestid": "fake"}, _Raw(body))
+
+    client.meta.events.register("before-send.*.*", send)
+    return client
+
+
+class _Raw:
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def stream(self, *_args: Any, **_more: Any) -> Iterator[bytes]:
+        yield self._body
+
+
+@contextmanager
+def serve(fake: MarketplaceFake) -> Iterator[str]:
+    """Serve a fake on a free port of the loopback address; give its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing: what was asked is in `fake.calls`."""
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            try:
+                status, answer = fake.handle({name.lower(): value for name, value in self.headers.items()}, body)
+            except NoAnswer:
+                self.close_connection = True
+                return
+            self.send_response(status)
+            self.send_header("content-type", "application/x-amz-json-1.1")
+            self.send_header("x-amzn-requestid", "fake")
+            self.send_header("content-length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)  # seconds
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _instant(record: dict[str, Any]) -> datetime:
+    return from_us(int(Decimal(str(record["Timestamp"])) * 1_000_000))
