@@ -82,20 +82,12 @@ class OutboxDesk:
 
     def link(self, kind: str, our_id: str, provider_id: str) -> str:
         """Keep the provider's id of a thing of ours unless there is one; return the one that is kept."""
+        row = {"adapter": self._outbox.adapter, "kind": kind, "our_id": our_id, "provider_id": provider_id}
         with self._outbox.engine.begin() as connection:
             insertion = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-            connection.execute(
-                insertion(delivery_links)
-                .values(
-                    adapter=self._outbox.adapter,
-                    kind=kind,
-                    our_id=our_id,
-                    provider_id=provider_id,
-                    linked_at=self._outbox.now,
-                )
-                .on_conflict_do_nothing()
-            )
-        return self.linked(kind, our_id) or provider_id
+            new = insertion(delivery_links).values(**row, linked_at=self._outbox.now).on_conflict_do_nothing()
+            kept = connection.scalar(new.returning(delivery_links.c.provider_id))
+        return kept or self.linked(kind, our_id) or provider_id
 
     def _wait_for_slot(self) -> None:
         if not self._slots:

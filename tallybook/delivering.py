@@ -31,6 +31,7 @@ from rating.ledger import read_invoices
 from rating.rate import LINE_KEY
 from tallybook.books import reading
 from tallybook.errors import BadSettings
+from tallybook.metered_hours import HourSettings, hour_intents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -72,11 +73,12 @@ def deliver(
     runs = []
     for name in names or sorted(sections):
         since, options = _since(name, sections[name])
+        hours = HourSettings.taken_from(options)
         adapter = make_adapter(name, options)
         if is_dry:
-            runs.append(AdapterRun(name, tuple(_new_intents(workspace, adapter, since))))
+            runs.append(AdapterRun(name, tuple(_new_intents(workspace, adapter, since, hours))))
             continue
-        enqueued = _enqueue(workspace, adapter, since)
+        enqueued = _enqueue(workspace, adapter, since, hours)
         deliverer = Deliverer(
             workspace.books,
             adapter,
@@ -102,22 +104,25 @@ def _since(name: str, section: Mapping[str, Any]) -> tuple[datetime, dict[str, A
     return datetime(since.year, since.month, since.day, tzinfo=UTC), options
 
 
-def _enqueue(workspace: Workspace, adapter: Adapter, since: datetime) -> Enqueued:
+def _enqueue(workspace: Workspace, adapter: Adapter, since: datetime, hours: HourSettings) -> Enqueued:
     outbox = Outbox(workspace.books, adapter.capabilities, workspace.clock)
     new = there = parked = 0
-    for intents in _prepared(workspace, adapter, since):
+    for intents in _prepared(workspace, adapter, since, hours):
         done = outbox.enqueue(intents)
         new, there, parked = new + done.new, there + done.there, parked + done.parked
     return Enqueued(new, there, parked)
 
 
-def _new_intents(workspace: Workspace, adapter: Adapter, since: datetime) -> list[Intent]:
+def _new_intents(workspace: Workspace, adapter: Adapter, since: datetime, hours: HourSettings) -> list[Intent]:
     outbox = Outbox(workspace.books, adapter.capabilities, workspace.clock)
-    return [one for intents in _prepared(workspace, adapter, since) for one in outbox.missing(intents)]
+    return [one for intents in _prepared(workspace, adapter, since, hours) for one in outbox.missing(intents)]
 
 
-def _prepared(workspace: Workspace, adapter: Adapter, since: datetime) -> Iterator[list[Intent]]:
-    """Yield the intents of documents that have none yet, some at a time, in the order of issue."""
+def _prepared(workspace: Workspace, adapter: Adapter, since: datetime, hours: HourSettings) -> Iterator[list[Intent]]:
+    """Yield the intents of documents that have none yet, some at a time, in the order of issue; of hours, where it takes such."""
+    if adapter.capabilities.grain == "hour":
+        yield hour_intents(workspace, adapter, hours, since)
+        return
     name = adapter.capabilities.name
     account_names = {account.id: account.name for account in workspace.catalog_or_empty().accounts}
     with reading(workspace.books) as connection:

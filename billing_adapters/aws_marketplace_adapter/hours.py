@@ -120,6 +120,8 @@ def hour_intent(hour: HourTotal, region: str, decimals: int) -> Intent:
         subject=total.subscription_id,
         # The hour is named by what was used, not by what was carried into it: asked again later, it is the same hour.
         content=f"{region} {hour.licence.key} {total.name} {iso_utc(start)}",
+        # Hours of one licence and dimension may be told in any order; the rank says which was the last.
+        rank=iso_utc(start),
         quantity=quantity,
         series=total.series,
         recover_by=WINDOW.recover_by(timestamp),

@@ -1,0 +1,119 @@
+"""Hours of contracts from the lake to the fake AWS Marketplace: net of what is included, late usage with a later hour."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from billing_adapters.deliveries import list_deliveries
+from billing_adapters.testing.aws_marketplace_server import MarketplaceFake, serve
+from metering.clock import FixedClock, from_us
+from tallybook import Workspace
+from tallybook.errors import BadSettings
+
+ARN = "arn:aws:license-manager::294406891311:license:l-1"
+BEGIN = datetime(2026, 3, 10, tzinfo=UTC)
+CATALOG = """
+meters: [{name: tokens}]
+accounts: [{id: a, name: A, tenants: [acme]}]
+contracts:
+  - {id: c1, tenant: acme, licence: l-1, dimension: tok, meter: tokens, included: 100, from: 2026-03-10}
+"""
+SETTINGS = """
+[delivery.aws_marketplace]
+from = 2026-03-10
+region = "us-east-1"
+address = "{url}"
+[delivery.aws_marketplace.licences.l-1]
+product = "prod-1"
+aws_account_id = "000000000001"
+licence_arn = "{arn}"
+"""
+
+
+class Market:
+    """A workspace with one contract, a clock, and the fake AWS on the loopback address."""
+
+    def __init__(self, root: Path, url: str, clock: FixedClock, fake: MarketplaceFake) -> None:
+        self.workspace = Workspace.init(root, clock=clock)
+        (root / "catalog" / "all.yaml").write_text(CATALOG, encoding="utf-8")
+        self.workspace.apply()
+        (root / "tallybook.toml").write_text(SETTINGS.format(url=url, arn=ARN), encoding="utf-8")
+        self.workspace = Workspace(root, clock=clock)
+        self.clock, self.fake, self.files = clock, fake, 0
+
+    def use(self, quantity: str, at: datetime) -> None:
+        self.files += 1
+        path = self.workspace.layout.root / f"usage-{self.files}.csv"
+        path.write_text(f"tenant_id,meter,quantity,event_time\nacme,tokens,{quantity},{at:%Y-%m-%dT%H:%M:%SZ}\n")
+        self.workspace.import_files([path])
+
+    def go_to(self, at: datetime) -> None:
+        self.clock.advance(at - from_us(self.clock.now_us()))
+
+    def deliver(self) -> None:
+        self.workspace.deliver(wait=lambda seconds: self.clock.advance(timedelta(seconds=seconds)))
+
+    def billed(self) -> dict[int, Decimal]:
+        """Return what AWS billed, by the hour since the beginning."""
+        found = {}
+        for (_, _, at), quantity in self.fake.billed.items():
+            found[(datetime.fromisoformat(at) - BEGIN) // timedelta(hours=1)] = quantity
+        return found
+
+
+@pytest.fixture
+def market(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Market]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "fake")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "fake")
+    clock = FixedClock(BEGIN)
+    fake = MarketplaceFake(clock)
+    fake.add_licence(ARN, account="000000000001", product="prod-1", starts_at=BEGIN)
+    with serve(fake) as url:
+        made = Market(tmp_path, url, clock, fake)
+        yield made
+        made.workspace.close()
+
+
+def hour(number: int, minute: int = 0) -> datetime:
+    return BEGIN + timedelta(hours=number, minutes=minute)
+
+
+def test_hours_are_told_net_once_they_are_closed_and_late_usage_comes_later(market: Market) -> None:
+    market.use("90", hour(0, 10))
+    market.use("30.25", hour(1, 10))
+    market.use("5", hour(2, 50))
+    market.go_to(hour(2, 14))
+    market.deliver()
+    # Hour 1 is over, but not for long enough to be complete.
+    assert market.billed() == {}
+    market.go_to(hour(2, 15))
+    market.deliver()
+    market.deliver()
+    assert market.billed() == {1: Decimal("20.25")}
+    market.use("7", hour(1, 20))
+    market.go_to(hour(3, 20))
+    market.deliver()
+    assert market.billed() == {1: Decimal("20.25"), 2: Decimal(12)}
+
+
+def test_what_an_outage_let_expire_comes_with_the_first_hour_that_can_be_told(market: Market) -> None:
+    market.use("150", hour(0, 10))
+    market.use("1", hour(20, 10))
+    market.go_to(hour(30, 20))
+    market.deliver()
+    assert sum(market.billed().values()) == 51
+    assert min(market.billed()) > 6
+    with market.workspace.books.connect() as connection:
+        assert {row.state for row in list_deliveries(connection)} == {"delivered"}
+
+
+def test_licences_that_say_nothing_are_refused(market: Market) -> None:
+    text = market.workspace.layout.settings_file.read_text().replace("aws_account_id", "account")
+    market.workspace.layout.settings_file.write_text(text)
+    with Workspace(market.workspace.layout.root) as again, pytest.raises(BadSettings, match="licences of"):
+        again.deliver()
