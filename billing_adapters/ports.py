@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from billing_adapters.ledger_accounts import LedgerMap
     from metering.periods import WallPeriod
     from rating.invoice import Invoice
     from rating.paper import Paper
@@ -27,8 +28,8 @@ class PublishedRun:
     """What is published together: the papers of the invoices of one period, and the usage behind them.
 
     `usage` has the columns of `billing_adapters.file_adapter.usage_of`: one row per tenant, meter, subscription, billing
-    period, price and group. `generator_versions`: what computed it, e.g. `{"tallybook": "0.1.0"}`. There is no time of
-    publication: the same run is the same files, whenever it is published.
+    period, price and group. `ledger`: where journal entries are posted. `generator_versions`: what computed it, e.g.
+    `{"tallybook": "0.1.0"}`. There is no time of publication: the same run is the same files, whenever it is published.
     """
 
     period: WallPeriod
@@ -37,6 +38,7 @@ class PublishedRun:
     catalog_revisions: Sequence[int]
     papers: Sequence[Paper]
     usage: pa.Table
+    ledger: LedgerMap
     generator_versions: Mapping[str, str]
 
     @property

@@ -46,6 +46,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "meter_not_in_plan": ("warning", "tenants of the plan use a meter that the plan has no price on"),
     "negative_usage": ("warning", "usage below zero is rated as zero"),
     "many_groups": ("warning", "a price that splits by attributes makes very many lines"),
+    "ledger_unmapped": ("warning", "amounts would be posted to no account of the general ledger"),
     "tier_repeated": ("info", "a tier has the price of the one before it"),
     "price_zero": ("info", "a price that is always 0"),
     "package_of_one": ("info", "a package of one unit rounds parts of a unit up"),

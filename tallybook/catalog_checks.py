@@ -10,6 +10,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise
 
+from billing_adapters.ledger_accounts import LIMITS, LedgerAccount
 from entitlements.contracts import licence_tail
 from entitlements.features import Entitlement, Feature
 from metering.catalog import CatalogModel, Meter, Mistake, Place
@@ -62,25 +63,10 @@ def check_together(entries: Sequence[Entry], unread: Set[str] = frozenset()) -> 
             first[kind, key] = entry
     known = _Known(first.values(), unread)
     for entry in first.values():
-        match entry.model:
-            case Plan() as plan:
-                mistakes.extend(known.check_plan(entry, plan))
-            case Account() as account:
-                mistakes.extend(known.check_account(entry, account))
-            case TenantGrant() as grant:
-                mistakes.extend(known.check_grant(entry, grant))
-            case ProviderContract() as contract:
-                mistakes.extend(known.check_contract(entry, contract))
-            case AlertRule() as rule:
-                mistakes.extend(known.check_alert(entry, rule))
-            case Balance() as balance:
-                mistakes.extend(known.check_balance(entry, balance))
-            case Subscription() as subscription:
-                mistakes.extend(known.check_subscription(entry, subscription))
-            case _:
-                pass
+        mistakes.extend(known.check(entry))
     mistakes.extend(known.check_overlaps())
     mistakes.extend(_overlapping_contracts(first.values()))
+    mistakes.extend(_repeated_ledger_accounts(first.values()))
     return mistakes
 
 
@@ -104,6 +90,18 @@ def _overlapping_contracts(entries: Iterable[Entry]) -> Iterator[Mistake]:
                 yield entry.mistake(f"contract {first.id!r} includes the same dimension at this time; end it", "from")
 
 
+def _repeated_ledger_accounts(entries: Iterable[Entry]) -> Iterator[Mistake]:
+    """Of two accounts for the very same amounts nobody could say which one is meant."""
+    first: dict[tuple[str | None, ...], str] = {}
+    for entry in entries:
+        if isinstance(entry.model, LedgerAccount):
+            key = (entry.model.role, *(getattr(entry.model, name) for name in LIMITS))
+            other = first.setdefault(key, entry.model.id)
+            if other != entry.model.id:
+                what = f"{other!r} is for the very same amounts; limit one of them further, or remove one"
+                yield entry.mistake(what, "id")
+
+
 class _Known:
     """What the entries may refer to, by name."""
 
@@ -121,6 +119,28 @@ class _Known:
         for account in self.accounts.values():
             for tenant in account.tenants:
                 self.payers.setdefault(tenant, account)
+
+    def check(self, entry: Entry) -> Iterable[Mistake]:
+        """Return what is wrong between this entry and the others."""
+        match entry.model:
+            case Plan() as plan:
+                return self.check_plan(entry, plan)
+            case Account() as account:
+                return self.check_account(entry, account)
+            case TenantGrant() as grant:
+                return self.check_grant(entry, grant)
+            case ProviderContract() as contract:
+                return self.check_contract(entry, contract)
+            case AlertRule() as rule:
+                return self.check_alert(entry, rule)
+            case LedgerAccount() as ledger_account:
+                return self.check_ledger_account(entry, ledger_account)
+            case Balance() as balance:
+                return self.check_balance(entry, balance)
+            case Subscription() as subscription:
+                return self.check_subscription(entry, subscription)
+            case _:
+                return ()
 
     def check_plan(self, entry: Entry, plan: Plan) -> Iterator[Mistake]:
         for at, price in enumerate(plan.prices):
@@ -219,6 +239,23 @@ class _Known:
             if self._is_missing("plan", price_id, priced):
                 hint = nearest(price_id, sorted(priced)) if priced else "there is none yet"
                 yield entry.mistake(f"no plan has a price {price_id!r}; {hint}", "prices", at)
+
+    def check_ledger_account(self, entry: Entry, account: LedgerAccount) -> Iterator[Mistake]:
+        """An account that is limited to what there is not would never be posted to."""
+        plans = [plan for plan in self.plans.values() if account.plan in {None, plan.name}]
+        lines = [one.id for plan in plans for one in (*plan.prices, *plan.minimums)]
+        known = {
+            "plan": sorted({plan.name for plan in self.plans.values()}),
+            "price": sorted(set(lines)),
+            "meter": sorted(self.meters),
+            "seller": self.sellers,
+        }
+        for name, there in known.items():
+            value = getattr(account, name)
+            kind = "plan" if name == "price" else name
+            if value is not None and self._is_missing(kind, value, there):
+                hint = nearest(value, there) if there else "there is none yet"
+                yield entry.mistake(f"there is no {name} {value!r} that this could be for; {hint}", name)
 
     def check_grant(self, entry: Entry, grant: TenantGrant) -> Iterator[Mistake]:
         """A grant adds to a metered feature, and a tenant that nobody knows never gets it."""

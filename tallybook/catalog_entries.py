@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import cast
 
+from billing_adapters.ledger_accounts import LedgerAccount
 from entitlements.features import Feature
 from metering.catalog import CatalogModel, Meter
 from rating.balances import Balance
@@ -33,6 +34,7 @@ MODELS: Mapping[str, tuple[str, type[CatalogModel]]] = MappingProxyType(
         "contracts": ("contract", ProviderContract),
         "alerts": ("alert", AlertRule),
         "sellers": ("seller", Seller),
+        "ledger_accounts": ("ledger account", LedgerAccount),
     }
 )
 MODEL_BY_KIND: Mapping[str, type[CatalogModel]] = MappingProxyType(dict(MODELS.values()))
@@ -64,6 +66,7 @@ class Catalog:
     contracts: tuple[ProviderContract, ...] = ()
     alerts: tuple[AlertRule, ...] = ()
     sellers: tuple[Seller, ...] = ()
+    ledger_accounts: tuple[LedgerAccount, ...] = ()
     sources: Mapping[tuple[str, str], Source] = field(default_factory=dict, compare=False, repr=False)
     revision: int | None = field(default=None, compare=False)
 
@@ -90,6 +93,9 @@ class Catalog:
             contracts=tuple(sorted((one for one in all_ if isinstance(one, ProviderContract)), key=lambda one: one.id)),
             alerts=tuple(sorted((one for one in all_ if isinstance(one, AlertRule)), key=lambda one: one.id)),
             sellers=tuple(sorted((one for one in all_ if isinstance(one, Seller)), key=lambda one: one.id)),
+            ledger_accounts=tuple(
+                sorted((one for one in all_ if isinstance(one, LedgerAccount)), key=lambda one: one.id)
+            ),
             sources=MappingProxyType(dict(sources or {})),
             revision=revision,
         )
@@ -109,6 +115,7 @@ class Catalog:
                 self.contracts,
                 self.alerts,
                 self.sellers,
+                self.ledger_accounts,
             ),
         )
         return {entry_key(model): model for models in lists for model in models}
@@ -125,6 +132,8 @@ def entry_key(model: CatalogModel) -> tuple[str, str]:
             return "plan", plan_key(model.name, model.version)
         case Seller():
             return "seller", model.id
+        case LedgerAccount():
+            return "ledger account", model.id
         case Account():
             return "account", model.id
         case Subscription():

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from billing_adapters.file_adapter import usage_of
+from billing_adapters.ledger_accounts import LedgerMap
 from billing_adapters.ports import PublishedRun
 from metering.periods import parse_period
 from rating.close import read_closes
@@ -49,6 +50,8 @@ def run_to_publish(workspace: Workspace, period: str) -> PublishedRun:
         catalog_revisions=sorted({close.catalog_revision for close in used}),
         papers=papers(workspace, chosen),
         usage=usage,
+        # The mapping of today: it is no term of sale, and finance may mend it after a close.
+        ledger=LedgerMap(workspace.catalog().ledger_accounts),
         generator_versions={"tallybook": version("tallybook")},
     )
 

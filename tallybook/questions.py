@@ -14,12 +14,13 @@ from metering.errors import BadPeriod
 from metering.periods import WallPeriod, add_months, parse_period
 from metering.rollups import Rollups
 from metering.usage import open_evidence
-from rating.lint import Finding
+from rating.lint import Finding, in_order
 from rating.lint_history import lint
 from rating.spans import plan_key
 from rating.terms import Terms
 from rating.whatif import WhatIf, change_of, whatif_over
 from tallybook.catalog import load_catalog, load_plans
+from tallybook.ledger_lint import find_unmapped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,7 +84,7 @@ def ask_lint(workspace: Workspace, wall: WallPeriod | None = None) -> list[Place
         found = lint(engine, terms, wall or wall_before(workspace.now), rollups=rollups)
     finally:
         engine.close()
-    return [PlacedFinding(one, _place_of(catalog, one)) for one in found]
+    return [PlacedFinding(one, _place_of(catalog, one)) for one in in_order([*found, *find_unmapped(catalog)])]
 
 
 def _place_of(catalog: Catalog, finding: Finding) -> str:

@@ -194,6 +194,7 @@ def run_id_of(run: PublishedRun, formats: Sequence[str] = ALL_FORMATS) -> str:
         "head": _head(run, in_order(formats)),
         "papers": sorted(_paper_identity(paper) for paper in run.papers),
         "usage": digest.sha256.hexdigest(),
+        "ledger": [account.model_dump_json() for account in run.ledger.accounts],
     }
     return "run-" + _sha256(orjson.dumps(identity, option=orjson.OPT_SORT_KEYS))[:24]
 

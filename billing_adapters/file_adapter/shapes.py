@@ -107,6 +107,7 @@ INVOICE_LINES = FileShape(
         Column("tax_code", "text", "the tax code of its price", nullable=True),
         Column("taxes", "text", "JSON list of its taxes: name, percent, amount", nullable=True),
         Column("tax_amount", "amount", "the sum of its taxes"),
+        Column("revenue_account", "text", "the account of the general ledger that it is earned on", nullable=True),
         Column("prepaid_amount", "amount", "what prepaid balances paid of it, or, negative, got back"),
         Column("cumulative_quantity", "quantity", "the units of the whole billing period, all documents together"),
         Column("cumulative_exact_amount", "exact_amount", "the exact worth of the whole billing period"),
@@ -188,4 +189,61 @@ PREPAID_BURNS = FileShape(
     key=("number", "invoice_id", "position"),
     control_totals=(("amount", "currency"), ("paid_amount", "currency")),
 )
-SHAPES = (INVOICE_REGISTER, INVOICE_LINES, CHARGES, USAGE, PREPAID_BURNS)
+_BATCH = Column("batch_id", "text", "the close whose documents it posts; import a batch once")
+_ENTRY_DATE = Column("date", "date", "the day on which it is posted")
+_ENTRY_PERIOD = Column("period", "text", "the month of that day, such as 2026-10")
+_LEDGER = Column("account", "text", "the account of the general ledger; called by its role where the catalog maps none")
+_ENTITY = Column("entity", "text", "the seller whose books they are", nullable=True)
+_DEPARTMENT = Column("department", "text", "the cost centre of the ledger account", nullable=True)
+JOURNAL_ENTRIES = FileShape(
+    name="journal_entries",
+    grain="one row per leg of an entry of a final document; debits equal credits per entry and currency",
+    columns=(
+        _RUN,
+        _BATCH,
+        Column("entry_id", "text", "a hash of the document's content, kind and day: imported twice it changes nothing"),
+        Column("line_no", "integer", "the leg in its entry, from 1"),
+        Column("kind", "text", "document, accrual (earned before its issue) or release (earned after it)"),
+        _ENTRY_DATE,
+        _ENTRY_PERIOD,
+        _LEDGER,
+        Column("debit", "amount", "the amount, if the leg is a debit, else zero"),
+        Column("credit", "amount", "the amount, if the leg is a credit, else zero"),
+        _CURRENCY,
+        _ENTITY,
+        _DEPARTMENT,
+        _ACCOUNT,
+        _INVOICE,
+        Column("number", "text", "the number of the document"),
+        Column("line_id", "text", "the invoice line, where the leg is of one", nullable=True),
+        Column("product", "text", "the price, tax or prepaid balance that it is of", nullable=True),
+        Column("description", "text", "a sentence for the ledger", nullable=True),
+        Column("reverses_entry_id", "text", "the accrual that this leg takes back", nullable=True),
+    ),
+    key=("date", "entry_id", "line_no"),
+    control_totals=(("debit", "currency"), ("credit", "currency")),
+)
+JOURNAL_SUMMARY = FileShape(
+    name="journal_summary",
+    grain="one row per close, day, entity, currency, account, department and side: the journal entries added up",
+    columns=(
+        _RUN,
+        _BATCH,
+        Column(
+            "entry_id", "text", "a hash of close, day, entity and currency; not to be imported beside journal_entries"
+        ),
+        Column("line_no", "integer", "the row in its entry, from 1"),
+        _ENTRY_DATE,
+        _ENTRY_PERIOD,
+        _LEDGER,
+        Column("debit", "amount", "the sum of its debits"),
+        Column("credit", "amount", "the sum of its credits"),
+        _CURRENCY,
+        _ENTITY,
+        _DEPARTMENT,
+        Column("legs", "integer", "how many legs of journal_entries it adds up"),
+    ),
+    key=("date", "entry_id", "line_no"),
+    control_totals=(("debit", "currency"), ("credit", "currency")),
+)
+SHAPES = (INVOICE_REGISTER, INVOICE_LINES, CHARGES, USAGE, PREPAID_BURNS, JOURNAL_ENTRIES, JOURNAL_SUMMARY)

@@ -11,7 +11,16 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from billing_adapters.file_adapter.columns import arrow_schema
-from billing_adapters.file_adapter.shapes import CHARGES, INVOICE_LINES, INVOICE_REGISTER, PREPAID_BURNS, USAGE
+from billing_adapters.file_adapter.shapes import (
+    CHARGES,
+    INVOICE_LINES,
+    INVOICE_REGISTER,
+    JOURNAL_ENTRIES,
+    JOURNAL_SUMMARY,
+    PREPAID_BURNS,
+    USAGE,
+)
+from billing_adapters.journal_entries import journal_of
 from metering.engine import fetch, read_sql
 from metering.numbers import plain, trimmed
 from rating.invoice import content_hash
@@ -24,6 +33,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from billing_adapters.file_adapter.columns import FileShape
+    from billing_adapters.ledger_accounts import LedgerMap
     from billing_adapters.ports import PublishedRun
     from rating.invoice import Invoice, InvoiceLine
     from rating.paper import Paper
@@ -47,16 +57,25 @@ def tables_of(run: PublishedRun, run_id: str) -> Iterator[tuple[FileShape, pa.Ta
     """Yield every file of a run with its table, rows in the order of the file's key. One at a time, to be let go of."""
     lines = ((paper.invoice, line) for paper in run.papers for line in paper.invoice.lines)
     yield INVOICE_REGISTER, _table(INVOICE_REGISTER, run_id, map(_register_row, run.papers))
-    yield INVOICE_LINES, _table(INVOICE_LINES, run_id, (row for paper in run.papers for row in _line_rows(paper)))
+    yield (
+        INVOICE_LINES,
+        _table(INVOICE_LINES, run_id, (row for paper in run.papers for row in _line_rows(paper, run.ledger))),
+    )
     yield CHARGES, _table(CHARGES, run_id, (row for pair in lines for row in _charge_rows(*pair)))
     yield USAGE, usage_table(run, run_id)
     yield PREPAID_BURNS, _table(PREPAID_BURNS, run_id, (row for paper in run.papers for row in _burn_rows(paper)))
+    entries, summary = journal_of(run.papers, run.ledger)
+    yield JOURNAL_ENTRIES, _table(JOURNAL_ENTRIES, run_id, _rows_of(entries))
+    yield JOURNAL_SUMMARY, _table(JOURNAL_SUMMARY, run_id, _rows_of(summary))
 
 
 def usage_table(run: PublishedRun, run_id: str) -> pa.Table:
     """Return the table of the usage file alone."""
-    rows = (row for batch in run.usage.to_batches(max_chunksize=_BATCH_ROWS) for row in batch.to_pylist())
-    return _table(USAGE, run_id, rows)
+    return _table(USAGE, run_id, _rows_of(run.usage))
+
+
+def _rows_of(table: pa.Table) -> Iterator[Row]:
+    return (row for batch in table.to_batches(max_chunksize=_BATCH_ROWS) for row in batch.to_pylist())
 
 
 def _table(shape: FileShape, run_id: str, rows: Iterable[Row]) -> pa.Table:
@@ -110,12 +129,17 @@ def _register_row(paper: Paper) -> Row:
     }
 
 
-def _line_rows(paper: Paper) -> Iterator[Row]:
+def _line_rows(paper: Paper, ledger: LedgerMap) -> Iterator[Row]:
+    of = {"seller": paper.seller.id if paper.seller else None, "currency": paper.invoice.currency}
     burned: dict[str, list[Any]] = {}
     for burn in paper.invoice.prepaid:
         burned.setdefault(burn.line_id, []).append(burn.amount)
     for line, taxed in zip(paper.invoice.lines, paper.taxed.lines, strict=True):
-        yield _line_row(paper.invoice, line, taxed) | {"prepaid_amount": exact_sum(burned.get(line.line_id, ()))}
+        revenue = ledger.account_of("revenue", **of, plan=line.plan, price=line.price_id, meter=line.meter)
+        yield _line_row(paper.invoice, line, taxed) | {
+            "prepaid_amount": exact_sum(burned.get(line.line_id, ())),
+            "revenue_account": revenue.number,
+        }
 
 
 def _line_row(invoice: Invoice, line: InvoiceLine, taxed: TaxedLine) -> Row:

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from billing_adapters.file_adapter import usage_of
+from billing_adapters.ledger_accounts import LedgerAccount, LedgerMap
 from billing_adapters.ports import PublishedRun
 from metering.engine import open_engine
 from metering.periods import parse_period
@@ -101,6 +102,10 @@ SELLER: dict[str, Any] = {
     "bank": {"iban": "DE02 1203 0000 0000 2020 51"},
     "payment_days": "14",
 }
+LEDGER = [
+    {"id": "sales", "role": "revenue", "number": "=4000", "department": "@house"},
+    {"id": "tax", "role": "tax", "number": "2200", "tax": "=VAT"},
+]
 MONTH = "2026-10"
 
 
@@ -176,6 +181,7 @@ def make_run(events: list[dict[str, Any]] | None = None) -> PublishedRun:
         catalog_revisions=[1],
         papers=papers_for(invoices),
         usage=usage,
+        ledger=LedgerMap([LedgerAccount.model_validate(one) for one in LEDGER]),
         generator_versions={"tallybook": "0.1.0"},
     )
 

@@ -121,7 +121,9 @@ def test_neutralised_text_is_no_formula_and_can_be_undone(text: str) -> None:
 
 def test_negative_numbers_stay_numbers_and_amounts_have_their_minor_digits(tmp_path: Path, run: PublishedRun) -> None:
     first = run.invoices[0]
-    lowered = replace(first, lines=(replace(first.lines[0], amount=Decimal("-5.00")),), prepaid=())
+    credit = Decimal("-5.00")
+    lines = (replace(first.lines[0], amount=credit),)
+    lowered = replace(first, lines=lines, total=credit, amount_due=credit, prepaid=())
     yen = next(invoice for invoice in run.invoices if invoice.currency == "JPY")
     folder = publish(tmp_path, replace(run, papers=papers_for([lowered, yen]))).folder
 
@@ -130,7 +132,7 @@ def test_negative_numbers_stay_numbers_and_amounts_have_their_minor_digits(tmp_p
 
 
 def test_the_sums_of_the_files_are_those_of_the_invoices(folder: Path, run: PublishedRun) -> None:
-    register, lines, charges, usage, burns = (read(folder, shape, "csv") for shape in SHAPES)
+    register, lines, charges, usage, burns, entries, summary = (read(folder, shape, "csv") for shape in SHAPES)
 
     for currency in ("USD", "JPY"):
         total = exact_sum([invoice.total for invoice in run.invoices if invoice.currency == currency])
@@ -140,6 +142,10 @@ def test_the_sums_of_the_files_are_those_of_the_invoices(folder: Path, run: Publ
         assert exact_sum([Decimal(row["amount_tax"]) for row in register if row["currency"] == currency]) == exact_sum(
             taxes
         )
+        payable = [Decimal(row["amount_payable"]) for row in register if row["currency"] == currency]
+        for journal in (entries, summary):
+            owed = [row for row in journal if (row["account"], row["currency"]) == ("receivables", currency)]
+            assert exact_sum([Decimal(row["debit"]) - Decimal(row["credit"]) for row in owed]) == exact_sum(payable)
     for row in register:
         net, tax, gross = (Decimal(row[f"amount_{name}"]) for name in ("net", "tax", "gross"))
         prepaid, payable = (Decimal(row[f"amount_{name}"]) for name in ("prepaid", "payable"))

@@ -28,8 +28,9 @@ def test_the_yaml_of_the_page_is_one_catalog(tmp_path: Path) -> None:
         len(catalog.accounts),
         len(catalog.subscriptions),
         len(catalog.sellers),
+        len(catalog.ledger_accounts),
     ]
-    assert counts == [13, 3, 5, 3, 5, 1]
+    assert counts == [13, 3, 5, 3, 5, 1, 8]
 
 
 def test_the_python_of_the_page_runs(

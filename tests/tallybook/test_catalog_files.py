@@ -404,6 +404,7 @@ def test_the_schemas_for_editors_know_every_key_of_a_good_file() -> None:
         "subscriptions",
         "balances",
         "grants",
+        "ledger_accounts",
         "sellers",
         "contracts",
         "alerts",

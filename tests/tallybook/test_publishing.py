@@ -13,6 +13,7 @@ from billing_adapters.file_adapter import read_manifest, verify_published
 from metering.clock import FixedClock
 from rating.errors import CatalogInvalid
 from tallybook import Workspace
+from tallybook.questions import ask_lint
 from tests.tallybook.shop import CATALOG, USAGE, import_text, open_shop
 from tests.tallybook.test_cli import run
 from tests.tallybook.test_documents import PRO
@@ -120,3 +121,55 @@ def test_an_account_names_a_seller_that_there_is(tmp_path: Path, change: str, sa
         with pytest.raises(CatalogInvalid) as refused:
             set_catalog(workspace, text)
         assert [one for one in refused.value.mistakes if said in one.message]
+
+
+LEDGER = """
+ledger_accounts:
+  - {id: rec, role: receivables, number: "1400"}
+  - {id: unbilled, role: unbilled_receivables, number: "1410"}
+  - {id: calls, role: revenue, number: "4410", price: calls}
+"""
+
+
+def test_a_mapping_of_accounts_is_posted_to_and_lint_names_what_it_lacks(tmp_path: Path) -> None:
+    with open_shop(tmp_path) as workspace:
+        set_catalog(workspace, PARTIES)
+        import_text(workspace, "usage.csv", USAGE)
+        workspace.invoice("2026-10", final=True)
+        before = rows(workspace.publish("2026-10"), "journal_entries")
+        assert ask_lint(workspace) == [one for one in ask_lint(workspace) if one.finding.code != "ledger_unmapped"]
+        set_catalog(workspace, PARTIES + LEDGER)
+        after = rows(workspace.publish("2026-10"), "journal_entries")
+        # The mapping of today, the entries of then.
+        assert [(one["entry_id"], one["debit"], one["credit"]) for one in sorted(after, key=leg)] == [
+            (one["entry_id"], one["debit"], one["credit"]) for one in sorted(before, key=leg)
+        ]
+        calls = {one["account"] for one in after if one["product"] == "calls" and one["kind"] == "accrual"}
+        assert calls == {"1410", "4410"}
+        lines = rows(workspace.publish("2026-10"), "invoice_lines")
+        assert {one["revenue_account"] for one in lines} == {"4410", "revenue"}
+        unmapped = [one.finding for one in ask_lint(workspace) if one.finding.code == "ledger_unmapped"]
+        assert {one.price_id for one in unmapped if one.price_id} == {"fee", "tokens_out"}
+        said = " ".join(one.message for one in unmapped)
+        assert all(role in said for role in ("deferred_revenue", "prepaid_balances", "promotions", "'State'", "'City'"))
+        assert "role receivables" not in said
+
+
+def leg(row: dict[str, Any]) -> tuple[str, str, str, str]:
+    return row["entry_id"], row["line_id"] or "", row["debit"], row["credit"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("{id: x, role: revenue, number: '1', plan: por}", "there is no plan 'por' that this could be for"),
+        ("{id: x, role: revenue, number: '1', price: call}", "did you mean 'calls'?"),
+        ("{id: x, role: revenue, number: '1', seller: nobody}", "there is no seller 'nobody'"),
+        ("{id: x, role: revenue, number: '9', price: calls}", "'calls' is for the very same amounts"),
+        ("{id: x, role: revenu, number: '1'}", "revenue"),
+    ],
+)
+def test_a_ledger_account_is_for_what_there_is(tmp_path: Path, entry: str, said: str) -> None:
+    with open_shop(tmp_path) as workspace, pytest.raises(CatalogInvalid) as refused:
+        set_catalog(workspace, PARTIES + LEDGER + f"  - {entry}\n")
+    assert [one for one in refused.value.mistakes if said in one.message]

@@ -1,0 +1,8 @@
+-- JOURNAL_UNBALANCED compares, entry by entry and currency by currency, debits with credits. One row per entry that does not
+-- balance; there is never one.
+SELECT entry_id, currency, sum(debit) AS debit, sum(credit) AS credit
+FROM journal_entry
+GROUP BY entry_id, currency
+HAVING sum(debit) <> sum(credit)
+ORDER BY entry_id
+LIMIT 10
