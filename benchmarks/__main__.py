@@ -1,4 +1,4 @@
-"""Run a benchmark: python -m benchmarks capture|rating|incremental|upkeep|loss|entitlements|all [--quick] [--json] [--write]
+"""Run a benchmark: python -m benchmarks NAME|all [--quick] [--json] [--write]; the names are `NAMES`.
 
 Every figure is a ratio against a named alternative, measured in the same run, on the same machine, medians of repeats.
 `--write` puts the tables into benchmarks/RESULTS.md with the command beside them; a Python
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.figures import Figure, as_markdown, as_table
 
-NAMES = ("capture", "rating", "incremental", "upkeep", "loss", "entitlements")
+NAMES = ("capture", "rating", "incremental", "upkeep", "loss", "entitlements", "delivery")
 USUAL_PYTHON = (3, 11)
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
