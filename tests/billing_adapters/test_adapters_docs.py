@@ -10,10 +10,11 @@ from billing_adapters.adapter import Document
 from billing_adapters.outcomes import Outcome
 from billing_adapters.testing.contract import BEGINNING, AdapterContract
 from metering.clock import FixedClock
+from tests.billing_adapters import stripe_world  # noqa: F401 (it turns the SDK's telemetry off)
 from tests.billing_adapters.invoices import invoice
 
 PAGE = (Path(__file__).parents[2] / "docs" / "adapters.md").read_text(encoding="utf-8")
-ADAPTER, SUITE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+ADAPTER, SUITE, FAKES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 class Archive:
@@ -69,6 +70,12 @@ TestArchive: type[AdapterContract] = NAMES["TestArchive"]
 
 def test_the_adapter_of_the_page_is_small() -> None:
     assert len([one for one in ADAPTER.splitlines() if one.strip()]) <= 60
+
+
+def test_the_fakes_of_the_page_answer() -> None:
+    names: dict[str, Any] = {}
+    exec(FAKES, names)
+    assert names["customer"].name == "Acme"
 
 
 def test_the_page_names_every_outcome() -> None:

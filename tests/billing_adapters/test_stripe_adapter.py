@@ -21,9 +21,11 @@ from billing_adapters.deliveries import Delivery, list_deliveries
 from billing_adapters.errors import AdapterMisconfigured
 from billing_adapters.stripe_adapter import StripeAdapter, StripeSettings, make
 from billing_adapters.stripe_adapter.documents import intents_of
+from billing_adapters.stripe_adapter.read_back import StripeDocument, documents_at_stripe
 from billing_adapters.testing.contract import AdapterContract
 from billing_adapters.testing.stripe_fake import StripeFake
 from billing_adapters.testing.stripe_server import serve
+from metering.clock import from_us
 from rating.balances import Burn
 from tests.billing_adapters.invoices import invoice
 from tests.billing_adapters.stripe_world import StripeWorld, holdings
@@ -281,6 +283,37 @@ def test_voids(status: str, state: str) -> None:
         "paid": ["paid"],
         "none": [],
     }[status]
+
+
+def test_stripe_s_own_list_is_read_back_exactly_with_what_is_not_ours() -> None:
+    world, engine = StripeWorld(), books()
+    start = from_us(world.clock.now_us())
+    made = [Document(invoice(n, f"{n}.99")) for n in range(1, 121)]
+    deliver(world, engine, [*made, Document(invoice(200, "1.234", currency="KWD"))])
+    credit = invoice(9, "-5.00", document_type="credit_note", number="CN-00000001", invoice_id="credit-1")
+    deliver(world, engine, [Document(credit, lowers=(Lowered("invoice-10", "INV-00000010", Decimal("5.00")),))])
+    theirs = world.client.v1.invoices.create({"customer": world.fake.store.all("customer")[0]["id"], "currency": "usd"})
+    world.client.v1.invoices.add_lines(theirs.id, {"lines": [{"amount": 7}]})
+    world.client.v1.invoices.finalize_invoice(theirs.id, {})
+    spent: list[int] = []
+    end = from_us(world.clock.now_us()) + timedelta(seconds=1)
+    found = list(documents_at_stripe(world.client, start, end, spend=lambda: spent.append(1)))
+    ours = {one.delivery_id: one for one in found if one.delivery_id is not None}
+    assert {row.delivery_id: (row.provider_id, abs(row.quantity or 0)) for row in rows_with_quantity(engine)} == {
+        identity: (one.provider_id, one.total) for identity, one in ours.items()
+    }
+    assert [(one.provider_id, one.total) for one in found if one.delivery_id is None] == [(theirs.id, Decimal("0.07"))]
+    assert [one.lowers for one in found if one.kind == "credit_note"] == [ours_of(ours, "invoice-10").provider_id]
+    assert len(spent) == 3
+    assert list(documents_at_stripe(world.client, end, end + timedelta(days=1))) == []
+
+
+def rows_with_quantity(engine: Engine) -> list[Delivery]:
+    return [row for row in rows(engine) if row.quantity is not None]
+
+
+def ours_of(found: dict[str | None, StripeDocument], invoice_id: str) -> StripeDocument:
+    return next(one for one in found.values() if one.invoice_id == invoice_id)
 
 
 def test_a_revoked_key_stops_delivery_and_harms_nothing() -> None:

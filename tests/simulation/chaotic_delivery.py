@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -52,6 +52,18 @@ KEYS_LIVE = timedelta(hours=24)
 CREDITED, VOIDED = "credit_note", "void"
 
 
+def empty_books() -> Engine:
+    """Return books in memory, for speed; a story may be given others."""
+    engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+    make_tables(engine)
+    return engine
+
+
+def make_tables(engine: Engine) -> None:
+    tables = [deliveries, delivery_attempts, delivery_links, delivery_paces, payments, provider_events]
+    deliveries.metadata.create_all(engine, tables=tables)
+
+
 class Mortal(InProcess):
     """A transport whose process may die, or be stopped for long, just before and just after a call."""
 
@@ -73,12 +85,12 @@ class Story:
     """One seed's world. `told` counts what happened, so that a test can show that everything did."""
 
     seed: int
+    engine: Engine = field(default_factory=empty_books)
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)
         self.clock = FixedClock(BEGINNING)
         self.fake = StripeFake(self.clock, fault=self._fault)
-        self.engine = _books()
         self.told: Counter[str] = Counter()
         self.depth = 0
         self.is_calm = False
@@ -289,10 +301,3 @@ class Story:
         if row.kind == VOIDED and row.state == "parked":
             return "is paid at Stripe" in row.reason
         return row.state == "delivered" and row.provider_id is not None
-
-
-def _books() -> Engine:
-    engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
-    tables = [deliveries, delivery_attempts, delivery_links, delivery_paces, payments, provider_events]
-    deliveries.metadata.create_all(engine, tables=tables)
-    return engine

@@ -29,7 +29,8 @@ from metering.clock import FixedClock
 from tallybook.books import metadata, open_books
 from tests.billing_adapters.invoices import invoice
 from tests.billing_adapters.stripe_world import holdings
-from tests.simulation.chaotic_delivery import FAILURES, Story
+from tests.postgres import postgres_server, postgres_url  # noqa: F401 (fixtures)
+from tests.simulation.chaotic_delivery import FAILURES, Story, make_tables
 
 stripe.enable_telemetry = False
 SHORT, LONG = 10, 3000
@@ -52,6 +53,14 @@ def test_everything_arrives_exactly_once_with_our_amount() -> None:
     assert all(told[name] for name in ("died before a call", "died after a call", "stopped while another delivered")), (
         told
     )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_same_over_postgresql(seed: int, postgres_url: str) -> None:  # noqa: F811 (the fixture)
+    engine = open_books(postgres_url)
+    make_tables(engine)
+    assert Story(seed, engine).play().breaks() == []
+    engine.dispose()
 
 
 @pytest.mark.prove
