@@ -123,6 +123,10 @@ def _prepared(workspace: Workspace, adapter: Adapter, since: datetime, hours: Ho
     if adapter.capabilities.grain == "hour":
         yield hour_intents(workspace, adapter, hours, since)
         return
+    if "credit_grant" in adapter.capabilities.kinds:
+        granted = [one for one in workspace.catalog_or_empty().balances if one.starts_at >= since]
+        yield [intent for one in granted for intent in adapter.prepare(one)]
+        return
     name = adapter.capabilities.name
     account_names = {account.id: account.name for account in workspace.catalog_or_empty().accounts}
     with reading(workspace.books) as connection:

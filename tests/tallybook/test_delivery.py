@@ -155,6 +155,22 @@ def test_what_webhooks_bring_back_is_shown(shop: Workspace, fake: StripeFake) ->
     assert "55.75 USD" in run(shop, "payments")
 
 
+def test_prepaid_balances_become_credit_grants_where_stripe_prices(shop: Workspace, fake: StripeFake) -> None:
+    balances = (
+        "balances:\n"
+        '  - {id: old, account: globex, currency: USD, amount: "5.00", effective: 2026-10-01}\n'
+        '  - {id: new, account: globex, currency: USD, amount: "7.50", effective: 2026-11-15}\n'
+    )
+    (shop.layout.catalog / "balances.yaml").write_text(balances, encoding="utf-8")
+    shop.apply()
+    text = shop.layout.settings_file.read_text().replace("[delivery.stripe]", "[delivery.stripe_credits]")
+    shop.layout.settings_file.write_text(text)
+    with Workspace(shop.layout.root, clock=FixedClock(NOVEMBER)) as again:
+        again.deliver(wait=lambda _seconds: None)
+        again.deliver(wait=lambda _seconds: None)
+    assert [one["amount"]["monetary"]["value"] for one in fake.store.all("billing.credit_grant")] == [750]
+
+
 def test_nothing_is_sent_without_a_day_to_begin_with(shop: Workspace, fake: StripeFake) -> None:
     write_settings(shop, "")
     with Workspace(shop.layout.root) as again, pytest.raises(BadSettings, match="from = 2026-11-01"):
