@@ -34,18 +34,24 @@ if TYPE_CHECKING:
 
 # So many adapter errors in a row, and it is not an item that is broken but the adapter.
 ERRORS_IN_A_ROW_MAX = 5
+# So many items in a row that got no answer, or were put off, and the provider is away: the others need not be asked now.
+IN_VAIN_MAX = 20
 CLAIMED_AT_ONCE = 20
 
 
 @dataclass(slots=True)
 class Delivered:
-    """What a run did: items by what became of them, outcomes by class, calls made, and what adapters raised."""
+    """What a run did: items by what became of them, outcomes by class, calls made, and what adapters raised.
+
+    `is_away`: it stopped early, because the provider answered nobody.
+    """
 
     states: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
     calls: int = 0
     errors: list[Exception] = field(default_factory=list)
     is_budget_spent: bool = False
+    is_away: bool = False
 
 
 class Deliverer:
@@ -77,6 +83,7 @@ class Deliverer:
         rate = calls_per_s or self._capabilities.calls_per_s
         self._desk = OutboxDesk(self.outbox, rate, wait or sleep, calls_max=calls_max)
         self._errors_in_a_row = 0
+        self._in_vain = 0
 
     def run(self, *, limit: int | None = None, on_item: Callable[[int], object] = lambda _items: None) -> Delivered:
         """Deliver what is due now, at most `limit` items, and return what became of it. `on_item` is told of progress.
@@ -84,9 +91,9 @@ class Deliverer:
         Raises AdapterMisconfigured; what was claimed is given back first. What waits stays for the next run.
         """
         done = Delivered()
-        left = limit
+        left, self._in_vain = limit, 0
         size = max(CLAIMED_AT_ONCE, self._capabilities.batch_items)
-        while (left is None or left > 0) and not done.is_budget_spent:
+        while (left is None or left > 0) and not (done.is_budget_spent or done.is_away):
             self._on_step("claim")
             claims = self.outbox.claim(self._name, size if left is None else min(size, left), self._policy.lease)
             self._on_step("claimed")
@@ -112,6 +119,11 @@ class Deliverer:
                 begun = at + len(batch)
                 self._deliver(batch, done)
                 on_item(len(batch))
+                if self._in_vain >= IN_VAIN_MAX:
+                    done.is_away = True
+                    break
+            for claim in claims[begun:]:
+                self.outbox.release(claim, "not begun: the provider is away")
         except (AdapterMisconfigured, BudgetSpent, LeaseLost) as stopped:
             for claim in claims[begun:]:
                 self.outbox.release(claim, f"not begun: {stopped}")
@@ -229,6 +241,9 @@ class Deliverer:
         is_ours = self.outbox.finish(claim, following, answer)
         self._on_step("finished")
         settled.add(claim.item.delivery_id)
+        # An adapter that raises is counted by itself.
+        is_in_vain = answer.outcome in {Outcome.UNKNOWN, Outcome.RETRY_SAFE} and not self._errors_in_a_row
+        self._in_vain = self._in_vain + 1 if is_in_vain else 0
         done.states[following.state if is_ours else "taken_over"] += 1
         done.outcomes[str(answer.outcome)] += 1
 

@@ -76,11 +76,12 @@ _EARLIER = "; an earlier attempt may have arrived, so look at the provider first
 class Policy:
     """How patient delivery is. Waits are random parts of a time that doubles (full jitter), from base to cap.
 
-    `attempts_max` counts attempts in a row of items without a deadline, or past it; what is parked by it may be retried by
-    a person. `slow_*` is for agreements that may merely be late.
+    `attempts_max` counts attempts in a row of items without a deadline, or past it: with these waits more than a day, so that
+    an outage of the provider parks nothing. What is parked by it may be retried by a person. `slow_*` is for agreements that
+    may merely be late.
     """
 
-    attempts_max: int = 30
+    attempts_max: int = 300
     base_s: float = 1.0
     cap_s: float = 900.0
     slow_base_s: float = 60.0

@@ -271,6 +271,10 @@ def _say_how_it_went(runs: Sequence[AdapterRun], parked: Sequence[Delivery]) -> 
     for run in runs:
         for error in run.delivered.errors[:ERRORS_SHOWN]:
             err.print(f"{run.adapter}: {type(error).__name__}: {error}", markup=False, highlight=False)
+        if run.delivered.is_away:
+            err.print(
+                f"{run.adapter}: the provider seems to be away; what is due is tried again later.", highlight=False
+            )
         if run.delivered.is_budget_spent:
             err.print(f"{run.adapter}: the calls of this run are used up; run it again to go on.", highlight=False)
     if parked:
@@ -306,6 +310,7 @@ def _run_json(run: AdapterRun) -> dict[str, Any]:
         "outcomes": dict(run.delivered.outcomes),
         "calls": run.delivered.calls,
         "errors": [str(error) for error in run.delivered.errors],
+        "is_away": run.delivered.is_away,
         "is_budget_spent": run.delivered.is_budget_spent,
     }
 

@@ -17,14 +17,16 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, select
+from sqlalchemy import and_, func, select
 
 from billing_adapters.adapter import Document
 from billing_adapters.books import deliveries
 from billing_adapters.credits import Earlier, lowered_by
 from billing_adapters.deliver import Delivered, Deliverer
 from billing_adapters.discovery import make_adapter
-from billing_adapters.outbox import Enqueued, Outbox
+from billing_adapters.errors import AdapterMisconfigured
+from billing_adapters.outbox import END_OF_TIME, OPEN_STATES, Enqueued, Outbox
+from metering.clock import iso_utc
 from metering.numbers import exact_sum
 from rating.books import invoice_lines, invoices
 from rating.ledger import read_invoices
@@ -70,25 +72,45 @@ def deliver(
     unknown = sorted(set(names or ()) - sections.keys())
     if unknown:
         raise BadSettings(f"there is no section [delivery.{unknown[0]}] in {workspace.layout.settings_file}")
-    runs = []
+    runs: list[AdapterRun] = []
+    failures: list[AdapterMisconfigured] = []
     for name in names or sorted(sections):
         since, options = _since(name, sections[name])
         hours = HourSettings.taken_from(options)
-        adapter = make_adapter(name, options)
-        if is_dry:
-            runs.append(AdapterRun(name, tuple(_new_intents(workspace, adapter, since, hours))))
-            continue
-        enqueued = _enqueue(workspace, adapter, since, hours)
-        deliverer = Deliverer(
-            workspace.books,
-            adapter,
-            clock=workspace.clock,
-            name=f"{socket.gethostname()}:{os.getpid()}",
-            calls_max=calls_max,
-            wait=wait,
-        )
-        runs.append(AdapterRun(name, (), enqueued, deliverer.run(limit=limit, on_item=on_item)))
+        try:
+            adapter = make_adapter(name, options)
+            if is_dry:
+                runs.append(AdapterRun(name, tuple(_new_intents(workspace, adapter, since, hours))))
+                continue
+            enqueued = _enqueue(workspace, adapter, since, hours)
+            deliverer = Deliverer(
+                workspace.books,
+                adapter,
+                clock=workspace.clock,
+                name=f"{socket.gethostname()}:{os.getpid()}",
+                calls_max=calls_max,
+                wait=wait,
+            )
+            runs.append(AdapterRun(name, (), enqueued, deliverer.run(limit=limit, on_item=on_item)))
+        except AdapterMisconfigured as failure:
+            # One provider's key is no reason to let another one's hours expire.
+            failures.append(_with_deadline(workspace, name, failure))
+    if failures:
+        raise failures[0]
     return runs
+
+
+def _with_deadline(workspace: Workspace, adapter: str, failure: AdapterMisconfigured) -> AdapterMisconfigured:
+    """Return the failure with what waits for it to be mended, and until when."""
+    is_open = and_(deliveries.c.adapter == adapter, deliveries.c.state.in_(OPEN_STATES))
+    with reading(workspace.books) as connection:
+        waiting, soonest = connection.execute(
+            select(func.count(), func.min(deliveries.c.deadline)).where(is_open)
+        ).one()
+    if not waiting:
+        return failure
+    until = "" if soonest is None or soonest == END_OF_TIME else f", the first of them until {iso_utc(soonest)}"
+    return AdapterMisconfigured(f"{failure.message} ({waiting:,} deliveries wait{until})", **failure.details)
 
 
 def _since(name: str, section: Mapping[str, Any]) -> tuple[datetime, dict[str, Any]]:

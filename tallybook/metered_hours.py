@@ -10,7 +10,7 @@ contract is netted away first. Told is what stands in the outbox, so that two ho
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -66,8 +66,13 @@ class _Untold:
     dimension: str
     included: Decimal
     starts_at: datetime
+    ends_at: datetime | None
     licence: Licence
     hours: tuple[datetime, ...]
+
+    def end_of(self, start: datetime) -> datetime:
+        """Return when an hour is over: at its end, or that of the contract where it comes first."""
+        return start + HOUR if self.ends_at is None else min(start + HOUR, self.ends_at)
 
     @property
     def series(self) -> str:
@@ -78,7 +83,7 @@ def hour_intents(workspace: Workspace, adapter: Adapter, settings: HourSettings,
     """Return the intents of all hours that can be told now, of every contract whose licence the settings name."""
     outbox = Outbox(workspace.books, adapter.capabilities, workspace.clock)
     untold = _untold(workspace, adapter, settings, since)
-    asked = [(one.tenant, one.meter, one.starts_at, start + HOUR) for one in untold for start in one.hours]
+    asked = [(one.tenant, one.meter, one.starts_at, one.end_of(start)) for one in untold for start in one.hours]
     if not asked:
         return []
     used = iter(Entitlements(workspace).used(asked))
@@ -99,7 +104,7 @@ def hour_intents(workspace: Workspace, adapter: Adapter, settings: HourSettings,
 def _untold(workspace: Workspace, adapter: Adapter, settings: HourSettings, since: datetime) -> list[_Untold]:
     catalog, now = workspace.catalog_or_empty(), workspace.now
     payers = {tenant: account.id for account in catalog.accounts for tenant in account.tenants}
-    last = (now - settings.settle).replace(minute=0, second=0, microsecond=0) - HOUR
+    complete_until = now - settings.settle
     found = []
     for one in catalog.contracts:
         licence = settings.licences.get(licence_tail(one.licence))
@@ -108,28 +113,27 @@ def _untold(workspace: Workspace, adapter: Adapter, settings: HourSettings, sinc
         term = one.contract
         told = _last_told(workspace, adapter.capabilities.name, f"{one.id} {one.dimension}")
         first = max(term.starts_at, since) if told is None else told + HOUR
-        ends = last if term.ends_at is None else min(last, term.ends_at - timedelta(microseconds=1))
+        one_of = _Untold(
+            one.id,
+            one.tenant,
+            one.meter,
+            payers.get(one.tenant, one.tenant),
+            one.dimension,
+            term.included,
+            term.starts_at,
+            term.ends_at,
+            licence,
+            (),
+        )
         hours, start = [], first.replace(minute=0, second=0, microsecond=0)
-        while start <= ends:
+        # A contract that ended closes its last hour: AWS takes final records for about an hour more.
+        while one_of.end_of(start) <= complete_until and (term.ends_at is None or start < term.ends_at):
             # What cannot be told any more goes with the first hour that can.
             recover_by = adapter.capabilities.window.recover_by(start)
             if recover_by is None or recover_by > now:
                 hours.append(start)
             start += HOUR
-        account_id = payers.get(one.tenant, one.tenant)
-        found.append(
-            _Untold(
-                one.id,
-                one.tenant,
-                one.meter,
-                account_id,
-                one.dimension,
-                term.included,
-                term.starts_at,
-                licence,
-                tuple(hours),
-            )
-        )
+        found.append(replace(one_of, hours=tuple(hours)))
     return found
 
 

@@ -378,7 +378,8 @@ class Workspace:
     ) -> list[AdapterRun]:
         """Send final invoices to the providers of the settings, exactly once; what waits is due at a later run. Idempotent.
 
-        A dry run says what is new and changes nothing. Raises BadSettings, AdapterMisconfigured; nothing is lost by either.
+        A dry run says what is new and changes nothing. Raises BadSettings; and AdapterMisconfigured, after all other adapters
+        did their work. Nothing is lost by either.
         """
         from tallybook.delivering import deliver
 

@@ -279,6 +279,22 @@ def test_an_adapter_that_always_fails_is_stopped(books: Engine, clock: FixedCloc
     assert set(states(books).values()) == {"pending"}
 
 
+@pytest.mark.parametrize("outcome", [Outcome.UNKNOWN, Outcome.RETRY_SAFE])
+def test_a_provider_that_is_away_is_not_asked_for_every_item(
+    books: Engine, clock: FixedClock, outcome: Outcome
+) -> None:
+    keys = [f"key-{number:03}" for number in range(200)]
+    probe = Probe(answers=dict.fromkeys(keys, outcome))
+    Outbox(books, CAPABILITIES, clock).enqueue([intent(key) for key in keys])
+    done = deliver(books, probe, clock)
+    assert done.is_away
+    assert sum(len(batch) for batch in probe.batches) < 40
+    assert set(states(books).values()) == {"pending"}
+    probe.answers = {}
+    clock.advance(timedelta(minutes=1))
+    assert deliver(books, probe, clock).states["delivered"] == 200
+
+
 def test_a_budget_stops_a_run_and_the_next_goes_on(books: Engine, clock: FixedClock) -> None:
     probe = Probe()
     Outbox(books, CAPABILITIES, clock).enqueue([intent(f"key-{number:03}") for number in range(40)])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from billing_adapters.deliveries import list_deliveries
+from billing_adapters.errors import AdapterMisconfigured
 from billing_adapters.testing.aws_marketplace_server import MarketplaceFake, serve
 from metering.clock import FixedClock, from_us
 from tallybook import Workspace
@@ -110,6 +111,44 @@ def test_what_an_outage_let_expire_comes_with_the_first_hour_that_can_be_told(ma
     assert min(market.billed()) > 6
     with market.workspace.books.connect() as connection:
         assert {row.state for row in list_deliveries(connection)} == {"delivered"}
+
+
+def test_the_last_hour_of_a_contract_is_told_as_soon_as_the_contract_is_over(market: Market) -> None:
+    catalog = CATALOG.replace("from: 2026-03-10", "from: 2026-03-10, to: 2026-03-10T05:10:00Z")
+    (market.workspace.layout.catalog / "all.yaml").write_text(catalog, encoding="utf-8")
+    market.workspace.apply()
+    market.use("150", hour(5, 5))
+    market.use("9", hour(5, 20))
+    market.go_to(hour(5, 25))
+    market.deliver()
+    # The hour is not over, the contract is; what was used afterwards is not AWS's.
+    assert market.billed() == {5: Decimal(50)}
+    market.go_to(hour(8))
+    market.deliver()
+    assert market.billed() == {5: Decimal(50)}
+
+
+def test_one_provider_s_key_is_no_reason_to_let_another_one_s_hours_expire(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TALLYBOOK_STRIPE_KEY", raising=False)
+    # By name it comes first.
+    text = market.workspace.layout.settings_file.read_text()
+    market.workspace.layout.settings_file.write_text("[delivery.a_missing_one]\nfrom = 2026-03-10\n" + text)
+    market.use("150", hour(0, 10))
+    market.go_to(hour(2))
+    opened = Workspace(market.workspace.layout.root, clock=market.clock)
+    with opened as again, pytest.raises(AdapterMisconfigured, match="a_missing_one"):
+        again.deliver(wait=lambda _seconds: None)
+    assert sum(market.billed().values()) == 50
+
+
+def test_a_revoked_right_says_what_waits_and_until_when(market: Market) -> None:
+    market.use("150", hour(0, 10))
+    market.fake.is_disabled = True
+    market.go_to(hour(2))
+    with pytest.raises(AdapterMisconfigured, match="1 deliveries wait, the first of them until 2026-03-11T00:00:00Z"):
+        market.deliver()
 
 
 def test_licences_that_say_nothing_are_refused(market: Market) -> None:
