@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 KIND = "invoice"
 METADATA = "tallybook_delivery"
+BEGUN_AGAIN_MAX = 5
 
 
 def send_invoice(calls: Calls, settings: StripeSettings) -> Answer:
@@ -45,8 +46,9 @@ def send_invoice(calls: Calls, settings: StripeSettings) -> Answer:
         draft = calls.write("create", calls.client.v1.invoices.create, _created(body, customer, calls))
         calls.keep(invoice=draft.id)
     draft = _fill(calls, body, draft, settings, is_new=is_new)
-    if draft.total != body["total"] or draft.lines.total_count != len(body["lines"]):
-        return _begin_again(calls, body, draft)
+    count = _count_of(calls, draft)
+    if draft.total != body["total"] or count != len(body["lines"]):
+        return _begin_again(calls, body, draft, count)
     advance = {"auto_advance": body["collection"]["auto_advance"]}
     try:
         done = calls.write(f"finalize:{draft.id}", calls.client.v1.invoices.finalize_invoice, draft.id, advance)
@@ -81,6 +83,7 @@ def _created(body: dict[str, Any], customer: str, calls: Calls) -> dict[str, Any
         "currency": body["currency"],
         "customer": customer,
         "description": body["description"],
+        "discounts": "",  # What the customer gets off is in our amounts; Stripe's own discounts are not inherited.
         "metadata": {METADATA: calls.item.delivery_id, "tallybook_invoice": body["invoice_id"]},
         "pending_invoice_items_behavior": "exclude",
     }
@@ -147,15 +150,25 @@ def _fill(calls: Calls, body: dict[str, Any], draft: Any, settings: StripeSettin
     return draft
 
 
-def _begin_again(calls: Calls, body: dict[str, Any], draft: Any) -> Answer:
-    """Delete a draft that is not what we say, so that the next attempt makes a new one."""
+def _count_of(calls: Calls, draft: Any) -> int:
+    """Return how many lines a draft has; counted where Stripe does not say."""
+    said = getattr(draft.lines, "total_count", None)
+    return said if said is not None else sum(1 for _ in calls.pages(calls.client.v1.invoices.line_items.list, draft.id))
+
+
+def _begin_again(calls: Calls, body: dict[str, Any], draft: Any, count: int) -> Answer:
+    """Delete a draft that is not what we say, so that the next attempt makes a new one; a few times, for it may be for ever."""
     calls.read(calls.client.v1.invoices.delete, draft.id)
-    calls.keep(invoice="", generation=str(int(calls.kept("generation") or "1") + 1))
+    times = int(calls.kept("begun_again") or "0") + 1
+    generation = str(int(calls.kept("generation") or "1") + 1)
+    calls.keep(invoice="", generation=generation, begun_again=str(times))
     detail = (
-        f"the draft had {draft.lines.total_count} lines and {draft.total}, not {len(body['lines'])} and {body['total']}; "
-        "it was deleted and is made again"
+        f"the draft had {count} lines and {draft.total}, not {len(body['lines'])} and {body['total']}; it was deleted"
     )
-    return Answer(Outcome.RETRY_SAFE, detail, code="total_differs")
+    if times >= BEGUN_AGAIN_MAX:
+        why = f"{detail}, for the {times}. time: look for taxes or discounts that Stripe adds to invoices of this customer"
+        return Answer(Outcome.REJECTED_PERMANENT, why, code="total_differs")
+    return Answer(Outcome.RETRY_SAFE, f"{detail} and is made again", code="total_differs")
 
 
 def _settled(

@@ -219,6 +219,37 @@ def test_a_draft_that_is_not_ours_to_the_cent_is_never_finalized() -> None:
     assert draft["id"] not in [one["id"] for one in world.fake.store.all("invoice")]
 
 
+def test_a_total_that_never_becomes_ours_is_parked_with_what_to_look_for() -> None:
+    """As where Stripe adds a tax to whatever is invoiced to this customer."""
+    world, engine = StripeWorld(), books()
+    add_lines = world.fake.invoices.add_lines
+
+    def taxed(identity: str, raw: dict[str, Any]) -> dict[str, Any]:
+        shown = add_lines(identity, raw)
+        return {**shown, "total": shown["total"] + 19}
+
+    routes = world.fake.invoices.routes
+    routes[:] = [(where, verb, taxed if act == add_lines else act) for where, verb, act in routes]
+    deliver(world, engine, [Document(invoice(1, "49.00"))], passes=8)
+    (row,) = rows(engine)
+    assert (row.state, row.outcome) == ("parked", "REJECTED_PERMANENT")
+    assert "look for taxes or discounts" in row.reason
+    assert world.fake.store.all("invoice") == []
+
+
+def test_discounts_of_stripe_are_not_inherited() -> None:
+    world, engine = StripeWorld(), books()
+    create = world.fake.invoices.create
+    asked: list[dict[str, Any]] = []
+    routes = world.fake.invoices.routes
+    routes[:] = [
+        (where, verb, (lambda raw: asked.append(raw) or create(raw)) if act == create else act)  # type: ignore[func-returns-value]
+        for where, verb, act in routes
+    ]
+    deliver(world, engine, [Document(invoice(1, "49.00"))])
+    assert [one["discounts"] for one in asked] == [""]
+
+
 def test_an_invoice_changed_at_stripe_is_a_conflict_with_both_figures() -> None:
     world, engine = StripeWorld(), books()
     document = Document(invoice(1, "49.00"))
