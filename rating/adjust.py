@@ -127,21 +127,32 @@ def narrow_first(some: Iterable[Any], price_ids: Sequence[str]) -> list[Any]:
     return sorted(some, key=lambda one: (len(scope_of(one, price_ids)), one.id))
 
 
-def order_of(discount: Discount, *, of_account: bool) -> tuple[int, bool, str]:
+def order_of(discount: Discount, discount_order: str, listed: int, *, of_account: bool) -> tuple[int, int, int, str]:
     """Return the place of a discount: limited to prices, then to plans, then for the whole account; percent, then fixed.
 
-    What stands at a plan or a subscription is limited to it. Equals go by id. Source: price models, section 4.4.
+    What stands at a plan or a subscription is limited to it. Equals go by id. By the switch `discount_order` fixed ones may
+    come first, or both in the order in which they are listed. Source: price models, sections 4.4 and 10.
     """
     limited = 1 if discount.plans or not of_account else 2
     scope = 0 if discount.prices else limited
-    return scope, discount.percent is None, discount.id
+    is_fixed = discount.percent is None
+    if discount_order == "listed":
+        return scope, 1, listed, discount.id
+    if discount_order == "amount_first":
+        return scope, 0 if is_fixed else 1, 0, discount.id
+    return scope, 2 if is_fixed else 1, 0, discount.id
 
 
 def check_adjustments(
     price_ids: Sequence[str],
     lists: dict[Literal["discounts", "commitments", "maximums", "minimums"], Sequence[Any]],
+    *,
+    min_max_order: str = "refused",
 ) -> list[tuple[Place, str]]:
-    """Return what a plan says wrongly around its prices: ids that stand twice, prices that are none, a cap too low."""
+    """Return what a plan says wrongly around its prices: ids that stand twice, prices that are none, a cap too low.
+
+    A cap below a minimum is a mistake unless the plan's switch says which of the two wins.
+    """
     mistakes: list[tuple[Place, str]] = []
     seen = dict.fromkeys(price_ids, "a price")
     for name, ones in lists.items():
@@ -155,7 +166,7 @@ def check_adjustments(
                 if price_id not in price_ids
             ]
     floors = [*lists["minimums"], *(one for one in lists["commitments"] if one.true_up)]
-    for at, maximum in enumerate(lists["maximums"]):
+    for at, maximum in enumerate(lists["maximums"] if min_max_order == "refused" else ()):
         capped = set(scope_of(maximum, price_ids))
         for floor in floors:
             if set(scope_of(floor, price_ids)) <= capped and maximum.amount < floor.amount:

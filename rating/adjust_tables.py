@@ -4,12 +4,13 @@ Enters: the terms and the billing spans. Leaves: the tables adjust_scope, discou
 Refuses: to look at usage or charges. A span without adjustments has no row; most catalogs make four empty tables.
 
 Turns give the order. Whoever has turn 2 sees what turn 1 left of a line. A discount comes after every other one that
-lowers one of its spans before it, and so a span never has two in one turn.
+lowers one of its spans before it, and so a span never has two in one turn. Percents come before fixed ones, unless the plan
+reads it otherwise (discount_order).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 _SCOPE_COLUMNS = {"scope_id": "int", "price_id": "text", "position": "int"}
 _DISCOUNT_COLUMNS = {
     "span_id": "int", "turn": "int", "pool_id": "int", "part": "text", "scope_id": "int", "ratio": "ratio",
-    "amount": "amount",
+    "amount": "amount", "residue": "text",
 }  # fmt: skip
 _CEILING_COLUMNS = {
     "span_id": "int", "turn": "int", "part": "text", "scope_id": "int", "amount": "exact", "factor": "ratio",
@@ -43,10 +44,15 @@ _MINIMUM_COLUMNS = {
     "span_id": "int", "turn": "int", "minimum_id": "text", "position": "int", "description": "text",
     "scope_id": "int", "amount": "exact",
 }  # fmt: skip
+# What a minimum may not raise its prices above, where minimums come before maximums.
+_MINIMUM_CEILING_COLUMNS = {"span_id": "int", "minimum_id": "text", "scope_id": "int", "amount": "exact"}
 # What a comparison puts before the names of its second side.
 ASIDE = "\x1f"
 # After every price of any plan: where true-up lines stand on paper.
 _AFTER_PRICES = 100_000
+
+
+_Order = tuple[int, int, int, str, str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +62,12 @@ class _Offer:
     discount: Discount
     owner: str
     owner_id: str
+    # Its place in the list that it is written in.
+    listed: int
 
-    @property
-    def order(self) -> tuple[int, bool, str, str, str, str]:
+    def order(self, discount_order: str) -> _Order:
         """Return its place among all. The terms are part of it: another version of a plan may have others."""
-        order = order_of(self.discount, of_account=self.owner == "account")
+        order = order_of(self.discount, discount_order, self.listed, of_account=self.owner == "account")
         return *order, self.owner, self.owner_id, str(_terms_of(self.discount))
 
 
@@ -89,13 +96,16 @@ def load_adjustments(
     load_table(engine, "discount", _DISCOUNT_COLUMNS, _discount_rows(terms, plans, spans, scopes))
     ceilings: list[tuple[object, ...]] = []
     minimums: list[tuple[object, ...]] = []
+    caps_of_minimums: list[tuple[object, ...]] = []
     bounded = {key for key, plan in plans.items() if plan.commitments or plan.maximums or plan.minimums}
     for span in spans if bounded else ():
         if span.plan_key in bounded:
             ceilings += _ceiling_rows(span, plans[span.plan_key], scopes)
             minimums += _minimum_rows(span, plans[span.plan_key], scopes)
+            caps_of_minimums += _minimum_ceiling_rows(span, plans[span.plan_key], scopes)
     load_table(engine, "ceiling", _CEILING_COLUMNS, ceilings)
     load_table(engine, "minimum", _MINIMUM_COLUMNS, minimums)
+    load_table(engine, "minimum_ceiling", _MINIMUM_CEILING_COLUMNS, caps_of_minimums)
     load_table(engine, "adjust_scope", _SCOPE_COLUMNS, scopes.rows())
 
 
@@ -107,22 +117,46 @@ def _ceiling_rows(span: BillingSpan, plan: Plan, scopes: _Scopes) -> Iterator[tu
         is_commitment = isinstance(one, Commitment)
         factor = one.overage_factor - 1 if isinstance(one, Commitment) else Decimal(-1)
         part = f"{'overage' if is_commitment else 'maximum'}:{one.id}"
+        basis = plan.minimum_proration if is_commitment else plan.proration
+        amount = exact_share(one, span, plan, basis)
         if factor:
-            yield span.span_id, number, part, scopes.number_of(scope_of(one, ids)), exact_share(one, span, plan), factor
+            yield span.span_id, number, part, scopes.number_of(scope_of(one, ids)), amount, factor
 
 
 def _minimum_rows(span: BillingSpan, plan: Plan, scopes: _Scopes) -> Iterator[tuple[object, ...]]:
     """Yield what is owed at least. A wider minimum also counts the true-up lines of the narrower ones inside it."""
     ids = _price_ids(plan)
-    owed: list[Minimum | Commitment] = [*plan.minimums, *(one for one in plan.commitments if one.true_up)]
-    done: list[Minimum | Commitment] = []
-    for number, one in enumerate(narrow_first(owed, ids), start=1):
-        covered = scope_of(one, ids)
-        inner = tuple(other.id for other in done if set(scope_of(other, ids)) <= set(covered))
-        done.append(one)
+    for number, one in enumerate(_owed(plan), start=1):
         position = _AFTER_PRICES + number
-        scope = scopes.number_of((*covered, *inner))
-        yield span.span_id, number, one.id, position, one.description or one.id, scope, exact_share(one, span, plan)
+        scope = scopes.number_of(_with_inner(plan, scope_of(one, ids), one))
+        amount = exact_share(one, span, plan, plan.minimum_proration)
+        yield span.span_id, number, one.id, position, one.description or one.id, scope, amount
+
+
+def _minimum_ceiling_rows(span: BillingSpan, plan: Plan, scopes: _Scopes) -> Iterator[tuple[object, ...]]:
+    """Yield the maximums that hold for a minimum too: those of all its prices, where the plan puts minimums first."""
+    if plan.reading["min_max_order"] != "minimum_first":
+        return
+    ids = _price_ids(plan)
+    for one in _owed(plan):
+        for maximum in plan.maximums:
+            capped = scope_of(maximum, ids)
+            if set(scope_of(one, ids)) <= set(capped):
+                scope = scopes.number_of(_with_inner(plan, capped, one))
+                yield span.span_id, one.id, scope, exact_share(maximum, span, plan)
+
+
+def _owed(plan: Plan) -> list[Minimum | Commitment]:
+    """Return what is owed at least, in the order in which it is made up for."""
+    owed: list[Minimum | Commitment] = [*plan.minimums, *(one for one in plan.commitments if one.true_up)]
+    return narrow_first(owed, _price_ids(plan))
+
+
+def _with_inner(plan: Plan, covered: tuple[str, ...], one: Minimum | Commitment) -> tuple[str, ...]:
+    """Return prices and, as if they were prices, what was made up for before within them."""
+    owed, ids = _owed(plan), _price_ids(plan)
+    done = owed[: owed.index(one)]
+    return (*covered, *(other.id for other in done if set(scope_of(other, ids)) <= set(covered)))
 
 
 def _price_ids(plan: Plan) -> tuple[str, ...]:
@@ -132,33 +166,55 @@ def _price_ids(plan: Plan) -> tuple[str, ...]:
 def _discount_rows(
     terms: Terms, plans: Mapping[str, Plan], spans: Sequence[BillingSpan], scopes: _Scopes
 ) -> list[tuple[object, ...]]:
-    held: dict[tuple[int, bool, str, str, str, str], tuple[_Offer, list[BillingSpan]]] = {}
-    for span, offer in _offers(terms, plans, spans):
-        held.setdefault(offer.order, (offer, []))[1].append(span)
+    held: dict[_Order, list[tuple[_Offer, BillingSpan, str]]] = {}
+    for order, offer, span, residue in _ordered(plans, _offers(terms, plans, spans)):
+        held.setdefault(order, []).append((offer, span, residue))
     rows: list[tuple[object, ...]] = []
     last_turn: dict[int, int] = {}
     pools: dict[tuple[object, ...], int] = {}
     for order in sorted(held):
-        offer, lowered = held[order]
-        number = 1 + max(last_turn.get(span.span_id, 0) for span in lowered)
-        for span in lowered:
+        number = 1 + max(last_turn.get(span.span_id, 0) for _, span, _ in held[order])
+        for offer, span, residue in held[order]:
             last_turn[span.span_id] = number
             pool_id = pools.setdefault(_pool_of(offer, span), len(pools))
             covered = scopes.number_of(scope_of(offer.discount, _price_ids(plans[span.plan_key])))
             percent = offer.discount.percent
             ratio = None if percent is None else percent.scaleb(-2)
             part = f"discount:{offer.discount.id}"
-            rows.append((span.span_id, number, pool_id, part, covered, ratio, offer.discount.amount))
+            rows.append((span.span_id, number, pool_id, part, covered, ratio, offer.discount.amount, residue))
     return rows
+
+
+def _ordered(
+    plans: Mapping[str, Plan], offers: Iterator[tuple[BillingSpan, _Offer]]
+) -> Iterator[tuple[_Order, _Offer, BillingSpan, str]]:
+    """Yield the discounts with their places, and how a fixed one is shared out.
+
+    A fixed amount is one over all spans of its pool. Where their plans read a switch otherwise, it is strict for the pool.
+    """
+    switches = {key: (plan.reading["discount_order"], plan.reading["residue"]) for key, plan in plans.items()}
+    pools: dict[tuple[object, ...], list[tuple[BillingSpan, _Offer]]] = {}
+    for span, offer in offers:
+        if offer.discount.amount is None:
+            yield offer.order(switches[span.plan_key][0]), offer, span, ""
+        else:
+            pools.setdefault(_pool_of(offer, span), []).append((span, offer))
+    for members in pools.values():
+        orders, residues = zip(*(switches[span.plan_key] for span, _ in members), strict=True)
+        order = orders[0] if len(set(orders)) == 1 else "percent_first"
+        residue = residues[0] if len(set(residues)) == 1 else "largest_remainder"
+        listed = min(offer.listed for _, offer in members)
+        for span, offer in members:
+            yield replace(offer, listed=listed).order(order), offer, span, residue
 
 
 def _offers(
     terms: Terms, plans: Mapping[str, Plan], spans: Sequence[BillingSpan]
 ) -> Iterator[tuple[BillingSpan, _Offer]]:
     """Yield every discount of every span that holds for it."""
-    of_plans = {key: [_Offer(one, "plan", plan.name) for one in plan.discounts] for key, plan in plans.items()}
+    of_plans = {key: _listed(plan.discounts, "plan", plan.name) for key, plan in plans.items()}
     of_accounts = {
-        account.id: [_Offer(one, "account", account.id) for one in account.discounts]
+        account.id: _listed(account.discounts, "account", account.id)
         for account in terms.accounts.values()
         if account.discounts
     }
@@ -169,10 +225,14 @@ def _offers(
         subscription = subscribed.get(span.subscription_id)
         own = subscription.discounts if subscription else ()
         offers = [*of_plans[span.plan_key], *of_accounts.get(span.account_id, ())]
-        offers += [_Offer(one, "subscription", span.subscription_id) for one in own]
+        offers += _listed(own, "subscription", span.subscription_id)
         for offer in offers:
             if subscription is not None and _holds(offer.discount, span, subscription, plans[span.plan_key]):
                 yield span, offer
+
+
+def _listed(discounts: Sequence[Discount], owner: str, owner_id: str) -> list[_Offer]:
+    return [_Offer(one, owner, owner_id, at) for at, one in enumerate(discounts)]
 
 
 def _pool_of(offer: _Offer, span: BillingSpan) -> tuple[object, ...]:

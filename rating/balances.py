@@ -6,8 +6,8 @@ Refuses: another currency, to go below zero, and parts of a minor unit, which wo
 
 A balance is in force for a line when its [effective, expires) meets the line's service period: money that was valid in
 October pays October's usage, whenever that is invoiced. Burn order: priority (lower first), expiry (none last),
-effective, id. A negative line gives back to the balances that its own price and period was paid from, the last burned
-first. Source: price models, section 4.6.
+effective, id; for lines of a plan whose switch says so, expiry before priority. A negative line gives back to the balances
+that its own price and period was paid from, the last burned first. Source: price models, section 4.6.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from rating.iso4217 import minor_units
 from rating.plans import AccountId, CatalogTime, Currency, instant_of
 from rating.prices import PriceId
 from rating.rounding import exact_sum, round_amount, round_fraction
+from rating.spans import plan_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -127,14 +128,21 @@ def key_of(line: InvoiceLine) -> LineKey:
     )  # fmt: skip
 
 
-def burn(lines: Sequence[InvoiceLine], balances: Iterable[Balance], before: Sequence[Burned]) -> list[Burn]:
+def burn(
+    lines: Sequence[InvoiceLine],
+    balances: Iterable[Balance],
+    before: Sequence[Burned],
+    orders: Mapping[str, str] | None = None,
+) -> list[Burn]:
     """Return what the balances of an account pay of the lines of one invoice, in the order of the lines.
 
-    `before` are the burns of earlier invoices of the account, oldest first. Pure: the same invoice, balances and history
-    give the same burns. Credit lines go first, so that what they give back pays the rest.
+    `orders` is the switch burn_order by plan key, where it is not `priority`. `before` are the burns of earlier invoices of
+    the account, oldest first. Pure: the same invoice, balances and history give the same burns. Credit lines go first, so
+    that what they give back pays the rest.
     """
-    in_order = sorted(balances, key=lambda one: (one.priority, one.ends_at, one.starts_at, one.id))
-    left = remaining(in_order, before)
+    by_priority = sorted(balances, key=lambda one: (one.priority, one.ends_at, one.starts_at, one.id))
+    by_expiry = sorted(by_priority, key=lambda one: one.ends_at)
+    left = remaining(by_priority, before)
     made: list[Burn] = []
     for line in lines:
         if line.amount < 0:
@@ -143,7 +151,8 @@ def burn(lines: Sequence[InvoiceLine], balances: Iterable[Balance], before: Sequ
                 made.append(given)
     for line in lines:
         owed = line.amount
-        for balance in in_order:
+        is_by_expiry = (orders or {}).get(plan_key(line.plan, line.plan_version)) == "expiry"
+        for balance in by_expiry if is_by_expiry else by_priority:
             taken = min(owed, left[balance.id]) if balance.pays(line) else Decimal(0)
             if taken > 0:
                 left[balance.id] -= taken

@@ -52,7 +52,7 @@ def load_flat_parts(
 
 
 def _special(plan: Plan) -> list[FlatPrice]:
-    by_days = plan.billing_period.proration != "instants"
+    by_days = plan.proration != "instants"
     return [
         price
         for price in plan.prices

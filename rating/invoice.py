@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from rating.balances import Balance, Burned
     from rating.close import Close
+    from rating.terms import Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,16 @@ class Prepaid:
 
     balances: Mapping[str, Sequence[Balance]] = field(default_factory=dict)
     burned: Mapping[str, Sequence[Burned]] = field(default_factory=dict)
+    # By plan key, where lines of the plan burn otherwise than by priority.
+    orders: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, terms: Terms, burned: Mapping[str, Sequence[Burned]]) -> Prepaid:
+        """Return the balances of a catalog, burned in the order in which its plans read them."""
+        read = {key: plan.reading["burn_order"] for key, plan in terms.plans.items() if plan.reading.different}
+        return cls(
+            terms.balances_by_account(), burned, {key: value for key, value in read.items() if value != "priority"}
+        )
 
 
 LINE_COLUMNS = tuple(name for name in InvoiceLine.__slots__ if name != "charges")
@@ -192,7 +203,7 @@ def _invoice(
 ) -> Invoice:
     invoice_id, account_id, currency = key
     total = exact_sum([line.amount for line in lines])
-    burns = burn(lines, prepaid.balances.get(account_id, ()), prepaid.burned.get(account_id, ()))
+    burns = burn(lines, prepaid.balances.get(account_id, ()), prepaid.burned.get(account_id, ()), prepaid.orders)
     return Invoice(
         invoice_id=invoice_id,
         close_id=close.close_id,

@@ -206,7 +206,7 @@ def _fingerprint(terms: Terms, stretch: Stretch, as_of: datetime) -> str:
 
 def _looks_at_subscription(plan: Plan) -> bool:
     """Return whether what a span of the plan is worth may depend on its subscription: a trial, units, days, discounts."""
-    by_days = plan.billing_period.proration != "instants"
+    by_days = plan.proration != "instants"
     flats = [price for price in plan.prices if price.type == "flat"]
     return bool(plan.discounts) or by_days or any(flat.per_unit_of or flat.trial_days for flat in flats)
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from metering.numbers import plain, trimmed
-from rating.adjust import narrow_first, scope_of
+from rating.adjust import scope_of
 from rating.iso4217 import minor_units
 from rating.phases import plan_keys_of
 from rating.rate import rate_quantities
@@ -26,6 +26,7 @@ from rating.spans import plan_key
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from rating.adjust import Commitment, Maximum, Minimum
     from rating.plans import Plan
     from rating.terms import Terms
 
@@ -33,7 +34,7 @@ Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 # Every code, how bad it is, and what it means; docs/lint.md says the same with what to do.
 CODES: dict[str, tuple[Severity, str]] = {
-    "maximum_below_minimum": ("error", "a maximum is below what the minimums inside it owe together"),
+    "maximum_below_minimum": ("error", "a maximum is below what the minimums and promises inside it owe together"),
     "usage_unpriced": ("warning", "the plan prices the meter, but some of its usage matches no price"),
     "tier_cliff": ("warning", "one unit more than a tier holds costs less than the tier's last unit"),
     "tier_jump": ("warning", "one unit more makes every unit before it dearer"),
@@ -57,6 +58,8 @@ CODES: dict[str, tuple[Severity, str]] = {
 }
 # The smallest step of a quantity; what lies just above a tier's edge.
 STEP = Decimal("0.000000001")
+# The days of the shortest billing period of each length.
+_DAYS_AT_LEAST = {"day": 1, "week": 7, "month": 28, "quarter": 90, "year": 365}
 # The fields of prices and tiers that are money, or a share of money.
 _MONEY = ("amount", "unit_price", "package_price", "flat_amount", "percent", "minimum", "fixed_amount")
 _ALONE: dict[str, Any] = {
@@ -135,8 +138,14 @@ def find_cliffs(plan: Plan, terms: Terms) -> Iterator[Finding]:
     """Find edges at which the worth falls, or at which a volume price makes all earlier units dearer."""
     asked = [(price, edge) for price in plan.prices for edge in _edges(price)]
     prices = [alone(price) for price, _ in asked for _ in range(3)]
-    quantities = [more for price, edge in asked for more in (edge, edge + step_of(price, terms), edge + 1)]
-    worth = [one.exact_amount for one in rate_quantities(prices, quantities, currency=plan.currency)] if asked else []
+    # Where an edge belongs to the tier that begins there, the cliff is just before it.
+    down = plan.reading["tier_edge"] == "lower"
+    quantities = [
+        more - step_of(price, terms) * down
+        for price, edge in asked
+        for more in (edge, edge + step_of(price, terms), edge + 1)
+    ]
+    worth = rate_alone(prices, quantities, plan) if asked else []
     for number, (price, edge) in enumerate(asked):
         at, above, one_more = worth[3 * number : 3 * number + 3]
         unit = _unit(price, terms)
@@ -154,6 +163,15 @@ def find_cliffs(plan: Plan, terms: Terms) -> Iterator[Finding]:
                 f"{where}, {more}, because the dearer unit price holds for all units. If only the units above the edge are "
                 "meant, use graduated tiers"
             ), edge=edge)  # fmt: skip
+
+
+def rate_alone(prices: Sequence[Any], quantities: Sequence[Decimal], plan: Plan) -> list[Decimal]:
+    """Return what each quantity is worth under the price beside it, read as the plan reads it. What it loses is worth 0."""
+    switches = {
+        name: value for name, value in plan.reading.of_prices.items() if name not in {"tier_gap", "tiers_past_end"}
+    }
+    rated = rate_quantities(prices, quantities, currency=plan.currency, switches=switches)
+    return [one.exact_amount for one in rated]
 
 
 def step_of(price: Any, terms: Terms) -> Decimal:
@@ -228,10 +246,11 @@ def find_first_tiers(plan: Plan, terms: Terms) -> Iterator[Finding]:
         first = next(iter(getattr(price, "tiers", ())), None)
         if first is None or price.type == "capacity":
             continue
-        if first.flat_amount > 0 and first.up_to != 0:
+        is_due = plan.reading["flat_at_zero"] == "due"
+        if is_due and first.flat_amount > 0 and first.up_to != 0:
             yield _of(plan, price, "flat_at_zero", (
                 f"{_paper(first.flat_amount, plan)} of the first tier is due also without usage; write a first tier "
-                "up_to: 0 without a flat amount if only users should pay it"
+                "up_to: 0 without a flat amount, or switches: {flat_at_zero: waived}, if only users should pay it"
             ))  # fmt: skip
         included = _included(price)
         if included and first.up_to is not None and _is_free(first):
@@ -256,31 +275,56 @@ def find_cheaper_capacities(plan: Plan, _: Terms) -> Iterator[Finding]:
                 ))  # fmt: skip
 
 
-def find_limits(plan: Plan, _: Terms) -> Iterator[Finding]:
-    """Find a maximum that lies below what the minimums and commitments inside it promise together.
+class Floor(NamedTuple):
+    """What prices of a plan owe together at least, per billing period."""
 
-    A single one above the maximum is refused by the plan itself.
+    name: str
+    prices: frozenset[str]
+    amount: Decimal
+
+
+def find_limits(plan: Plan, _: Terms) -> Iterator[Finding]:
+    """Find a maximum that lies below what the minimums, commitments and promises per bucket inside it owe together.
+
+    A single minimum or commitment above the maximum is refused by the plan itself, unless it says which of the two wins.
     """
-    ids = [price.id for price in plan.prices]
-    floors = [*plan.minimums, *(one for one in plan.commitments if one.true_up)]
-    for maximum in plan.maximums:
-        capped = set(scope_of(maximum, ids))
-        covered: set[str] = set()
-        inside = []
-        for floor in narrow_first(floors, ids):
-            scope = set(scope_of(floor, ids))
-            if scope <= capped and not scope & covered:
-                covered |= scope
-                inside.append(floor)
+    for maximum in plan.maximums if plan.reading["min_max_order"] == "refused" else ():
+        inside = floors_inside(plan, maximum)
         promised = exact_sum([floor.amount for floor in inside])
         if maximum.amount < promised:
             yield Finding(
                 "maximum_below_minimum",
                 f"the maximum {maximum.id} is {trimmed(maximum.amount)}, below the {trimmed(promised)} that "
-                f"{', '.join(floor.id for floor in inside)} owe together; raise it, or lower one of them",
+                f"{', '.join(floor.name for floor in inside)} owe together; raise it, or lower one of them",
                 plan.name,
                 plan.version,
+                maximum.id,
             )
+
+
+def floors_inside(plan: Plan, maximum: Maximum) -> list[Floor]:
+    """Return what is owed within a maximum, no price twice: the narrower first, of one price the larger."""
+    ids = [price.id for price in plan.prices]
+    owed: list[Minimum | Commitment] = [*plan.minimums, *(one for one in plan.commitments if one.true_up)]
+    floors = [Floor(one.id, frozenset(scope_of(one, ids)), one.amount) for one in owed]
+    floors += [floor for price in plan.prices if (floor := _promise_of(price, plan)) is not None]
+    capped, covered, inside = set(scope_of(maximum, ids)), set[str](), []
+    for floor in sorted(floors, key=lambda one: (len(one.prices), -one.amount, one.name)):
+        if floor.prices <= capped and not floor.prices & covered:
+            covered |= floor.prices
+            inside.append(floor)
+    return inside
+
+
+def _promise_of(price: Any, plan: Plan) -> Floor | None:
+    """Return what the buckets of a price owe in the shortest billing period, whole buckets only."""
+    promised = getattr(price, "bucket_commitment", None)
+    if promised is None or not promised.true_up:
+        return None
+    days = _DAYS_AT_LEAST[plan.billing_period.every]
+    # A day may have an hour less where the clocks change.
+    buckets = {"hour": 24 * days - 1, "day": days, "week": days // 7, "month": days // 28}[price.price_per]
+    return Floor(f"the buckets of {price.id}", frozenset({price.id}), promised.amount * buckets)
 
 
 def find_quotas(plan: Plan, _: Terms) -> Iterator[Finding]:

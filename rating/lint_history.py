@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from metering.engine import fetch, read_sql
 from metering.numbers import plain, trimmed
+from rating.adjust import scope_of
 from rating.iso4217 import minor_units
-from rating.lint import Finding, alone, in_order, lint_catalog, step_of
-from rating.rate import rate, rate_quantities
+from rating.lint import Finding, alone, floors_inside, in_order, lint_catalog, rate_alone, step_of
+from rating.rate import rate
 from rating.rounding import exact_sum, round_amount
 from rating.spans import plan_key
 from rating.tables import load_table
@@ -36,6 +37,7 @@ GROUPS_MANY = 1_000
 # So many tenants' unpriced usage is priced one by one, the largest first.
 SAMPLE = 1_000
 _EDGE_COLUMNS = {"plan_key": "text", "price_id": "text", "edge": "quantity", "exact_amount_above": "exact"}
+_LIMIT_COLUMNS = {"plan_key": "text", "maximum_id": "text", "price_id": "text"}
 _PAIR_COLUMNS = {"plan_key": "text", "price_id": "text", "other_price_id": "text"}
 
 
@@ -55,6 +57,7 @@ def lint(
     lines = {(row["plan_key"], row["price_id"]): row for row in _ask(engine, "lint_line")}
     findings = _price_cliffs(engine, terms, findings)
     findings = _price_overlaps(engine, terms, findings)
+    findings = _price_limits(engine, terms, findings)
     findings = [_price_idle(terms, finding, lines) for finding in findings]
     findings = _count_unpriced(engine, findings)
     found = [finding for check in HISTORY_CHECKS for finding in check(engine, terms)]
@@ -143,12 +146,34 @@ def _price_cliffs(engine: duckdb.DuckDBPyConnection, terms: Terms, findings: Seq
     cliffs = [one for one in findings if one.code == "tier_cliff" and _is_one_quantity(_price_of(terms, one))]
     prices = [_price_of(terms, one) for one in cliffs]
     above = [(one.edge or Decimal(0)) + step_of(price, terms) for one, price in zip(cliffs, prices, strict=True)]
-    worth = [one.exact_amount for one in rate_quantities([alone(price) for price in prices], above)] if cliffs else []
-    edges = [(_key(one), one.price_id, one.edge, amount) for one, amount in zip(cliffs, worth, strict=True)]
+    edges = []
+    for key in sorted({_key(one) for one in cliffs}):
+        # Each plan reads its prices in its own way.
+        own = [at for at, one in enumerate(cliffs) if _key(one) == key]
+        worth = rate_alone([alone(prices[at]) for at in own], [above[at] for at in own], terms.plans[key])
+        edges += [(key, cliffs[at].price_id, cliffs[at].edge, amount) for at, amount in zip(own, worth, strict=True)]
     load_table(engine, "lint_edge", _EDGE_COLUMNS, edges)
     rows = {(row["plan_key"], row["price_id"], row["edge"]): row for row in _ask(engine, "lint_cliff")}
     return [
         _priced(one, terms, rows.get((_key(one), one.price_id, one.edge)), "exact_amount") if one in cliffs else one
+        for one in findings
+    ]
+
+
+def _price_limits(engine: duckdb.DuckDBPyConnection, terms: Terms, findings: Sequence[Finding]) -> list[Finding]:
+    """Say who paid more than a maximum because of minimums inside it, or was not asked for what was promised; and how much."""
+    found = [one for one in findings if one.code == "maximum_below_minimum"]
+    limits: list[tuple[object, ...]] = []
+    for one in found:
+        plan = terms.plans[_key(one)]
+        maximum = next(maximum for maximum in plan.maximums if maximum.id == one.price_id)
+        capped = scope_of(maximum, [price.id for price in plan.prices])
+        within = [*capped, *(floor.name for floor in floors_inside(plan, maximum) if floor.name not in capped)]
+        limits += [(_key(one), maximum.id, price_id) for price_id in within]
+    load_table(engine, "lint_limit", _LIMIT_COLUMNS, limits)
+    rows = {(row["plan_key"], row["maximum_id"]): row for row in (_ask(engine, "lint_maximum") if found else [])}
+    return [
+        _priced(one, terms, rows.get((_key(one), one.price_id or "")), "exact_amount") if one in found else one
         for one in findings
     ]
 
@@ -208,8 +233,8 @@ def _worth_of(
         return (price.id if price else None), None
     quantities = [row["quantity"] if aggregation == "sum" else Decimal(row["event_count"]) for row in missed]
     whole = alone(price).model_copy(update={"convert": getattr(price, "convert", None)})
-    worth = rate_quantities([whole] * len(quantities), quantities, currency=plan.currency) if quantities else []
-    return price.id, exact_sum([one.amount for one in worth])
+    worth = rate_alone([whole] * len(quantities), quantities, plan) if quantities else []
+    return price.id, exact_sum([round_amount(one, minor_units(plan.currency)) for one in worth])
 
 
 def _ask(engine: duckdb.DuckDBPyConnection, name: str, **parameters: object) -> list[dict[str, Any]]:

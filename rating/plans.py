@@ -10,9 +10,16 @@ from __future__ import annotations
 
 from decimal import Decimal
 from itertools import pairwise
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    model_validator,
+)
 
 from entitlements.features import Entitlement
 from metering.catalog import (
@@ -30,12 +37,13 @@ from metering.catalog import (
 )
 from rating.adjust import Commitment, Discount, Maximum, Minimum, check_adjustments, repeated
 from rating.catalog_times import CatalogAnchor, CatalogTime, Currency, When, ZoneName, instant_of, when_text
-from rating.dialect import DialectName, Switches, refusals
+from rating.dialect import DialectName, Switches, ends_of, refusals
 from rating.grants import EntitlementOverride
 from rating.parties import AccountTax, Address, SellerId
 from rating.prices import Price, PriceId, WhenChanged
-from rating.proration import THIRTY_DAYS, Basis
+from rating.proration import Basis, basis_misfit
 from rating.thresholds import InvoiceThresholds
+from rating.tiers import tiers_may_end
 
 __all__ = [
     "Account",
@@ -72,11 +80,8 @@ class BillingPeriod(CatalogModel):
 
     @model_validator(mode="after")
     def _check_basis(self) -> Self:
-        if self.proration == "thirty_day_month" and self.every not in THIRTY_DAYS:
-            refuse_at(
-                "proration",
-                message=f"a {self.every} has no months of thirty days; write instants, local_days or days_inclusive",
-            )
+        if misfit := basis_misfit(self.proration, self.every):
+            refuse_at("proration", message=misfit)
         return self
 
 
@@ -112,9 +117,27 @@ class Plan(CatalogModel):
         """Return how the terms are read where billing systems disagree."""
         return Switches.of(self.dialect, self.switches)
 
+    @property
+    def proration(self) -> Basis:
+        """Return how the share of a part of a period is counted: as the billing period says, else as the switch does."""
+        said = self.billing_period.proration
+        return cast("Basis", self.reading["proration_basis"]) if said == "instants" else said
+
+    @property
+    def minimum_proration(self) -> Basis:
+        """Return how the share of what is owed at least is counted: by whole days where the switch says so."""
+        return "days_inclusive" if self.reading["minimum_share"] == "whole_days" else self.proration
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _read_under_dialect(cls, given: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
+        # Whether tiers may end is said by the plan, and asked while its prices are read.
+        with tiers_may_end(ends_of(given)):
+            return read(given)
+
     @model_validator(mode="after")
     def _check_dialect(self) -> Self:
-        if mistakes := refusals(self.dialect, self.switches):
+        if mistakes := refusals(self.dialect, self.switches, self):
             refuse(mistakes)
         return self
 
@@ -142,6 +165,7 @@ class Plan(CatalogModel):
                 "maximums": self.maximums,
                 "minimums": self.minimums,
             },
+            min_max_order=self.reading["min_max_order"],
         )
         for at, discount in enumerate(self.discounts):
             if discount.currency not in {None, self.currency}:

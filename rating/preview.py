@@ -19,7 +19,7 @@ from rating.spans import BillingSpan
 from rating.terms import Terms, load_terms
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from decimal import Decimal
 
     import duckdb
@@ -31,7 +31,11 @@ _PERIOD = Period(datetime(2001, 1, 1, tzinfo=UTC), datetime(2001, 2, 1, tzinfo=U
 
 
 def load_preview(
-    engine: duckdb.DuckDBPyConnection, prices: Sequence[UsagePrice], quantities: Sequence[Decimal], currency: str
+    engine: duckdb.DuckDBPyConnection,
+    prices: Sequence[UsagePrice],
+    quantities: Sequence[Decimal],
+    currency: str,
+    switches: Mapping[str, str],
 ) -> datetime:
     """Load one span, one plan and one row of usage per quantity; return the instant at which all of it is due.
 
@@ -41,7 +45,14 @@ def load_preview(
 
     prices = [_of_quantity(price) for price in prices]
     plans = [
-        Plan(name=f"preview-{number}", version=1, currency=currency, billing_period=BillingPeriod(), prices=(price,))
+        Plan(
+            name=f"preview-{number}",
+            version=1,
+            currency=currency,
+            billing_period=BillingPeriod(),
+            prices=(price,),
+            switches=dict(switches),
+        )
         for number, price in enumerate(prices)
     ]
     meters = [Meter(name=name) for name in sorted({price.meter for price in prices})]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from metering.errors import BadSelector
+from rating.dialect import STRICT, Switches
 from rating.terms import selector_of
 
 if TYPE_CHECKING:
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
     from metering.catalog import Meter, Place
 
 
-def find_misfits(price: Any, meter: Meter) -> Iterator[tuple[Place, str]]:
+def find_misfits(price: Any, meter: Meter, switches: Switches = STRICT) -> Iterator[tuple[Place, str]]:
     """Yield what keeps a metered price from pricing its meter, as (place in the price, sentence)."""
     if price.type == "percentage" and (price.is_by_event or price.fixed_amount):
-        yield from _per_event(price, meter)
+        yield from _per_event(price, meter, switches)
     if price.type == "dynamic" and not _is_plain_sum(meter):
         yield (
             ("meter",),
@@ -39,18 +40,20 @@ def find_misfits(price: Any, meter: Meter) -> Iterator[tuple[Place, str]]:
             ),
         )
     try:
-        selector_of("", price, meter)
+        selector_of("", price, meter, switches)
     except BadSelector as refused:
         yield ("price_per",) if getattr(price, "price_per", None) else ("meter",), refused.message
 
 
-def _per_event(price: Any, meter: Meter) -> Iterator[tuple[Place, str]]:
+def _per_event(price: Any, meter: Meter, switches: Switches) -> Iterator[tuple[Place, str]]:
     terms = ("fixed_amount", "free_events", "free_units", "event_minimum", "event_maximum")
     # A limit or an allowance of 0 is one; a fixed amount of 0 is none.
     term = next(
         name for name in terms if getattr(price, name) is not None and (getattr(price, name) or name != terms[0])
     )
-    if meter.negative_allowed:
+    # An event below zero is charged the minimum, if there is one and nothing is free; where something is, sums must rise.
+    is_charged = price.event_minimum is not None and (price.free_events, price.free_units) == (None, None)
+    if meter.negative_allowed and not (is_charged and switches["negative_value"] == "minimum"):
         yield (
             (term,),
             (

@@ -12,7 +12,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from rating.errors import InvariantViolated
+from rating.iso4217 import minor_units
 from rating.proration import share_of
+from rating.rounding import round_amount
 from rating.tables import load_table
 from rating.tiers import PercentTier, StairTier, Step, Tier
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from metering.catalog import Meter
     from rating.dialect import Switches
     from rating.plans import Plan
-    from rating.prices import Price
+    from rating.prices import PackagePrice, PercentagePrice, Price
 
 # Between the id of a price and the meter that it looks at besides its own. No name has this character.
 OTHER_METER = "\x1d"
@@ -36,6 +38,8 @@ _PRICE_COLUMNS = {
     "convert_numerator": "whole", "convert_denominator": "whole", "convert_step": "whole", "convert_rounding": "text",
     "included": "quantity", "is_pooled": "bool", "included_is_pooled": "bool", "tiers_are_pooled": "bool",
     "is_by_event": "bool", "tiers_are_held": "bool", "flats_at_peak": "bool",
+    "edge_is_lower": "bool", "gap_is_lost": "bool", "flat_waits": "bool", "edge_pays": "bool", "tiers_end": "quantity",
+    "rounds_components": "bool",
     "priced_is_largest": "bool", "included_is_prorated": "bool", "combine_by": "text", "combine_selector": "text",
     "bucket": "text", "committed": "price", "overage": "ratio", "is_trued_up": "bool",
     "has_groups": "bool", "is_weighted": "bool", "default_weight": "quantity",
@@ -70,25 +74,26 @@ _FLAT_COLUMNS = {
 def load_prices(engine: duckdb.DuckDBPyConnection, meters: Mapping[str, Meter], plans: Mapping[str, Plan]) -> None:
     """Make the tables price, price_tier and price_package: one row per (plan, price), (plan, price, tier)."""
     prices = [(key, at, price) for key, plan in sorted(plans.items()) for at, price in enumerate(plan.prices)]
-    rows = [_price_row(meters, *row, plans[row[0]].reading) for row in prices]
+    readings = {key: plan.reading for key, plan in plans.items()}
+    rows = [_price_row(meters, *row, plans[row[0]]) for row in prices]
     load_table(engine, "price", _PRICE_COLUMNS, rows)
-    load_table(
-        engine, "price_tier", _TIER_COLUMNS, [tier for key, _, price in prices for tier in _tier_rows(key, price)]
-    )
+    tiers = [tier for key, _, price in prices for tier in _tier_rows(key, price, plans[key])]
+    load_table(engine, "price_tier", _TIER_COLUMNS, tiers)
     packages = [
-        (key, price.id, price.package_size, price.package_price, price.part)
+        (key, price.id, price.package_size, price.package_price, part_of(price, readings[key]))
         for key, _, price in prices
         if price.type == "package"
     ]
     load_table(engine, "price_package", _PACKAGE_COLUMNS, packages)
     percentages = [
-        (key, price.id, unit_price_of(price.percent), price.fixed_amount, price.free_events, price.free_units,
-         price.event_minimum, price.event_maximum)
+        (key, price.id, unit_price_of(price.percent), price.fixed_amount, free_events_of(price, readings[key]),
+         price.free_units, price.event_minimum, price.event_maximum)
         for key, _, price in prices if price.type == "percentage"
     ]  # fmt: skip
     load_table(engine, "price_percentage", _PERCENTAGE_COLUMNS, percentages)
     cells = [
-        (key, price.id, cell_key(dict(zip(price.attributes, cell.values, strict=True))), cell.unit_price)
+        (key, price.id, cell_key(dict(zip(price.attributes, cell.values, strict=True))),
+         unit_price_read(cell.unit_price, plans[key]))
         for key, _, price in prices if price.type == "matrix" for cell in price.cells
     ]  # fmt: skip
     load_table(engine, "price_cell", _CELL_COLUMNS, cells)
@@ -143,9 +148,8 @@ def load_flat_amounts(
     load_table(engine, "flat_amount", _FLAT_COLUMNS, rows)
 
 
-def _price_row(
-    meters: Mapping[str, Meter], key: str, position: int, price: Price, switches: Switches
-) -> tuple[object, ...]:
+def _price_row(meters: Mapping[str, Meter], key: str, position: int, price: Price, plan: Plan) -> tuple[object, ...]:
+    switches = plan.reading
     if price.type == "flat":
         due = "start" if price.when == "in_advance" else "end"
         terms: tuple[object, ...] = (None, None, due)
@@ -155,7 +159,41 @@ def _price_row(
     is_by_event = price.type == "percentage" and price.is_by_event
     named = key, price.id, price.type, position, meter, unit, price.description or price.id, due_
     held = getattr(price, "tiers_by", "quantity") == "held", switches["held_flats"] == "peak"
-    return *named, *_conversion(price), *_included(price), is_by_event, *held, *_around(price), *_cells(price)
+    terms = *_conversion(price), *_included(price), is_by_event, *held, *_reading(price, switches), *_around(price)
+    return *named, *terms, *_cells(price, plan)
+
+
+def _reading(price: Any, switches: Switches) -> tuple[object, ...]:
+    """Return how tiers and allowances are read: whose an edge is, what lies between or beyond them, what zero usage owes."""
+    tiers: tuple[Step, ...] = () if price.type == "capacity" else getattr(price, "tiers", ())
+    is_lost = bool(tiers) and switches["tiers_past_end"] == "lose"
+    return (
+        switches["tier_edge"] == "lower",
+        switches["tier_gap"] == "lost",
+        switches["flat_at_zero"] == "waived",
+        switches["allowance_edge"] == "fixed_due",
+        tiers[-1].up_to if is_lost else None,
+        switches["round_at"] == "component",
+    )
+
+
+def part_of(price: PackagePrice, switches: Switches) -> str:
+    """Return whether a started package counts. Packages inside tiers are counted per tier anyway (`up_per_tier`)."""
+    return "down" if switches["part_package"] == "down" else price.part
+
+
+def free_events_of(price: PercentagePrice, switches: Switches) -> int | None:
+    """Return how many events are free; none are counted where units and limits decide alone (`units_only`)."""
+    has_limits = price.event_minimum is not None or price.event_maximum is not None
+    only_units = has_limits and price.free_units is not None and switches["allowance_pair"] == "units_only"
+    return None if only_units else price.free_events
+
+
+def unit_price_read(unit_price: Decimal, plan: Plan) -> Decimal:
+    """Return a unit price as the plan reads it: rounded to the minor unit before anything is multiplied, or exact."""
+    if plan.reading["round_at"] != "unit_price":
+        return unit_price
+    return round_amount(unit_price, minor_units(plan.currency))
 
 
 def _around(price: Any) -> tuple[object, ...]:
@@ -179,12 +217,13 @@ def _due(price: Any, meter: Meter) -> str:
     return "end" if falls or meter.aggregation in _FALLING or meter.operation_attribute is not None else "any"
 
 
-def _cells(price: Any) -> tuple[object, ...]:
+def _cells(price: Any, plan: Plan) -> tuple[object, ...]:
     """Return whether there are groups and weights, and what cells without a price or weight of their own have."""
     weights = getattr(price, "weights", None)
     weighted = bool(price.by), weights is not None, None if weights is None else weights.default
     if price.type == "matrix":
-        return *weighted, price.default_unit_price, None, None, None
+        default = price.default_unit_price
+        return *weighted, None if default is None else unit_price_read(default, plan), None, None, None
     if price.type == "dynamic":
         decimals = rf"(\.[0-9]{{1,{price.places}}})?"
         return *weighted, price.default, price.multiplier, price.carries, rf"-?[0-9]{{1,12}}{decimals}"
@@ -224,9 +263,10 @@ def _included(price: Any) -> tuple[object, ...]:
     return included, shares_included or shares_tiers or others, shares_included, shares_tiers
 
 
-def _tier_rows(key: str, price: Price) -> list[tuple[object, ...]]:
+def _tier_rows(key: str, price: Price, plan: Plan) -> list[tuple[object, ...]]:
     if price.type == "unit":
-        return [(key, price.id, 1, Decimal(0), None, price.unit_price, Decimal(0), None, None, None)]
+        unit_price = unit_price_read(price.unit_price, plan)
+        return [(key, price.id, 1, Decimal(0), None, unit_price, Decimal(0), None, None, None)]
     if price.type == "capacity":
         return [
             (key, price.id, number, Decimal(0), None, Decimal(0), tier.flat_amount, None, None, None)
@@ -234,20 +274,24 @@ def _tier_rows(key: str, price: Price) -> list[tuple[object, ...]]:
         ]
     lower = Decimal(0)
     rows: list[tuple[object, ...]] = []
-    for number, tier in enumerate(getattr(price, "tiers", ()), start=1):
-        rows.append((key, price.id, number, lower, tier.up_to, *_tier_terms(tier)))
+    tiers = getattr(price, "tiers", ())
+    for number, tier in enumerate(tiers, start=1):
+        # A last tier that ends (tiers_past_end) is open here: what lies beyond it is extended, or taken off before (tiers_end).
+        upper = None if number == len(tiers) else tier.up_to
+        rows.append((key, price.id, number, lower, upper, *_tier_terms(tier, plan)))
         lower = tier.up_to if tier.up_to is not None else lower
     return rows
 
 
-def _tier_terms(tier: Step) -> tuple[Decimal | None, ...]:
+def _tier_terms(tier: Step, plan: Plan) -> tuple[Decimal | None, ...]:
     """Return unit price, flat amount, package size, minimum and maximum of a tier."""
     if isinstance(tier, PercentTier):
         return unit_price_of(tier.percent), tier.flat_amount, None, None, None
     if isinstance(tier, StairTier):
         return Decimal(0), tier.flat_amount, None, None, None
     if isinstance(tier, Tier):
-        return tier.unit_price, tier.flat_amount, tier.package_size, tier.minimum, tier.maximum
+        unit_price = unit_price_read(tier.unit_price, plan)
+        return unit_price, tier.flat_amount, tier.package_size, tier.minimum, tier.maximum
     raise InvariantViolated(f"nobody knows what a {type(tier).__name__} costs; teach rating.price_tables")
 
 

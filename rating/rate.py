@@ -23,7 +23,7 @@ from rating.spans import BillingSpans
 from rating.terms import load_terms, usage_questions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
     from decimal import Decimal
 
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 
 # What every price needs; then the statements that only some prices need, each with the prices that do.
 MACROS = (
-    "rounding", "exact_from_whole", "convert_quantity", "packages_of", "limited_amount",
+    "rounding", "exact_from_whole", "convert_quantity", "packages_of", "limited_amount", "holds_quantity",
     "adjust_ratio_size", "adjust_ratio",
 )  # fmt: skip
-HAS_UNPRICED = "price_type IN ('matrix', 'dynamic') OR is_weighted"
+HAS_UNPRICED = "price_type IN ('matrix', 'dynamic') OR is_weighted OR gap_is_lost OR tiers_end IS NOT NULL"
 HAS_FLAT_PARTS = "price_type = 'flat' AND EXISTS (FROM flat_part)"
 QUANTITY_STEPS = (
     ("usage_as_metered", "true"), ("usage_weighted", "is_weighted"),
@@ -66,6 +66,7 @@ CHARGE_STEPS = (
     ("charge_bucket_commitment", "committed IS NOT NULL"),
     ("rated_usage_promised", "is_trued_up"),
     ("unpriced_usage", HAS_UNPRICED),
+    ("round_component", "rounds_components"),
 )
 WORTH_STEPS = ("worth_line", "worth")
 BOOKING_STEPS = ("booked_span", "booked_line", "booked_charge", "charge_to_book", "line_to_book")
@@ -183,17 +184,22 @@ class RatedQuantity:
 
 
 def rate_quantities(
-    prices: Sequence[UsagePrice], quantities: Sequence[Decimal], *, currency: str = "USD"
+    prices: Sequence[UsagePrice],
+    quantities: Sequence[Decimal],
+    *,
+    currency: str = "USD",
+    switches: Mapping[str, str] | None = None,
 ) -> list[RatedQuantity]:
     """Return what each quantity is worth under the price beside it, by the very SQL that rates invoices.
 
-    For previews, price pages and tests: no tenant, no period, no usage events. One engine for all of them.
+    For previews, price pages and tests: no tenant, no period, no usage events. One engine for all of them. `switches` say how
+    the prices are read, as those of a plan do. Use that they leave without a price raises UsageUnpriced.
     """
     from rating.preview import load_preview
 
     engine = open_engine(threads=1)
     try:
-        as_of = load_preview(engine, prices, quantities, currency)
+        as_of = load_preview(engine, prices, quantities, currency, switches or {})
         with overflow_named(engine):
             rate_usage(engine, as_of)
             check_priced(engine)
@@ -219,9 +225,11 @@ def read_rated(engine: duckdb.DuckDBPyConnection) -> dict[tuple[int, str], Rated
     }
 
 
-def rate_quantity(price: UsagePrice, quantity: Decimal, *, currency: str = "USD") -> RatedQuantity:
+def rate_quantity(
+    price: UsagePrice, quantity: Decimal, *, currency: str = "USD", switches: Mapping[str, str] | None = None
+) -> RatedQuantity:
     """Return what one quantity is worth under one price, with its tiers. See rate_quantities."""
-    return rate_quantities([price], [quantity], currency=currency)[0]
+    return rate_quantities([price], [quantity], currency=currency, switches=switches)[0]
 
 
 def check_priced(engine: duckdb.DuckDBPyConnection) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from metering.rollups import Rollups
 from metering.usage import open_evidence, open_evidence_of
 from rating.close import Close, read_closes
+from rating.frozen import frozen_spans
 from rating.invoice import Invoice, Prepaid, document, make_invoices
 from rating.kept import Evidence, rate_what_changed
 from rating.ledger import booked_before, burned_before, read_invoices
@@ -52,6 +53,15 @@ def earlier_periods(connection: Connection, close: Close) -> list[WallPeriod]:
         if not earlier.is_draft and earlier.position < close.position
     )
     return sorted(set(walls) - {close.wall}, key=lambda wall: (wall.start, wall.end))
+
+
+def complete_periods(connection: Connection, close: Close) -> list[WallPeriod]:
+    """Return the periods that earlier closes saw the end of."""
+    return [
+        earlier.wall
+        for earlier in read_closes(connection)
+        if earlier.is_complete and not earlier.is_draft and earlier.position < close.position
+    ]
 
 
 def spans_of(connection: Connection, close: Close, terms: Terms) -> BillingSpans:
@@ -124,8 +134,13 @@ def rated(
     with rated_spans(
         files, close.snapshot, terms, rating, close.as_of, may_use_kept=may_use_kept, tenants=tenants
     ) as engine:
+        frozen = frozen_spans(terms, BillingSpans.of(rating), lambda: complete_periods(connection, close), close.wall)
         subtract_booked(
-            engine, booked_lines, booked_charges, close.close_id, narrow=lambda it: narrow(it, close.kind, terms)
+            engine,
+            booked_lines,
+            booked_charges,
+            close.close_id,
+            narrow=lambda it: narrow(it, close.kind, terms, frozen),
         )
         yield engine
 
@@ -144,7 +159,7 @@ def invoices_of(
 
     `may_use_kept`: what did not change since an earlier close or draft is not rated again. The invoices are the same.
     """
-    prepaid = Prepaid(terms.balances_by_account(), burned_before(connection, close.position))
+    prepaid = Prepaid.of(terms, burned_before(connection, close.position))
     with rated(connection, close, terms, files, may_use_kept=may_use_kept) as engine:
         return make_invoices(engine, close, "draft" if close.is_draft else "final", prepaid)
 

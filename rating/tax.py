@@ -100,7 +100,8 @@ def tax_invoice(
     """Return the taxes of an invoice. `plans` are by plan key (`Terms.plans`); they say tax codes and tax behavior.
 
     Inclusive: the amount of a line is gross, and its net = gross / (1 + sum of percents / 100), an exact rational.
-    Tax is worked out before prepaid balances, on what was sold. A price without a code, and a line that is not of a price
+    Tax is worked out before prepaid balances, on what was sold; where the plan's switch prepaid_and_tax says `before`, on what
+    balances leave of a line. A price without a code, and a line that is not of a price
     (a minimum), has the code None. Raises ValueError when the calculator does not answer every line, and whatever the
     calculator raises for a code that it does not know.
     """
@@ -110,8 +111,9 @@ def tax_invoice(
         raise ValueError(f"the tax calculator answered {len(rates)} of {len(codes)} lines of {invoice.invoice_id}")
     digits = minor_units(invoice.currency)
     inclusive = [_plan_of(line, plans).tax_behavior == "inclusive" for line in invoice.lines]
+    bases = _bases(invoice, plans)
     exact = [
-        _exact_taxes(line.amount, rated, inclusive=is_gross)
+        _exact_taxes(bases[line.line_id], rated, inclusive=is_gross)
         for line, rated, is_gross in zip(invoice.lines, rates, inclusive, strict=True)
     ]
     if level == "line":
@@ -124,6 +126,16 @@ def tax_invoice(
         net = line.amount - tax if is_gross else line.amount
         lines.append(TaxedLine(line.line_id, code, net, tax, net + tax, tuple(zip(rated, taxes, strict=True))))
     return TaxedInvoice(invoice.invoice_id, invoice.currency, tuple(lines))
+
+
+def _bases(invoice: Invoice, plans: Mapping[str, Plan]) -> dict[str, Decimal]:
+    """Return what of each line is taxed: its amount, or, as its plan reads it, what prepaid balances did not pay."""
+    bases = {line.line_id: line.amount for line in invoice.lines}
+    before = {line.line_id for line in invoice.lines if _plan_of(line, plans).reading["prepaid_and_tax"] == "before"}
+    for burned in invoice.prepaid:
+        if burned.line_id in before:
+            bases[burned.line_id] -= burned.amount
+    return bases
 
 
 def _plan_of(line: InvoiceLine, plans: Mapping[str, Plan]) -> Plan:

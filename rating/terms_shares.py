@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fractions import Fraction
 
     from rating.plans import Plan
+    from rating.proration import Basis
     from rating.spans import BillingSpan
 
 
@@ -28,14 +29,14 @@ class Prorated(Protocol):
     def prorate(self) -> bool: ...
 
 
-def exact_share(one: Prorated, span: BillingSpan, plan: Plan) -> Decimal:
+def exact_share(one: Prorated, span: BillingSpan, plan: Plan, basis: Basis | None = None) -> Decimal:
     """Return the amount of a span, exact to 21 places: its share if prorated, else all of it."""
     if not one.prorate or span.service == span.period:
         return one.amount
-    return amount_of_share(one.amount, share_in(span, plan, span.service.start, span.service.end))
+    return amount_of_share(one.amount, share_in(span, plan, span.service.start, span.service.end, basis))
 
 
-def share_in(span: BillingSpan, plan: Plan, start: datetime, end: datetime) -> Fraction:
-    """Return the share of the billing period of a span that [start, end) is, by the basis of the plan."""
+def share_in(span: BillingSpan, plan: Plan, start: datetime, end: datetime, basis: Basis | None = None) -> Fraction:
+    """Return the share of the billing period of a span that [start, end) is, by the basis of the plan unless another is said."""
     cycle = plan.billing_period
-    return share_between(start, end, span.period, cycle.proration, cycle.timezone, cycle.every)
+    return share_between(start, end, span.period, basis or plan.proration, cycle.timezone, cycle.every)

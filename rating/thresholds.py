@@ -45,16 +45,19 @@ class InvoiceThresholds(CatalogModel):
 
 
 def thresholds_passed(
-    amounts: tuple[Decimal, ...], every: Decimal | None, invoiced: Decimal, worth: Decimal
+    amounts: tuple[Decimal, ...], every: Decimal | None, invoiced: Decimal, worth: Decimal, *, from_zero: bool = False
 ) -> tuple[Decimal, ...]:
     """Return the thresholds t with invoiced < t <= worth, rising; of many recurrences only the last one.
+
+    `from_zero` (switch threshold_count): once the largest fixed threshold is invoiced, recurrences are multiples of
+    `every`; 50, then every 100 means 50, 150, and then 200, 300, 400.
 
     >>> thresholds_passed((Decimal(50),), Decimal(100), Decimal(350), Decimal(450))
     (Decimal('450'),)
     """
     passed = [amount for amount in amounts if invoiced < amount <= worth]
     if every is not None:
-        first = amounts[-1] if amounts else Decimal(0)
+        first = amounts[-1] if amounts and not (from_zero and invoiced >= amounts[-1]) else Decimal(0)
         times = (worth - first) // every
         last = first + times * every
         if times >= 1 and invoiced < last:

@@ -7,12 +7,31 @@ Source: price models section 2.1. Tier edges are (lower, up_to]; zero usage sits
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from contextvars import ContextVar
 from decimal import Decimal
-from typing import Annotated, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Self, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
 from metering.catalog import CatalogModel, MeterName, Place, decimal_text, exact, refuse, refuse_at
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Whether the last of the tiers that are being read may end; a plan's switch tiers_past_end says so.
+_MAY_END: ContextVar[bool] = ContextVar("tiers may end", default=False)
+
+
+@contextmanager
+def tiers_may_end(may_end: bool) -> Iterator[None]:
+    """Read tiers of which the last may end, as one plan's switch allows it, or as all others do not."""
+    token = _MAY_END.set(may_end)
+    try:
+        yield
+    finally:
+        _MAY_END.reset(token)
+
 
 # Unit prices and amounts: 12 decimals, below 10**12. A product with a decimal(38, 9) quantity stays exact.
 Amount = Annotated[Decimal, *exact(digits=12, places=12)]
@@ -127,7 +146,7 @@ def check_tiers(tiers: _Steps) -> _Steps:
                 )
             )
     last = tiers[-1].up_to
-    if last is not None:
+    if last is not None and not _MAY_END.get():
         mistakes.append(
             (
                 (len(tiers) - 1, "up_to"),

@@ -17,6 +17,7 @@ from metering.catalog import CatalogModel, Meter, Mistake, Place
 from metering.measures import PLAIN
 from rating.adjust import Discount
 from rating.balances import Balance
+from rating.dialect import Switches
 from rating.grants import ProviderContract, TenantGrant
 from rating.parties import Seller
 from rating.phases import plan_keys_of
@@ -144,7 +145,7 @@ class _Known:
 
     def check_plan(self, entry: Entry, plan: Plan) -> Iterator[Mistake]:
         for at, price in enumerate(plan.prices):
-            yield from self._check_price(entry, price, ("prices", at))
+            yield from self._check_price(entry, price, ("prices", at), plan.reading)
         yield from self._check_entitlements(entry, plan.entitlements)
 
     def _check_entitlements(self, entry: Entry, entitlements: Sequence[Entitlement]) -> Iterator[Mistake]:
@@ -163,19 +164,19 @@ class _Known:
                 what = f"feature {entitlement.feature!r} is not declared under features; declare it there, or {hint}"
                 yield entry.mistake(what, "entitlements", at, "feature")
 
-    def _check_price(self, entry: Entry, price: Price, place: Place) -> Iterator[Mistake]:
+    def _check_price(self, entry: Entry, price: Price, place: Place, switches: Switches) -> Iterator[Mistake]:
         if price.meter is None:
             return
         if price.meter not in self.meters:
             if "meter" not in self.unread:
                 yield self._no_meter(entry, price.meter, *place, "meter")
             return
-        for at, what in find_misfits(price, self.meters[price.meter]):
+        for at, what in find_misfits(price, self.meters[price.meter], switches):
             yield entry.mistake(what, *place, *at)
         for number, name in enumerate(price.meters_read[1:], start=1):
             where: Place = ("meters", number) if price.type == "capacity" else ("combine", "meter")
             if name in self.meters:
-                for _, what in find_misfits(price, self.meters[name]):
+                for _, what in find_misfits(price, self.meters[name], switches):
                     yield entry.mistake(what, *place, *where)
             elif "meter" not in self.unread:
                 yield self._no_meter(entry, name, *place, *where)

@@ -228,9 +228,10 @@ def price_lines(
     """Return (quantity, exact amount) per group; `events` are the tenant's, of any meter and any time."""
     if price["type"] == "flat":
         return {(): (Decimal(1), flat_amount(price, period, plan))}
-    from tests import oracle_levels, oracle_prices, oracle_usage
+    from tests import oracle_dialect, oracle_levels, oracle_prices, oracle_usage
 
     plan = plan or {}
+    price = oracle_dialect.read(price, plan)
     span = {
         "start": period.service_start, "end": period.service_end, "period_start": period.start, "period_end": period.end,
         "zone": (plan.get("billing_period") or {}).get("timezone", "UTC"),

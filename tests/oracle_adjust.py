@@ -15,7 +15,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from tests import oracle
+from tests import oracle, oracle_dialect
 
 Row = dict[str, Any]
 HUNDRED = Fraction(100)
@@ -72,10 +72,16 @@ def cut(value: Fraction) -> Fraction:
     return Fraction(size if value >= 0 else -size, 10**21)
 
 
-def share(span: Span, start: datetime, end: datetime) -> Fraction:
-    """Return the share of the billing period that [start, end) is, by the basis that the plan declares."""
+def basis_of(plan: Row) -> str:
+    """Return the basis that the plan declares: in its billing period, else by its switch."""
+    said = (plan.get("billing_period") or {}).get("proration", "instants")
+    return oracle_dialect.answer(plan, "proration_basis") if said == "instants" else str(said)
+
+
+def share(span: Span, start: datetime, end: datetime, basis: str | None = None) -> Fraction:
+    """Return the share of the billing period that [start, end) is, by the basis of the plan."""
     cycle = span.plan.get("billing_period") or {}
-    basis, opens, closes = cycle.get("proration", "instants"), span.period.start, span.period.end
+    basis, opens, closes = basis or basis_of(span.plan), span.period.start, span.period.end
 
     def day(when: datetime) -> int:
         return oracle.local(when, span.zone).toordinal()
@@ -84,6 +90,8 @@ def share(span: Span, start: datetime, end: datetime) -> Fraction:
         return Fraction((end - start) // MICROSECOND, (closes - opens) // MICROSECOND)
     if basis == "local_days":
         return Fraction(day(end) - day(start), day(closes) - day(opens))
+    if basis == "nominal_year":
+        return min(Fraction(day(end) - day(start), 365), Fraction(1))
     if basis == "days_inclusive":
         return Fraction(day(end - MICROSECOND) - day(start) + 1, day(closes - MICROSECOND) - day(opens) + 1)
     length = THIRTY[cycle.get("every", "month")]
@@ -94,11 +102,14 @@ def share(span: Span, start: datetime, end: datetime) -> Fraction:
     return left(start) - left(end)
 
 
-def amount_of(one: Row, span: Span, *, prorate: bool) -> Fraction:
-    amount = Fraction(str(one["amount"]))
+def amount_of(one: Row, span: Span, *, prorate: bool, is_owed: bool = False) -> Fraction:
+    amount, period = Fraction(str(one["amount"])), span.period
     if not one.get("prorate", prorate):
         return amount
-    return cut(amount * share(span, span.period.service_start, span.period.service_end))
+    by_days = is_owed and oracle_dialect.answer(span.plan, "minimum_share") == "whole_days"
+    if (period.service_start, period.service_end) == (period.start, period.end):
+        return amount
+    return cut(amount * share(span, period.service_start, period.service_end, "days_inclusive" if by_days else None))
 
 
 def phases(subscription: Row, plans: dict[tuple[str, str], Row]) -> list[tuple[Row, datetime, datetime]]:
@@ -132,7 +143,7 @@ def flat(price: Row, span: Span) -> tuple[Decimal, Fraction]:
     """Return the units at the end of the service, and the exact amount of all stretches of time with one number each."""
     opens, closes = span.period.service_start, span.period.service_end
     begin = oracle.moment(span.subscription["from"], span.zone)
-    charged_from = opens
+    charged_from, component = opens, oracle_dialect.component(span.plan)
     if "trial_days" in price:
         wall = oracle.local(begin, span.zone) + timedelta(days=int(price["trial_days"]))
         charged_from = max(opens, oracle.instant(wall, span.zone))
@@ -140,13 +151,15 @@ def flat(price: Row, span: Span) -> tuple[Decimal, Fraction]:
     if not price.get("prorate", True):
         held = max(units for at, units in during(cuts, opens, closes))
         free = share(span, opens, min(charged_from, closes)) if charged_from > opens else Fraction(0)
-        return Decimal(held.numerator) / Decimal(held.denominator), cut(
-            Fraction(str(price["amount"])) * held * max(Fraction(0), 1 - free)
+        return Decimal(held.numerator) / Decimal(held.denominator), component(
+            cut(Fraction(str(price["amount"])) * held * max(Fraction(0), 1 - free))
         )
     exact, steps = Fraction(0), during(cuts, opens, closes)
     for (start, units), (end, _) in zip(steps, [*steps[1:], (closes, Fraction(0))], strict=True):
         free = share(span, start, min(charged_from, end)) if charged_from > start else Fraction(0)
-        exact += cut(Fraction(str(price["amount"])) * units * max(Fraction(0), share(span, start, end) - free))
+        exact += component(
+            cut(Fraction(str(price["amount"])) * units * max(Fraction(0), share(span, start, end) - free))
+        )
     last = steps[-1][1]
     return Decimal(last.numerator) / Decimal(last.denominator), exact
 
@@ -184,18 +197,18 @@ def adjust(catalog: Row, spans: list[Span]) -> None:
     for span in spans:
         for one in sorted(span.plan.get("commitments", []), key=lambda one: (span.width(one), one["id"])):
             factor = Fraction(str(one.get("overage_factor", "1"))) - 1
-            above(span.covered(one), amount_of(one, span, prorate=True), factor)
+            above(span, one, amount_of(one, span, prorate=True, is_owed=True), factor)
         for one in sorted(span.plan.get("maximums", []), key=lambda one: (span.width(one), one["id"])):
-            above(span.covered(one), amount_of(one, span, prorate=False), Fraction(-1))
+            above(span, one, amount_of(one, span, prorate=False), Fraction(-1))
         true_up(span)
 
 
-def above(lines: list[Net], amount: Fraction, factor: Fraction) -> None:
+def above(span: Span, one: Row, amount: Fraction, factor: Fraction) -> None:
     """Each line bears the part of the excess that it makes, as the net runs up; a negative one gives some back."""
-    running = Fraction(0)
-    for line in lines:
+    running, component = Fraction(0), oracle_dialect.component(span.plan)
+    for line in span.covered(one):
         before, running = max(Fraction(0), running - amount), running + line.exact
-        line.exact += cut((max(Fraction(0), running - amount) - before) * factor)
+        line.exact += component(cut((max(Fraction(0), running - amount) - before) * factor))
 
 
 def true_up(span: Span) -> None:
@@ -212,9 +225,23 @@ def true_up(span: Span) -> None:
         paid = sum(
             (rounded(line.exact, digits) for line in span.lines if line.price_id in prices | inner), start=Fraction(0)
         )
-        missing = rounded(amount_of(one, span, prorate=True), digits) - paid
+        missing = rounded(amount_of(one, span, prorate=True, is_owed=True), digits) - paid
+        if oracle_dialect.answer(span.plan, "min_max_order") == "minimum_first":
+            missing = min([missing, *below_caps(span, set(one.get("prices") or span.ids), done[:-1], digits)])
         if missing > 0:
             span.lines.append(Net(one["id"], (), [], Decimal(1), missing))
+
+
+def below_caps(span: Span, prices: set[str], done: list[Row], digits: int) -> list[Fraction]:
+    """Return what each maximum over these prices leaves; what was made up for within it counts too."""
+    left = []
+    for cap in span.plan.get("maximums", []):
+        capped = set(cap.get("prices") or span.ids)
+        if prices <= capped:
+            inner = {other["id"] for other in done if set(other.get("prices") or span.ids) <= capped}
+            used = [rounded(line.exact, digits) for line in span.lines if line.price_id in capped | inner]
+            left.append(rounded(amount_of(cap, span, prorate=False), digits) - sum(used, start=Fraction(0)))
+    return left
 
 
 def rounded(value: Fraction, digits: int) -> Fraction:
@@ -222,54 +249,105 @@ def rounded(value: Fraction, digits: int) -> Fraction:
 
 
 def discount(catalog: Row, spans: list[Span]) -> None:
-    offers: dict[tuple[Any, ...], list[tuple[Row, Span]]] = {}
+    """Take the discounts off, one after the other; a fixed one off all lines of its pool at once."""
+    steps: list[tuple[tuple[Any, ...], list[tuple[Row, Span]]]] = []
+    pools: dict[tuple[Any, ...], list[tuple[Row, Span, int]]] = {}
     for span in spans:
-        for owner, whose, one in offered(catalog, span):
-            if holds(one, span):
-                scope = 0 if one.get("prices") else 1 if owner != "account" or one.get("plans") else 2
-                terms = tuple(str(Fraction(str(one.get(name, 0)))) for name in ("percent", "amount"))
-                key = (scope, "amount" in one, one["id"], owner, whose, (*terms, *one.get("prices", ())))
-                offers.setdefault(key, []).append((one, span))
-    for key in sorted(offers):
-        if not key[1]:
-            for one, span in offers[key]:
-                for line in span.covered(one):
-                    line.exact -= cut(max(Fraction(0), line.exact) * Fraction(str(one["percent"])) / HUNDRED)
+        for owner, whose, listed, one in offered(catalog, span):
+            if not holds(one, span):
+                continue
+            if "percent" in one:
+                order = oracle_dialect.answer(span.plan, "discount_order")
+                steps.append((place(owner, whose, one, order, listed), [(one, span)]))
+            else:
+                of = "" if owner == "account" else span.subscription["id"]
+                same = (
+                    owner,
+                    whose,
+                    of,
+                    one["id"],
+                    terms_of(one),
+                    span.plan["currency"],
+                    span.period.start,
+                    span.period.end,
+                )
+                pools.setdefault(same, []).append((one, span, listed))
+    for (owner, whose, *_), members in pools.items():
+        orders = {oracle_dialect.answer(span.plan, "discount_order") for _, span, _ in members}
+        order = orders.pop() if len(orders) == 1 else "percent_first"
+        first = min(listed for _, _, listed in members)
+        steps.append((place(owner, whose, members[0][0], order, first), [(one, span) for one, span, _ in members]))
+    for _, members_ in sorted(steps, key=lambda step: step[0]):
+        if "amount" in members_[0][0]:
+            take(members_)
             continue
-        pools: dict[tuple[Any, ...], list[tuple[Row, Span]]] = {}
-        for one, span in offers[key]:
-            whose = "" if key[3] == "account" else span.subscription["id"]
-            pools.setdefault((whose, span.plan["currency"], span.period.start, span.period.end), []).append((one, span))
-        for pool in pools.values():
-            take(pool)
+        for one, span in members_:
+            for line in span.covered(one):
+                taken = cut(max(Fraction(0), line.exact) * Fraction(str(one["percent"])) / HUNDRED)
+                line.exact -= oracle_dialect.component(span.plan)(taken)
+
+
+def terms_of(one: Row) -> tuple[str, ...]:
+    return (*(str(Fraction(str(one.get(name, 0)))) for name in ("percent", "amount")), *one.get("prices", ()))
+
+
+def place(owner: str, whose: str, one: Row, order: str, listed: int) -> tuple[Any, ...]:
+    """Return where a discount stands among all: its scope, then its kind, then its id."""
+    scope = 0 if one.get("prices") else 1 if owner != "account" or one.get("plans") else 2
+    kind = {"percent_first": 2, "amount_first": 0, "listed": 1}[order] if "amount" in one else 1
+    return scope, kind, listed if order == "listed" else 0, one["id"], owner, whose, terms_of(one)
 
 
 def take(pool: list[tuple[Row, Span]]) -> None:
     """Share a fixed amount out over the lines that are worth something, to the minor unit; none falls below zero."""
     pool.sort(key=lambda row: (row[1].subscription["id"], row[1].period.service_start))
-    lines = [line for one, span in pool for line in span.covered(one) if line.exact > 0]
+    lines = [(line, span) for one, span in pool for line in span.covered(one) if line.exact > 0]
     digits = oracle.MINOR_DIGITS.get(pool[0][1].plan["currency"], 2)
-    amount, whole = Fraction(str(pool[0][0]["amount"])), sum((line.exact for line in lines), start=Fraction(0))
+    amount, whole = Fraction(str(pool[0][0]["amount"])), sum((line.exact for line, _ in lines), start=Fraction(0))
     if amount >= whole:
-        for line in lines:
+        for line, _ in lines:
             line.exact = Fraction(0)
         return
+    ways = {oracle_dialect.answer(span.plan, "residue") for _, span in pool}
+    shares = shared_out(ways.pop() if len(ways) == 1 else "largest_remainder", amount, whole, digits, lines)
+    for (line, span), one in zip(lines, shares, strict=True):
+        line.exact -= oracle_dialect.component(span.plan)(max(Fraction(0), min(line.exact, one)))
+
+
+def shared_out(
+    way: str, amount: Fraction, whole: Fraction, digits: int, lines: list[tuple[Net, Span]]
+) -> list[Fraction]:
+    """Return the share of each line: floors and largest remainders, or each rounded by itself."""
+    nets = [line.exact for line, _ in lines]
+    if way == "five_decimals":
+        return [rounded(amount * net / whole, digits + 5) for net in nets]
+    if way == "largest_line":
+        shares = [rounded(amount * net / whole, digits) for net in nets]
+        shares[nets.index(max(nets))] += rounded(amount, digits) - sum(shares, start=Fraction(0))
+        return shares
     units = rounded(amount, digits) * 10**digits
-    wanted = [units * line.exact / whole for line in lines]
+    wanted = [units * net / whole for net in nets]
     given = [math.floor(one) for one in wanted]
     for at in sorted(range(len(lines)), key=lambda at: given[at] - wanted[at])[: int(units - sum(given))]:
         given[at] += 1
-    for line, one in zip(lines, given, strict=True):
-        line.exact -= min(line.exact, Fraction(one, 10**digits))
+    return [Fraction(one, 10**digits) for one in given]
 
 
-def offered(catalog: Row, span: Span) -> list[tuple[str, str, Row]]:
+def offered(catalog: Row, span: Span) -> list[tuple[str, str, int, Row]]:
+    """Return the discounts that are offered to a span: whose each is, its place in the list it stands in, and itself."""
     tenant, payer = span.subscription["tenant"], span.subscription.get("account")
     found = [("plan", span.plan["name"], one) for one in span.plan.get("discounts", [])]
     for account in catalog.get("accounts", []):
         if account["id"] == payer or (payer is None and tenant in account["tenants"]):
             found += [("account", account["id"], one) for one in account.get("discounts", [])]
-    return found + [("subscription", span.subscription["id"], one) for one in span.subscription.get("discounts", [])]
+    found += [("subscription", span.subscription["id"], one) for one in span.subscription.get("discounts", [])]
+    places: dict[tuple[str, str], int] = {}
+    numbered = []
+    for owner, whose, one in found:
+        listed = places.setdefault((owner, whose), 0)
+        places[owner, whose] += 1
+        numbered.append((owner, whose, listed, one))
+    return numbered
 
 
 def holds(one: Row, span: Span) -> bool:

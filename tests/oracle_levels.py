@@ -12,7 +12,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from tests import oracle_prices, oracle_usage
+from tests import oracle_dialect, oracle_prices, oracle_usage
 from tests.oracle_usage import MICROSECOND, day
 
 Row = dict[str, Any]
@@ -23,22 +23,24 @@ def held_amount(price: Row, events: list[Row], span: Row, plan: Row) -> Decimal:
         at_the_end = max(Fraction(0), sum((oracle_usage.amount_of(event) for event in events), Fraction(0)))
         prorated = max(Fraction(0), oracle_usage.sum_by_day(events, span))
         return oracle_prices.decimal(oracle_prices.volume(price, at_the_end, prorated, True))
-    peak = {"lago": "peak"}.get(plan.get("dialect", "strict"), "by_day")
-    follows = (plan.get("switches") or {}).get("held_flats", peak)
+    follows, component = oracle_dialect.answer(plan, "held_flats"), oracle_prices.component_of(price)
     first, last = day(span["start"], span["zone"]), day(span["end"] - MICROSECOND, span["zone"])
     levels = [level_on(date, events, span) for date in range(first, last + 1)]
     if follows == "peak" and levels[-1] < 0:
         return Decimal(0)
     full, amount = oracle_usage.full_days(span), Fraction(0)
+    lower_edges = oracle_prices.reads(price, "tier_edge", "lower")
     for number, (lower, upper, tier) in enumerate(oracle_prices.tiers_of(price)):
         unit_price, flat = (Fraction(tier.get(name, "0")) for name in ("unit_price", "flat_amount"))
         inside = [max(Fraction(0), (level if upper is None else min(level, upper)) - lower) for level in levels]
-        entered = sum(1 for level in levels if number == 0 or level > lower)
-        amount += to_21_places(sum(inside, Fraction(0)) * unit_price / full)
+        in_it = [number == 0 or level > lower or (level == lower and lower_edges) for level in levels]
+        due = [level > 0 or not oracle_prices.reads(price, "flat_at_zero", "waived") for level in levels]
+        entered = sum(1 for both in zip(in_it, due, strict=True) if all(both))
+        amount += component(to_21_places(sum(inside, Fraction(0)) * unit_price / full))
         if follows == "peak":
-            amount += flat if entered else 0
+            amount += component(flat) if entered else 0
         else:
-            amount += to_21_places(flat * entered / full)
+            amount += component(to_21_places(flat * entered / full))
     return oracle_prices.decimal(amount)
 
 
@@ -78,7 +80,8 @@ def capacity(price: Row, meters: dict[str, Row], events: list[Row], span: Row) -
         return {(): (shown, Decimal(0))}
     for tier in price["tiers"]:
         if all(reached[name] <= Fraction(str(limit)) for name, limit in tier.get("limits", {}).items()):
-            return {(): (shown, Decimal(tier["flat_amount"]))}
+            amount = oracle_prices.component_of(price)(Fraction(tier["flat_amount"]))
+            return {(): (shown, oracle_prices.decimal(amount))}
     raise ValueError("the last tier has limits")
 
 
@@ -134,15 +137,18 @@ def left_of(price: Row, quantity: Decimal) -> Fraction:
 
 def with_promises(price: Row, use: dict[Any, Any], found: dict[Any, Any], span: Row) -> dict[Any, Any]:
     """Go through the buckets of the service period: each promises the amount; beyond it, it is dearer."""
-    rule, cells = price["bucket_commitment"], use.get((), {})
+    rule, cells, component = price["bucket_commitment"], use.get((), {}), oracle_prices.component_of(price)
+    # A promise is held against what the bucket costs exactly, whatever is rounded later.
+    alone = {**price, "read": {**price["read"], "component": oracle_prices.exact}}
     promised, factor = Fraction(rule["amount"]), Fraction(rule.get("overage_factor", "1")) - 1
     quantity, amount = found.get((), (Decimal(0), Decimal(0)))
     more = owed = Fraction(0)
     for start in oracle_usage.bucket_starts(price["price_per"], span):
         spent = Fraction(0)
         if start in cells:
-            spent = Fraction(oracle_prices.lines(price, {(): {start: cells[start]}})[()][1])
+            spent = Fraction(oracle_prices.lines(alone, {(): {start: cells[start]}})[()][1])
         more += to_21_places(max(Fraction(0), spent - promised) * factor)
         owed += max(Fraction(0), promised - spent)
-    total = oracle_prices.decimal(Fraction(amount) + more + (owed if rule.get("true_up", True) else 0))
+    due = component(owed) if rule.get("true_up", True) else 0
+    total = oracle_prices.decimal(Fraction(amount) + component(more) + due)
     return {(): (quantity, total)} if cells or (owed and rule.get("true_up", True)) else {}

@@ -61,13 +61,31 @@ def tiers_of(price: Row) -> list[tuple[Fraction, Fraction | None, Row]]:
     return found
 
 
-def unit_amount(terms: Row, q: Fraction) -> Fraction:
-    """Return what q units of a tier, or of the whole price, cost: per unit or per started package, within limits."""
+def exact(amount: Fraction) -> Fraction:
+    """Return a component as it is; some plans round each of them (oracle_dialect.component)."""
+    return amount
+
+
+def component_of(price: Row) -> Callable[[Fraction], Fraction]:
+    found: Callable[[Fraction], Fraction] = price.get("read", {}).get("component", exact)
+    return found
+
+
+def reads(price: Row, switch: str, value: str) -> bool:
+    return bool(price.get("read", {}).get(switch) == value)
+
+
+def unit_amount(terms: Row, q: Fraction, component: Callable[[Fraction], Fraction] = exact) -> Fraction:
+    """Return what q units of a tier, or of the whole price, cost: per unit or per started package, within limits.
+
+    What the limits change is a component of its own.
+    """
     if q == 0:
         return NOTHING
     unit_price = number(terms["percent"]) / 100 if "percent" in terms else number(terms.get("unit_price", "0"))
     amount = unit_price * (math.ceil(q / number(terms["package_size"])) if "package_size" in terms else q)
-    return limited(amount, terms.get("minimum"), terms.get("maximum"))
+    changed = limited(amount, terms.get("minimum"), terms.get("maximum")) - amount
+    return component(amount) + component(changed)
 
 
 def limited(amount: Fraction, minimum: object, maximum: object) -> Fraction:
@@ -76,30 +94,47 @@ def limited(amount: Fraction, minimum: object, maximum: object) -> Fraction:
     return number(maximum) if maximum is not None and amount > number(maximum) else amount
 
 
-def graduated(price: Row, start: Fraction, q: Fraction, is_first: bool) -> Fraction:
-    """Climb the tiers from `start` on by q units. Flat amounts: the first tier's to the first group, others on entering."""
-    amount, end = NOTHING, start + q
+def graduated(price: Row, start: Fraction, q: Fraction, reached: Fraction, is_first: bool) -> Fraction:
+    """Climb the tiers from `start` on by q units. Flat amounts: the first tier's to the first group, others on entering.
+
+    With lower edges a tier is entered by reaching it; what all groups reach may owe no flat amount where it is zero.
+    """
+    amount, end, component = NOTHING, start + q, component_of(price)
+    waived = reached == 0 and reads(price, "flat_at_zero", "waived")
     for position, (lower, upper, tier) in enumerate(tiers_of(price)):
         inside = (end if upper is None else min(end, upper)) - max(start, lower)
         if inside > 0:
-            amount += unit_amount(tier, inside)
-        if is_first if position == 0 else start <= lower < end:
-            amount += number(tier.get("flat_amount", "0"))
+            amount += unit_amount(tier, inside, component)
+        entered = is_first if position == 0 else start <= lower < end
+        if position and reads(price, "tier_edge", "lower"):
+            entered = start < lower <= end or (is_first and lower == start)
+        if entered and not waived:
+            amount += component(number(tier.get("flat_amount", "0")))
     return amount
 
 
 def volume(price: Row, reached: Fraction, q: Fraction, is_first: bool) -> Fraction:
-    """Price q units in the one tier that holds `reached`."""
-    for _, upper, tier in tiers_of(price):
-        if upper is None or reached <= upper:
-            return unit_amount(tier, q) + (number(tier.get("flat_amount", "0")) if is_first else 0)
+    """Price q units in the one tier that holds `reached`. Between bounds in whole numbers there may be none."""
+    component, lower_edges = component_of(price), reads(price, "tier_edge", "lower")
+    for position, (lower, upper, tier) in enumerate(tiers_of(price)):
+        if upper is not None and (reached >= upper if lower_edges else reached > upper):
+            continue
+        if reads(price, "tier_gap", "lost"):
+            beyond = upper is not None and reached > upper - 1
+            before = position > 0 and reached < lower + 1
+            if beyond if lower_edges else before:
+                return NOTHING
+        waived = reached == 0 and q == 0 and reads(price, "flat_at_zero", "waived")
+        flat = component(number(tier.get("flat_amount", "0"))) if is_first and not waived else NOTHING
+        return unit_amount(tier, q, component) + flat
     raise ValueError("the last tier is not open")
 
 
 def package(price: Row, q: Fraction) -> Fraction:
     """A started package is whole, or, by `part: down`, nothing."""
     packages = q / number(price["package_size"])
-    return number(price["package_price"]) * (math.floor if price.get("part") == "down" else math.ceil)(packages)
+    whole = (math.floor if price.get("part") == "down" else math.ceil)(packages)
+    return component_of(price)(number(price["package_price"]) * whole)
 
 
 def percentage(price: Row, events: list[Row], q: Fraction) -> Fraction:
@@ -107,24 +142,33 @@ def percentage(price: Row, events: list[Row], q: Fraction) -> Fraction:
     share, fixed = number(price["percent"]) / 100, number(price.get("fixed_amount", "0"))
     limits = price.get("event_minimum"), price.get("event_maximum")
     free_events, free_units = price.get("free_events"), price.get("free_units")
+    component, edge_pays = component_of(price), reads(price, "allowance_edge", "fixed_due")
     if (free_events, free_units, *limits) == (None,) * 4:
-        return share * q + fixed * len(events)
+        return component(share * q) + component(fixed * len(events))
     is_open = free_events is not None or free_units is not None
     events_left = math.inf if free_events is None else int(free_events)
     units_left = None if free_units is None else number(free_units)
-    amount = NOTHING
+    by_value, by_event, by_limit = NOTHING, NOTHING, NOTHING
     for event in sorted(events, key=order):
         value = number(event["quantity"])
         is_open = is_open and events_left >= 1
         if is_open and (units_left is None or value <= units_left):
             events_left -= 1
             units_left = None if units_left is None else units_left - value
+            if not (edge_pays and units_left == 0):
+                continue
+            # Its units are free, and the rest is paid.
+            value = NOTHING
+            by_event += fixed
+            by_limit += limited(fixed, *limits) - fixed
             continue
         if is_open and units_left is not None:
             value -= units_left
             is_open = False
-        amount += limited(share * value + fixed, *limits)
-    return amount
+        by_value += share * value
+        by_event += fixed
+        by_limit += limited(share * value + fixed, *limits) - share * value - fixed
+    return component(by_value) + component(by_event) + component(by_limit)
 
 
 def order(event: Row) -> tuple[Any, ...]:
@@ -134,10 +178,10 @@ def order(event: Row) -> tuple[Any, ...]:
 def amount_of(price: Row, q: Fraction, start: Fraction, reached: Fraction, is_first: bool) -> Fraction:
     """Return what q units cost. `start` and `reached` are its place in the tiers."""
     if price["type"] in ("graduated", "graduated_percentage"):
-        return graduated(price, start, q, is_first)
+        return graduated(price, start, q, reached, is_first)
     if price["type"] in ("volume", "stairstep"):
         return volume(price, reached, q, is_first)
-    return package(price, q) if price["type"] == "package" else unit_amount(price, q)
+    return package(price, q) if price["type"] == "package" else unit_amount(price, q, component_of(price))
 
 
 def metered_amount(price: Row, q: Decimal) -> Decimal:
@@ -173,7 +217,7 @@ def in_cell_of_its_own(price: Row, cell: Cell, events: list[Row], quantity: Deci
     if price["type"] == "matrix":
         prices = {tuple(one["values"]): one["unit_price"] for one in price["cells"]}
         unit_price = prices.get(cell, price.get("default_unit_price"))
-        return q, NOTHING if q == 0 else q * number(unit_price)
+        return q, NOTHING if q == 0 else component_of(price)(q * number(unit_price))
     places = 12 - max(0, -int(Decimal(price.get("multiplier", "1")).normalize().as_tuple().exponent))
     carried = (
         cell[0] if re.fullmatch(rf"-?[0-9]{{1,12}}(\.[0-9]{{1,{places}}})?", cell[0] or "") else price.get("default")
@@ -181,7 +225,7 @@ def in_cell_of_its_own(price: Row, cell: Cell, events: list[Row], quantity: Deci
     if carried is None and q == 0 and price.get("carries") != "amount":
         return q, NOTHING
     unit_price = number(carried) * number(price.get("multiplier", "1"))
-    return q, unit_price * (len(events) if price.get("carries") == "amount" else q)
+    return q, component_of(price)(unit_price * (len(events) if price.get("carries") == "amount" else q))
 
 
 def in_one_cell(price: Row, use: dict[Group, tuple[list[Row], Decimal]]) -> dict[Group, tuple[Fraction, Fraction]]:
@@ -201,10 +245,15 @@ def in_one_cell(price: Row, use: dict[Group, tuple[list[Row], Decimal]]) -> dict
         return left
     of_all = price.get("tiers_over") == "all_groups"
     total = sum((q for _, q in left.values()), NOTHING)
+    ends = number(price["ends"]) if "ends" in price else None
     found, before = {}, NOTHING
     for position, (group, (q, charged)) in enumerate(left.items()):
         start, reached = (before, total) if of_all else (NOTHING, charged)
-        found[group] = (q, amount_of(price, charged, start, reached, not of_all or position == 0))
+        within = charged
+        if ends is not None:
+            # Beyond the end nothing is priced.
+            within, reached = max(NOTHING, min(start + charged, ends) - start), min(reached, ends)
+        found[group] = (q, amount_of(price, within, start, reached, not of_all or position == 0))
         before += charged
     return found
 

@@ -27,11 +27,13 @@ from billing_adapters.reconciliation.statement import (
     period_text,
 )
 from metering.engine import read_sql
-from metering.periods import Period
+from metering.periods import Period, parse_period
 from metering.usage import Span, aggregate, register
+from rating.frozen import frozen_spans
 from rating.iso4217 import minor_units
 from rating.late import limits_between, refuse_late
 from rating.rate import overflow_named, rate
+from rating.tables import load_table
 from rating.terms import billing_spans, selectors_of, service_of
 
 if TYPE_CHECKING:
@@ -269,7 +271,12 @@ def _load_money(
     """Make `charge` for the billing periods of the period, and `booked` for what was invoiced of them."""
     import pyarrow as pa
 
-    rate(engine, terms, billing_spans(terms, period), as_of)
+    spans = billing_spans(terms, period)
+    rate(engine, terms, spans, as_of)
+    # The next close is one of the month that is running now.
+    now = parse_period(f"{as_of:%Y-%m}")
+    frozen = frozen_spans(terms, spans, lambda: [period] if bookings.is_complete else [], now)
+    load_table(engine, "frozen_span", {"span_id": "int"}, [(number,) for number in frozen])
     register(engine, "booked_line_row", bookings.lines)
     register(engine, "booked_charge_row", bookings.charges)
     places = {currency: minor_units(currency) for currency in sorted(set(bookings.lines["currency"].to_pylist()))}

@@ -41,6 +41,7 @@ _NAMES = {
     "carried": "carried by rounding",
     "not_finalised": "not invoiced: not finalised yet",
     "waiting_corrections": "not invoiced: waiting as corrections",
+    "late_frozen": "not invoiced: found late, and the plan leaves its invoices as they are",
     MISSING: "MISSING",
     UNEXPLAINED: "UNEXPLAINED",
 }

@@ -7,7 +7,8 @@ Three equations, each closed in itself:
     recorded     = stored + duplicate + dead_lettered + in_flight + missing        rows and quantity, UTC dates
     stored       = rated + voided + unknown_tenant + no_subscription + unpriced_meter + late_usage_refused
                                                                                    rows and quantity, UTC dates
-    rated_value  = invoiced + carried + not_finalised + waiting_corrections        exact money, billing periods
+    rated_value  = invoiced + carried + not_finalised + waiting_corrections + late_frozen
+                                                                                   exact money, billing periods
 Meter '' stands for no meter: a flat fee, a name that could not be read, a segment of unknown content. None is the total.
 """
 
@@ -34,7 +35,7 @@ MISSING = "missing"
 EQUATIONS: dict[str, tuple[str, ...]] = {
     "recorded": ("stored", "duplicate", "dead_lettered", "in_flight", MISSING),
     "stored": ("rated", "voided", "unknown_tenant", "no_subscription", "unpriced_meter", "late_usage_refused"),
-    "rated_value": ("invoiced", "carried", "not_finalised", "waiting_corrections"),
+    "rated_value": ("invoiced", "carried", "not_finalised", "waiting_corrections", "late_frozen"),
 }
 MONEY_EQUATION = "rated_value"
 # Evidence that is gone or contradicts itself: no statement is conserved beside one of these.

@@ -4,6 +4,7 @@ SELECT
     discount.pool_id,
     discount.part,
     discount.amount,
+    discount.residue,
     billing_span.currency,
     discount.span_id,
     adjust_scope.position,

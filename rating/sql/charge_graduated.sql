@@ -1,6 +1,7 @@
 -- graduated: each unit at the price of its own tier. A tier covers (lower_bound, upper_bound]: a quantity exactly on
 -- up_to is still in that tier. Tier 1 also holds quantity 0, so its flat amount is always due; the flat amount of a
--- later tier is due when the quantity goes beyond its lower bound, not when it reaches it.
+-- later tier is due when the quantity goes beyond its lower bound, not when it reaches it. A plan may read both otherwise: lower
+-- edges belong to the tier that begins there (edge_is_lower), and zero usage owes no flat amount (flat_waits).
 -- graduated_percentage is the same with a percentage as unit price: 2.5 % are 0.025 per unit of money.
 -- Where groups climb the tiers together a group covers (tiers_from, tiers_to] of them; alone it begins at 0.
 -- A tier may count packages of its own units, and limit what they cost; what the limit changes is the part `limit`.
@@ -14,6 +15,8 @@ WITH met AS (
         usage.tiers_from,
         usage.tiers_from + usage.quantity AS tiers_to,
         usage.is_first_group,
+        usage.tiers_reached > 0 OR NOT price.flat_waits AS flat_is_due,
+        price.edge_is_lower,
         tier.* EXCLUDE (plan_key, price_id)
     FROM rated_usage AS usage
     JOIN price_tier AS tier USING (plan_key, price_id)
@@ -79,4 +82,9 @@ SELECT
     flat_amount AS exact_amount
 FROM climbed
 WHERE flat_amount <> 0
-    AND ((tier = 1 AND is_first_group) OR (tier > 1 AND tiers_to > lower_bound AND tiers_from <= lower_bound))
+    AND flat_is_due
+    AND (
+        (tier = 1 AND is_first_group)
+        OR (tier > 1 AND NOT edge_is_lower AND tiers_to > lower_bound AND tiers_from <= lower_bound)
+        OR (tier > 1 AND edge_is_lower AND tiers_to >= lower_bound AND (tiers_from < lower_bound OR is_first_group))
+    )

@@ -7,7 +7,15 @@
 -- Worked out in whole numbers, as billionths of a unit times 10^12 of a unit price, and divided once per tier.
 INSERT INTO charge
 WITH priced AS (
-    SELECT usage.span_id, usage.plan_key, usage.price_id, usage.group_key, usage.cell_key, price.flats_at_peak
+    SELECT
+        usage.span_id,
+        usage.plan_key,
+        usage.price_id,
+        usage.group_key,
+        usage.cell_key,
+        price.flats_at_peak,
+        price.edge_is_lower,
+        price.flat_waits
     FROM rated_usage AS usage
     JOIN price USING (plan_key, price_id)
     WHERE usage.price_type = 'graduated' AND price.tiers_are_held
@@ -31,7 +39,9 @@ changed AS (
         AND time_bucket.bucket_start = selected.part_start
 ),
 by_day AS (
-    SELECT span_id, plan_key, price_id, group_key, cell_key, flats_at_peak, day, sum(quantity) AS quantity
+    SELECT
+        span_id, plan_key, price_id, group_key, cell_key, flats_at_peak, edge_is_lower, flat_waits, day,
+        sum(quantity) AS quantity
     FROM changed
     GROUP BY ALL
 ),
@@ -61,7 +71,13 @@ tiered AS (
             (greatest(least(held.level, coalesce(tier.upper_bound, held.level)) - tier.lower_bound, 0) * 1000000000)::HUGEINT
             * held.days
         )::HUGEINT AS billionth_days,
-        coalesce(sum(held.days) FILTER (tier.tier = 1 OR held.level > tier.lower_bound), 0)::HUGEINT AS entered_days
+        coalesce(
+            sum(held.days) FILTER (
+                (tier.tier = 1 OR held.level > tier.lower_bound OR (held.edge_is_lower AND held.level = tier.lower_bound))
+                AND (held.level > 0 OR NOT held.flat_waits)
+            ),
+            0
+        )::HUGEINT AS entered_days
     FROM held
     JOIN price_tier AS tier USING (plan_key, price_id)
     WHERE NOT held.flats_at_peak OR held.last_level >= 0

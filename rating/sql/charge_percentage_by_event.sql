@@ -3,7 +3,8 @@
 -- Open is the allowance of an event while it is one of the first `free_events` and what came before it leaves something of
 -- `free_units`; one that is not given is unlimited if the other is, and with neither nothing is free. An event that fits
 -- whole into what is left is free; of the first that does not the rest is free, and the allowance is closed for good.
--- The meter has no negative quantities, so the sums only rise. part `limit`: what the limits change, and for how many events.
+-- The meter has no negative quantities where something is free, so the sums only rise. A plan may read the edge otherwise: the
+-- event that ends exactly on the free units is free of its units, and pays the rest (edge_pays). part `limit`: what the limits change, and for how many events.
 INSERT INTO charge
 WITH ordered AS (
     SELECT
@@ -13,6 +14,7 @@ WITH ordered AS (
         event.quantity,
         row_number() OVER earlier AS place,
         sum(event.quantity) OVER earlier AS quantity_so_far,
+        price.edge_pays,
         terms.* EXCLUDE (plan_key, price_id)
     FROM usage_event AS event
     JOIN billing_span AS span
@@ -38,6 +40,7 @@ allowed AS (
         *,
         (free_events IS NOT NULL OR free_units IS NOT NULL) AND place <= coalesce(free_events, place) AS is_open,
         quantity_so_far <= coalesce(free_units, quantity_so_far) AS fits,
+        is_open AND fits AND NOT (edge_pays AND quantity_so_far = coalesce(free_units, quantity_so_far + 1)) AS is_free,
         CASE
             WHEN is_open AND fits THEN quantity
             WHEN is_open THEN greatest(free_units - (quantity_so_far - quantity), 0)
@@ -53,11 +56,11 @@ worked_out AS (
         unit_price,
         fixed_amount,
         free_quantity,
-        is_open AND fits AS is_free,
+        is_free,
         quantity - free_quantity AS charged_quantity,
         charged_quantity * unit_price + fixed_amount AS plain_amount,
         CASE
-            WHEN is_open AND fits THEN 0
+            WHEN is_free THEN 0
             ELSE limited_amount(plain_amount, event_minimum, event_maximum) - plain_amount
         END::DECIMAL(38, 21) AS limit_amount
     FROM allowed
@@ -83,7 +86,7 @@ WHERE free_quantity > 0
 UNION ALL
 SELECT span_id, price_id, group_key, '', 1, 'unit', charged_quantity, unit_price, charged_quantity * unit_price
 FROM summed
-WHERE charged_quantity > 0
+WHERE charged_quantity <> 0
 UNION ALL
 SELECT span_id, price_id, group_key, '', 1, 'fixed', charged_events, fixed_amount, charged_events * fixed_amount
 FROM summed

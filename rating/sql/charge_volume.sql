@@ -1,6 +1,7 @@
 -- volume: all units at the price of the one tier that holds the quantity, plus that tier's flat amount.
--- Tiers are (lower_bound, upper_bound], tier 1 also holds quantity 0. The worth may fall as the quantity grows.
+-- Which tier holds a quantity is said by holds_quantity. The worth may fall as the quantity grows.
 -- stairstep is the same without a price per unit: the units cost nothing, the tier's flat amount everything.
+-- Zero usage owes the flat amount of its tier too, unless the plan reads it otherwise (flat_waits).
 -- Where groups climb the tiers together the sum of all of them decides, and the first group has the flat amount.
 -- A tier may count packages, and limit what they cost; what the limit changes is the part `limit`.
 INSERT INTO charge
@@ -12,6 +13,7 @@ WITH reached AS (
         usage.cell_key,
         usage.quantity,
         usage.is_first_group,
+        usage.quantity > 0 OR usage.tiers_reached > 0 OR NOT price.flat_waits AS flat_is_due,
         tier.tier,
         CASE
             WHEN tier.package_size IS NULL THEN usage.quantity
@@ -23,9 +25,11 @@ WITH reached AS (
         tier.maximum
     FROM rated_usage AS usage
     JOIN price_tier AS tier USING (plan_key, price_id)
+    JOIN price USING (plan_key, price_id)
     WHERE usage.price_type IN ('volume', 'stairstep')
-        AND (usage.tiers_reached > tier.lower_bound OR tier.tier = 1)
-        AND (usage.tiers_reached <= tier.upper_bound OR tier.upper_bound IS NULL)
+        AND holds_quantity(
+            usage.tiers_reached, tier.tier, tier.lower_bound, tier.upper_bound, price.edge_is_lower, price.gap_is_lost
+        )
 )
 SELECT
     span_id,
@@ -64,4 +68,4 @@ SELECT
     flat_amount,
     flat_amount AS exact_amount
 FROM reached
-WHERE flat_amount <> 0 AND is_first_group
+WHERE flat_amount <> 0 AND is_first_group AND flat_is_due

@@ -21,7 +21,8 @@ WITH converted AS (
             price.convert_step::HUGEINT,
             price.convert_rounding
         ) AS converted_quantity,
-        coalesce(price.included, 0) AS included
+        coalesce(price.included, 0) AS included,
+        price.tiers_end
     FROM usage_to_rate AS usage
     JOIN billing_span USING (span_id)
     JOIN price ON price.plan_key = billing_span.plan_key AND price.price_id = usage.selector_id
@@ -33,10 +34,12 @@ taken_off AS (
     FROM converted
 )
 SELECT
-    *,
-    (converted_quantity - included_quantity)::DECIMAL(38, 9) AS quantity,
+    * EXCLUDE (tiers_end),
+    -- Beyond the end of tiers that end nothing is priced; what is left of the quantity is in unpriced_usage.
+    least(converted_quantity - included_quantity, coalesce(tiers_end, converted_quantity))::DECIMAL(38, 9) AS quantity,
     -- The tiers are climbed from here, and this is the quantity that reaches its tier: that of the group alone.
     0::DECIMAL(38, 9) AS tiers_from,
-    (converted_quantity - included_quantity)::DECIMAL(38, 9) AS tiers_reached,
+    least(converted_quantity - included_quantity, coalesce(tiers_end, converted_quantity))::DECIMAL(38, 9)
+        AS tiers_reached,
     true AS is_first_group
 FROM taken_off

@@ -22,7 +22,8 @@ WITH converted AS (
         coalesce(included_share.included, price.included, 0) AS included,
         price.included_is_pooled,
         price.tiers_are_pooled,
-        price.priced_is_largest
+        price.priced_is_largest,
+        price.tiers_end
     FROM usage_to_rate AS usage
     JOIN billing_span USING (span_id)
     JOIN price ON price.plan_key = billing_span.plan_key AND price.price_id = usage.selector_id
@@ -72,8 +73,15 @@ SELECT
     event_count,
     converted_quantity,
     CASE WHEN is_priced THEN included_quantity ELSE converted_quantity END::DECIMAL(38, 9) AS included_quantity,
-    CASE WHEN is_priced THEN quantity ELSE 0 END::DECIMAL(38, 9) AS quantity,
+    CASE
+        WHEN tiers_are_pooled THEN greatest(least(quantity, coalesce(tiers_end - quantity_before, quantity)), 0)
+        WHEN is_priced THEN least(quantity, coalesce(tiers_end, quantity))
+        ELSE 0
+    END::DECIMAL(38, 9) AS quantity,
     CASE WHEN tiers_are_pooled THEN quantity_before ELSE 0 END::DECIMAL(38, 9) AS tiers_from,
-    CASE WHEN tiers_are_pooled THEN quantity_of_all WHEN is_priced THEN quantity ELSE 0 END::DECIMAL(38, 9) AS tiers_reached,
+    least(
+        CASE WHEN tiers_are_pooled THEN quantity_of_all WHEN is_priced THEN climbed.quantity ELSE 0 END,
+        coalesce(tiers_end, quantity_of_all)
+    )::DECIMAL(38, 9) AS tiers_reached,
     is_priced AND (NOT tiers_are_pooled OR place = 1) AS is_first_group
 FROM climbed

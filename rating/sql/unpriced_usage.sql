@@ -1,5 +1,5 @@
--- Use that a price takes and gives no amount to: in no cell of a matrix, without a readable price of its own, or without a
--- weight. One row per (span, price, group, cell). It is not billed, and a finding of reconciliation: nothing is free by
+-- Use that a price takes and gives no amount to: in no cell of a matrix, without a readable price of its own, without a weight,
+-- or where a plan reads its tiers so: beyond the last one (tiers_end), or between two of them (gap_is_lost). One row per (span, price, group, cell). It is not billed, and a finding of reconciliation: nothing is free by
 -- oversight, and nobody else waits for it.
 CREATE OR REPLACE TABLE unpriced_usage AS
 SELECT usage.span_id, usage.price_id, usage.group_key, usage.cell_key, usage.event_count, usage.quantity
@@ -24,4 +24,24 @@ JOIN price
 ANTI JOIN price_weight AS cell
     ON cell.plan_key = price.plan_key AND cell.price_id = price.price_id AND cell.cell_key = usage.cell_key
 WHERE usage.quantity <> 0
+UNION ALL
+SELECT
+    usage.span_id,
+    usage.price_id,
+    usage.group_key,
+    usage.cell_key,
+    usage.event_count,
+    usage.converted_quantity - usage.included_quantity - CASE WHEN tier.tier IS NULL THEN 0 ELSE usage.quantity END
+        AS lost_quantity
+FROM rated_usage AS usage
+JOIN price USING (plan_key, price_id)
+LEFT JOIN price_tier AS tier
+    ON tier.plan_key = usage.plan_key
+    AND tier.price_id = usage.price_id
+    AND holds_quantity(
+        usage.tiers_reached, tier.tier, tier.lower_bound, tier.upper_bound, price.edge_is_lower,
+        price.gap_is_lost AND price.price_type IN ('volume', 'stairstep')
+    )
+WHERE (price.tiers_end IS NOT NULL OR (price.gap_is_lost AND price.price_type IN ('volume', 'stairstep')))
+    AND lost_quantity > 0
 ORDER BY ALL

@@ -52,17 +52,19 @@ def tier(up_to: object, unit_price: object, flat_amount: object) -> dict[str, An
 
 
 @cache
-def _worth(terms: str, quantity: Decimal, currency: str) -> RatedQuantity:
-    return rate_quantity(_PRICES.validate_json(terms), quantity, currency=currency)
+def _worth(terms: str, quantity: Decimal, currency: str, switches: tuple[tuple[str, str], ...]) -> RatedQuantity:
+    return rate_quantity(_PRICES.validate_json(terms), quantity, currency=currency, switches=dict(switches))
 
 
-def worth(terms: Mapping[str, Any], quantity: object, currency: str = "USD") -> RatedQuantity:
+def worth(
+    terms: Mapping[str, Any], quantity: object, currency: str = "USD", switches: Mapping[str, str] | None = None
+) -> RatedQuantity:
     """Return what a quantity is worth. Raises Refused where the plan checker does not accept the price."""
     try:
         checked = _PRICES.validate_python(terms)
     except ValidationError as error:
         raise Refused(str(error)) from error
-    return _worth(checked.model_dump_json(), Decimal(str(quantity)), currency)
+    return _worth(checked.model_dump_json(), Decimal(str(quantity)), currency, tuple(sorted((switches or {}).items())))
 
 
 def catalog(

@@ -11,12 +11,18 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
-from metering.periods import CALENDAR_ANCHOR, BillingCycle, add_months, wall_to_instant
+from metering.periods import CALENDAR_ANCHOR, BillingCycle, WallPeriod, add_months, wall_to_instant
+from metering.usage import load_events
+from rating.frozen import PERIODS_BACK, frozen_spans
 from rating.proration import share_of
-from tests.conformance import ask, peers_money, peers_prices, peers_shares
+from rating.rate import rate
+from rating.terms import billing_spans
+from tests.conformance import ask, peers_books, peers_money, peers_prices, peers_shares
 from tests.conformance.ask import Cut
 from tests.conformance.cases import Answer, Asked, Unsupported
+from tests.rated import engine, events_table, terms_of
 
+START = datetime(2026, 1, 1, tzinfo=UTC)
 DAY_US = 86_400_000_000
 
 
@@ -91,25 +97,34 @@ def month_buckets(asked: Asked) -> dict[str, Any]:
 
 
 def late_window(asked: Asked) -> dict[str, Any]:
-    """Usage of the current and of earlier periods, all found now: every period is rated, none is too old."""
-    current, _ = int(asked("current_period")), asked("max_previous")
-    start = datetime(2026, 1, 1, tzinfo=UTC)
+    """Usage of the current and of earlier periods, all found now, by a plan that looks back two periods, or without end."""
+    current, back = int(asked("current_period")), int(asked("max_previous", PERIODS_BACK))
+    policy = "two_periods" if back == PERIODS_BACK else "correct"
     given = [(int(row("period")), Decimal(str(row("qty")))) for row in asked.rows("events")]
     if any(not 0 <= period <= current for period, _ in given):
         raise Unsupported("period outside")
-    days = [start + timedelta(days=number) for number in range(current + 2)]
+    days = [START + timedelta(days=number) for number in range(current + 2)]
+    plan = {"billing_period": {"every": "day"}, "switches": {"late_usage": policy}}
+    terms = terms_of(ask.catalog([ask.price(type="unit", unit_price="1")], plan=plan))
+    walls = [WallPeriod(*(at.replace(tzinfo=None) for at in day)) for day in pairwise(days)]
+    spans = billing_spans(terms, walls[-1], walls[:-1])
+    frozen = set(frozen_spans(terms, spans, lambda: walls[:-1], walls[-1]))
     events = [ask.event(quantity, days[period], row) for row, (period, quantity) in enumerate(given)]
-    billed = sum((ask.usage("sum", events, period=day)[0].quantity for day in pairwise(days)), Decimal(0))
+    load_events(engine(), events_table(events))
+    rate(engine(), terms, spans, days[-1])
+    worth = engine().execute("SELECT span_id, amount FROM worth").fetchall()
+    billed = sum((amount for span_id, amount in worth if span_id not in frozen), Decimal(0))
     return {"billed": billed, "ignored": sum((quantity for _, quantity in given), Decimal(0)) - billed}
 
 
 def coverage(asked: Asked) -> dict[str, Any]:
-    """What a table of tiers leaves without a price: nothing, because a table with an end is refused."""
-    try:
-        ask.worth(ask.price(type="graduated", tiers=_tiers(asked)), asked("quantity"))
-    except ask.Refused:
-        return {"error": "refused"}
-    return {"uncovered": Decimal(0)}
+    """What a table of tiers that may end leaves without a price: use without an amount, and said to be so."""
+    terms = ask.price(type="graduated", tiers=_tiers(asked))
+    events = [ask.event(asked("quantity"), peers_books.START)]
+    sold = peers_books.sold([terms], switches={"tiers_past_end": "lose"})
+    peers_books.Books().book(sold, events)
+    left = engine().execute("SELECT coalesce(sum(quantity), 0) FROM unpriced_usage").fetchall()
+    return {"uncovered": left[0][0]}
 
 
 def windowed_vs_cumulative(asked: Asked) -> dict[str, Any]:

@@ -71,13 +71,14 @@ def distribute(asked: Asked) -> dict[str, Any]:
 
 
 def orb_adjust(asked: Asked) -> dict[str, Any]:
-    """Percent off a line, then at most, then at least so much."""
+    """Percent off a line, then at least, then at most so much."""
     percent, limits = Decimal(str(asked("percent_off", "0"))), {}
     for name in ("min", "max"):
         if asked(name) is not None:
             limits[f"{name}imums"] = [{"id": f"{name}imum", "amount": str(asked(name))}]
     discounts = [{"id": "discount", "percent": str(percent)}] if percent else []
-    catalog = sold(_flats([asked("subtotal")]), currency=asked("currency", "USD"), discounts=discounts, **limits)
+    terms = {"discounts": discounts, "switches": {"min_max_order": "minimum_first"}, **limits}
+    catalog = sold(_flats([asked("subtotal")]), currency=asked("currency", "USD"), **terms)
     try:
         lines = Books().book(catalog)
     except ask.Refused:

@@ -44,7 +44,6 @@ def _tiered(asked: Asked) -> dict[str, Any]:
     kind = asked("mode", "graduated")
     if kind not in {"graduated", "volume", "stairstep"}:
         raise Unsupported(f"mode {kind}")
-    asked("bound")  # Ours is upper_inclusive; the other reading is questioned where it changes the amount.
     return ask.price(type=kind, tiers=[_tier(row, kind) for row in asked.rows("tiers")])
 
 
@@ -79,19 +78,26 @@ def closed(terms: dict[str, Any], quantity: Decimal) -> dict[str, Any]:
 def priced(asked: Asked) -> dict[str, Any]:
     """The exact amount, or a refusal where the terms leave the quantity without a price."""
     terms = PRICES[asked("op")](asked)
-    return _worth(terms, asked("quantity"))
+    # In these systems zero usage costs nothing, and some read the edges of tiers the other way.
+    switches = {"flat_at_zero": "waived"}
+    if asked("bound") == "lower_inclusive":
+        switches["tier_edge"] = "lower"
+    return _worth(terms, asked("quantity"), switches)
 
 
-def _worth(terms: dict[str, Any], quantity: object) -> dict[str, Any]:
+def _worth(terms: dict[str, Any], quantity: object, switches: Mapping[str, str] | None = None) -> dict[str, Any]:
     try:
-        return {"amount": ask.worth(closed(terms, Decimal(str(quantity))), quantity).exact_amount}
+        return {"amount": ask.worth(closed(terms, Decimal(str(quantity))), quantity, switches=switches).exact_amount}
     except ask.Refused:
         return REFUSED
 
 
 def sum_of(asked: Asked) -> dict[str, Any]:
     """One price that starts again for every quantity: once as groups of one period, once as its days. Both are asked."""
-    terms = terms_of(asked.inner("price"))
+    inner = asked.inner("price")
+    terms = terms_of(inner)
+    if inner("bound", "upper_inclusive") != "upper_inclusive":
+        raise Unsupported("lower edges of groups")
     quantities = [Decimal(str(quantity)) for quantity in asked("quantities", [])]
     terms = closed(terms, max(quantities, default=Decimal(0)))
     # A group or a day without use has no event, and so no line.
@@ -208,7 +214,8 @@ def percent(asked: Asked) -> dict[str, Any]:
         if asked(name) is not None
     }
     try:
-        return {"amount": total(Books().book(sold([terms], **limits), [ask.event(asked("base"))]))}
+        catalog = sold([terms], switches={"min_max_order": "minimum_first"}, **limits)
+        return {"amount": total(Books().book(catalog, [ask.event(asked("base"))]))}
     except ask.Refused:
         return REFUSED
 
@@ -249,15 +256,17 @@ def _unless_unpriced(terms: dict[str, Any], events: Sequence[dict[str, Any]]) ->
 
 
 def consumable(asked: Asked) -> dict[str, Any]:
-    """Blocks of units inside tiers, of several units at once: each tier's own blocks, or all in the tier reached."""
-    kind = {"ALL_TIERS": "graduated", "TOP_TIER": "volume"}[asked("policy")]
+    """Blocks of units inside tiers, of several units at once: each tier's own blocks, or all in the tier reached.
+
+    Beyond the last tier the one policy loses what is left, and the other extends the tier.
+    """
+    kind, past_end = {"ALL_TIERS": ("graduated", "lose"), "TOP_TIER": ("volume", "extend")}[asked("policy")]
     prices, events = [], []
     for number, row in enumerate(asked.rows("units")):
         quantity, name = Decimal(str(row("quantity"))), f"unit-{number}"
-        terms = {"type": kind, "tiers": _blocks(row.rows("tiers"))}
-        prices.append(one_each(name, **closed(terms, quantity)))
+        prices.append(one_each(name, type=kind, tiers=_blocks(row.rows("tiers"))))
         events += [ask.event(quantity, row=number, price=name)] if quantity else []
-    return _beside_and_after(asked, prices, events)
+    return _beside_and_after(asked, prices, events, switches={"tiers_past_end": past_end})
 
 
 def _blocks(rows: Sequence[Asked]) -> list[dict[str, Any]]:
@@ -293,7 +302,11 @@ def capacity(asked: Asked) -> dict[str, Any]:
 
 
 def _beside_and_after(
-    asked: Asked, prices: Sequence[Mapping[str, Any]], events: list[dict[str, Any]], meters: Sequence[Any] = ()
+    asked: Asked,
+    prices: Sequence[Mapping[str, Any]],
+    events: list[dict[str, Any]],
+    meters: Sequence[Any] = (),
+    **plan: Any,
 ) -> dict[str, Any]:
     """Book what was `billed` (by a price that was another then), then what the prices and a flat `base` are worth now."""
     books, billed = Books(), Decimal(str(asked("billed", "0")))
@@ -301,7 +314,7 @@ def _beside_and_after(
     try:
         if billed:
             books.book(sold([one_each(first)]), [ask.event(billed, price=first)])
-        catalog = sold([flat("base", asked("base", "0")), *prices])
+        catalog = sold([flat("base", asked("base", "0")), *prices], **plan)
         catalog["meters"] += meters
         return {"amount": total(books.book(catalog, events))}
     except (ask.Refused, UsageUnpriced):

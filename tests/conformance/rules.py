@@ -12,9 +12,9 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from tests import oracle, oracle_prices
+from tests import oracle
 from tests.conformance import rules_lago, rules_peers
-from tests.conformance.ask import accepted_quantity, price, tier
+from tests.conformance.ask import accepted_quantity
 from tests.conformance.cases import Rule
 
 Values = dict[str, Any]
@@ -91,26 +91,7 @@ def no_usage_is_too_late(asked: Values, expected: Values) -> Values | None:
 def open_end_is_demanded(asked: Values, expected: Values) -> Values | None:
     if not asked.get("tiers") or asked["tiers"][-1]["up_to"] is None:
         return None
-    beyond = Decimal(str(asked["quantity"])) > Decimal(asked["tiers"][-1]["up_to"])
-    return REFUSED if beyond or asked["op"] == "coverage" else None
-
-
-def edge_is_upper(asked: Values, expected: Values) -> Values | None:
-    if asked.get("bound") != "lower_inclusive" or asked.get("mode") != "volume":
-        return None
-    return _tiered(asked)
-
-
-def first_flat_is_due(asked: Values, expected: Values) -> Values | None:
-    if asked.get("op") != "tiers" or Decimal(str(asked["quantity"])) != 0:
-        return None
-    return _tiered(asked)
-
-
-def _tiered(asked: Values) -> Values:
-    tiers = [tier(row.get("up_to"), row.get("unit"), row.get("flat")) for row in asked["tiers"]]
-    terms = price(type=asked["mode"], tiers=tiers)
-    return {"amount": oracle_prices.metered_amount(terms, Decimal(str(asked["quantity"])))}
+    return REFUSED if Decimal(str(asked["quantity"])) > Decimal(asked["tiers"][-1]["up_to"]) else None
 
 
 def expiry_is_exact(asked: Values, expected: Values) -> Values | None:
@@ -185,8 +166,6 @@ RULES: dict[str, Rule] = (
             cancel_is_open,
             no_usage_is_too_late,
             open_end_is_demanded,
-            edge_is_upper,
-            first_flat_is_due,
             a_line_has_one_period,
             conversion_of_the_whole,
             any_price_converts,

@@ -50,14 +50,6 @@ def balance_in_whole_minor_units(asked: Values, expected: Values) -> Values | No
     return REFUSED if any(Decimal(amount) % quantum for _, amount in asked["wallets"]) else None
 
 
-def blocks_have_an_open_end(asked: Values, expected: Values) -> Values | None:
-    for unit in asked["units"]:
-        blocks = [(Decimal(tier["size"]), Decimal(tier["max_blocks"])) for tier in unit["tiers"]]
-        if blocks[-1][1] >= 0 and Decimal(unit["quantity"]) > sum((size * most for size, most in blocks), ZERO):
-            return REFUSED
-    return None
-
-
 def discounts_are_exact(asked: Values, expected: Values) -> Values | None:
     start = Fraction(asked["start"])
     net = start
@@ -67,11 +59,6 @@ def discounts_are_exact(asked: Values, expected: Values) -> Values | None:
     final = oracle.round_fraction(net, minor_units(asked["currency"]))
     ours = {"discount": Decimal(asked["start"]) - final, "final": final}
     return {name: ours[name] for name in expected if name in ours}
-
-
-def floor_above_the_cap(asked: Values, expected: Values) -> Values | None:
-    least, most = asked.get("min"), asked.get("max")
-    return REFUSED if least is not None and most is not None and Decimal(most) < Decimal(least) else None
 
 
 def threshold_of_the_period(asked: Values, expected: Values) -> Values | None:
@@ -148,9 +135,7 @@ RULES: dict[str, Rule] = {
         quantities_have_nine_places,
         promise_in_order,
         balance_in_whole_minor_units,
-        blocks_have_an_open_end,
         discounts_are_exact,
-        floor_above_the_cap,
         threshold_of_the_period,
         burned_as_they_stand,
         prepaid_pays_no_tax,

@@ -44,13 +44,13 @@ _REST_OF_THE_LAST = (
 )
 MUTANTS = {
     "a volume edge belongs to the next tier": Mutant(
-        "rating", "charge_volume", "usage.tiers_reached <= tier.upper_bound", "usage.tiers_reached < tier.upper_bound"
+        "rating", "holds_quantity", "OR quantity <= upper_bound)", "OR quantity < upper_bound)"
     ),
     "zero usage is in no volume tier": Mutant(
         "rating",
-        "charge_volume",
-        "(usage.tiers_reached > tier.lower_bound OR tier.tier = 1)",
-        "usage.tiers_reached > tier.lower_bound",
+        "holds_quantity",
+        "(quantity > lower_bound OR tier_number = 1)",
+        "quantity > lower_bound",
     ),
     "the first graduated flat amount waits for usage": Mutant(
         "rating", "charge_graduated", "(tier = 1 AND is_first_group)", "(tier = 1 AND is_first_group AND tiers_to > 0)"
@@ -170,14 +170,14 @@ MUTANTS = {
     "included units are charged": Mutant(
         "rating",
         "rated_usage",
-        "(converted_quantity - included_quantity)::DECIMAL(38, 9) AS quantity",
-        "converted_quantity AS quantity",
+        "coalesce(tiers_end, converted_quantity))::DECIMAL(38, 9) AS quantity",
+        "converted_quantity)::DECIMAL(38, 9) + included_quantity AS quantity",
     ),
     "tiers are reached by the included units too": Mutant(
         "rating",
         "rated_usage",
-        "(converted_quantity - included_quantity)::DECIMAL(38, 9) AS tiers_reached",
-        "converted_quantity AS tiers_reached",
+        "coalesce(tiers_end, converted_quantity))::DECIMAL(38, 9)\n        AS tiers_reached",
+        "converted_quantity)::DECIMAL(38, 9) + included_quantity AS tiers_reached",
     ),
     "each group has the whole pool": Mutant(
         "rating", "rated_usage_pooled", "greatest(included - converted_before, 0)", "included"

@@ -6,7 +6,7 @@ random source of its own, so that the worlds of strategies.py, and the mutants t
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from random import Random
 from typing import Any
@@ -161,14 +161,19 @@ def event_of(seed: int, number: int, catalog: Row, instants: list[Any]) -> Row:
 def wide_world_of(seed: int, plans: int, prices: int, events: int, form: str | None = None) -> World:
     """Return a wide world; with a `form` all its metered prices have that one."""
     base = world_of(seed, plans, prices, 0)
-    chance, meters = Random(f"{seed} wide world"), meters_of(seed)
+    meters = meters_of(seed)
     made = {**base.catalog, "meters": [*base.catalog["meters"], *meters]}
     made["plans"] = [plan_of(seed, plan, meters, form) for plan in base.catalog["plans"]]
-    edges = edges_of(made, base.month)
+    instants = instants_of(seed, made, base.month)
+    return World(made, [event_of(seed, number, made, instants) for number in range(events)], base.month)
+
+
+def instants_of(seed: int, made: Row, month: str) -> list[datetime]:
+    """Return the few instants at which the events of a world happen."""
+    chance, edges = Random(f"{seed} wide world"), edges_of(made, month)
     instants = [chance.choice(edges) for _ in range(8)]
     # What a level carries comes from before the period.
-    instants.append(min(edges) - timedelta(days=chance.choice((1, 400))))
-    return World(made, [event_of(seed, number, made, instants) for number in range(events)], base.month)
+    return [*instants, min(edges) - timedelta(days=chance.choice((1, 400)))]
 
 
 def wide_worlds() -> st.SearchStrategy[World]:

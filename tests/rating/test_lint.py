@@ -272,3 +272,42 @@ def test_minimums_that_owe_more_than_a_maximum_allows() -> None:
     assert "the maximum most is 100, below the 120 that least_calls, least_fixes owe together" in found[0].message
     fits = catalog(*prices, minimums=minimums, maximums=[{"id": "most", "amount": "120"}])
     assert lint_catalog(terms_of(fits)) == []
+
+
+def test_a_maximum_below_what_minimums_owe_is_priced_on_history() -> None:
+    """Two minimums of 60 below a maximum of 100: without usage acme paid 120, which is 20 more than the maximum says."""
+    prices = [{"id": name, "type": "unit", "meter": name, "unit_price": "1"} for name in ("calls", "fixes")]
+    minimums = [{"id": f"least_{name}", "prices": [name], "amount": "60"} for name in ("calls", "fixes")]
+    found = on_history(catalog(*prices, minimums=minimums, maximums=[{"id": "most", "amount": "100"}]))
+    one = found["maximum_below_minimum"]
+    assert (one.price_id, one.tenants, one.amount) == ("most", 2, Decimal("40.00"))
+
+
+def test_a_maximum_below_what_buckets_promise() -> None:
+    """5 a day is 140 in the shortest month; a maximum of 100 takes the rest away: 55 of the 155 of a month of 31 days."""
+    daily = calls("unit", unit_price="1", price_per="day", bucket_commitment={"amount": "5"})
+    capped = catalog(daily, maximums=[{"id": "most", "amount": "100"}])
+    [one] = [one for one in lint_catalog(terms_of(capped)) if one.code == "maximum_below_minimum"]
+    assert "the maximum most is 100, below the 140 that the buckets of calls owe together" in one.message
+    found = on_history(capped)["maximum_below_minimum"]
+    assert (found.tenants, found.amount) == (2, Decimal("110.00"))
+    kept = catalog(daily, maximums=[{"id": "most", "amount": "140"}])
+    assert "maximum_below_minimum" not in codes(lint_catalog(terms_of(kept)))
+
+
+def test_a_switch_that_says_which_limit_wins_is_no_mistake() -> None:
+    price = {"id": "calls", "type": "unit", "meter": "calls", "unit_price": "1"}
+    limits = {"minimums": [{"id": "least", "amount": "60"}], "maximums": [{"id": "most", "amount": "10"}]}
+    said = catalog(price, **limits, switches={"min_max_order": "minimum_first"})
+    assert "maximum_below_minimum" not in codes(lint_catalog(terms_of(said)))
+
+
+def test_lint_reads_a_price_as_its_plan_does() -> None:
+    """With lower edges the cliff is at the edge itself, and zero usage may owe nothing."""
+    price = calls("volume", tiers=tiers(("100", "1", "5"), (None, "0.5", "0")))
+    strict = [one.message for one in lint_catalog(terms_of(catalog(price))) if one.code == "tier_cliff"]
+    assert "100 unit are worth 105.00 USD, any part of a unit more 50.00 USD" in strict[0]
+    lower = lint_catalog(terms_of(catalog(price, switches={"tier_edge": "lower", "flat_at_zero": "waived"})))
+    assert "flat_at_zero" not in codes(lower)
+    [cliff] = [one.message for one in lower if one.code == "tier_cliff"]
+    assert "any part of a unit more 50.00 USD" in cliff

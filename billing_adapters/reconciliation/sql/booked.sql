@@ -8,6 +8,7 @@ WITH charged AS (
     GROUP BY ALL
 )
 SELECT
+    line.span_id,
     line.subscription_id,
     line.period_start,
     line.currency,

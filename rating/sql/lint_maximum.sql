@@ -1,0 +1,37 @@
+-- What a maximum below the minimums inside it did. One row per (plan, maximum): what was paid above the maximum, because true-ups
+-- come after it, and what it took away of what buckets of time had promised.
+-- Enters: worth, charge, ceiling, and lint_limit: per (plan, maximum) the prices it covers and the minimums inside it.
+WITH paid AS (
+    SELECT limits.plan_key, limits.maximum_id, worth.span_id, worth.tenant_id, sum(worth.amount) AS amount
+    FROM lint_limit AS limits
+    JOIN worth USING (plan_key, price_id)
+    GROUP BY ALL
+),
+taken AS (
+    SELECT
+        limits.maximum_id,
+        charge.span_id,
+        coalesce(sum(charge.exact_amount) FILTER (charge.part = 'bucket_shortfall'), 0) AS promised,
+        coalesce(-sum(charge.exact_amount) FILTER (charge.part = 'maximum:' || limits.maximum_id), 0) AS lowered
+    FROM lint_limit AS limits
+    JOIN billing_span ON billing_span.plan_key = limits.plan_key
+    JOIN charge ON charge.span_id = billing_span.span_id AND charge.price_id = limits.price_id
+    GROUP BY ALL
+),
+compared AS (
+    SELECT
+        paid.plan_key,
+        paid.maximum_id,
+        paid.tenant_id,
+        greatest(paid.amount - ceiling.amount, 0) + greatest(least(taken.promised, taken.lowered), 0) AS exact_amount
+    FROM paid
+    JOIN ceiling ON ceiling.span_id = paid.span_id AND ceiling.part = 'maximum:' || paid.maximum_id
+    JOIN taken ON taken.span_id = paid.span_id AND taken.maximum_id = paid.maximum_id
+)
+SELECT
+    plan_key,
+    maximum_id,
+    count(DISTINCT tenant_id) FILTER (exact_amount > 0) AS tenants,
+    sum(exact_amount)::DECIMAL(38, 21) AS exact_amount
+FROM compared
+GROUP BY ALL
