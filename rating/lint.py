@@ -65,7 +65,7 @@ _MONEY = ("amount", "unit_price", "package_price", "flat_amount", "percent", "mi
 _ALONE: dict[str, Any] = {
     "where": {}, "by": (), "sibling": None, "groups_max": None, "convert": None, "price_per": None,
     "included_per": "price", "tiers_over": "group", "tiers_by": "quantity", "combine": None, "groups_priced": "all",
-    "prorate_included": False, "bucket_commitment": None,
+    "prorate_included": False, "bucket_commitment": None, "line_limits": None,
 }  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """What a price takes of its meter, and what becomes of the quantity before and around the price.
 
 Enters: texts of the catalog files. Leaves: frozen models: filters, conversions, weights, combinations with another meter,
-what is promised per bucket of time. Refuses: filters on nothing, numbers with more decimals than are kept.
+what is promised per bucket of time, limits of a line. Refuses: filters on nothing, numbers with more decimals than are kept.
 Source: price models, sections 1.9, 1.11, 2.4 and 4.2.
 """
 
@@ -143,6 +143,24 @@ class Combination(CatalogModel):
     )
     meter: MeterName = Field(description="the other meter")
     where: Where = Field(default_factory=dict, description="only events of the other meter that have these values")
+
+
+class LineLimits(CatalogModel):
+    """What a line, one group of `by`, costs at least and at most. Lines of 4, 40 and 400 within 10 and 100 are 150."""
+
+    minimum: Promised | None = Field(default=None, description="each line costs at least this, once it is there")
+    maximum: Promised | None = Field(default=None, description="each line costs at most this")
+    prorate: Boolean = Field(default=False, description="whether in a part of a period the minimum is its share")
+
+    @model_validator(mode="after")
+    def _check_limits(self) -> Self:
+        if self.minimum is None and self.maximum is None:
+            refuse_at(message="there is no limit; write a minimum, a maximum, or both")
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            refuse_at("maximum", message="it is below the minimum; swap or correct them")
+        if self.prorate and self.minimum is None:
+            refuse_at("prorate", message="only the minimum has a share; write a minimum, or remove the key")
+        return self
 
 
 class BucketCommitment(CatalogModel):

@@ -39,7 +39,8 @@ _PRICE_COLUMNS = {
     "included": "quantity", "is_pooled": "bool", "included_is_pooled": "bool", "tiers_are_pooled": "bool",
     "is_by_event": "bool", "tiers_are_held": "bool", "flats_at_peak": "bool",
     "edge_is_lower": "bool", "gap_is_lost": "bool", "flat_waits": "bool", "edge_pays": "bool", "tiers_end": "quantity",
-    "rounds_components": "bool",
+    "rounds_components": "bool", "line_minimum": "price", "line_maximum": "price",
+    "pool": "quantity", "pool_is_dearest_first": "bool",
     "priced_is_largest": "bool", "included_is_prorated": "bool", "combine_by": "text", "combine_selector": "text",
     "bucket": "text", "committed": "price", "overage": "ratio", "is_trued_up": "bool",
     "has_groups": "bool", "is_weighted": "bool", "default_weight": "quantity",
@@ -174,7 +175,16 @@ def _reading(price: Any, switches: Switches) -> tuple[object, ...]:
         switches["allowance_edge"] == "fixed_due",
         tiers[-1].up_to if is_lost else None,
         switches["round_at"] == "component",
+        *_line_limits(price),
+        getattr(price, "pool", None),
+        getattr(price, "pool_order", None) == "dearest",
     )
+
+
+def _line_limits(price: Any) -> tuple[Decimal | None, Decimal | None]:
+    """Return what a line costs at least and at most."""
+    limits = getattr(price, "line_limits", None)
+    return (None, None) if limits is None else (limits.minimum, limits.maximum)
 
 
 def part_of(price: PackagePrice, switches: Switches) -> str:

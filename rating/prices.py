@@ -32,6 +32,7 @@ from rating.price_steps import (
     BucketCommitment,
     Combination,
     Conversion,
+    LineLimits,
     Weights,
     Where,
 )
@@ -91,6 +92,9 @@ class _UsagePrice(_Price):
     )
     cut: Literal["any", "period_end"] | None = Field(
         default=None, description="booked at any cut, or when the period is over; by default what may fall waits"
+    )
+    line_limits: LineLimits | None = Field(
+        default=None, description="what each line, one group of by, costs at least and at most"
     )
 
     @property
@@ -326,10 +330,17 @@ class MatrixPrice(_UsagePrice):
     default_unit_price: Amount | None = Field(
         default=None, description="money per unit in every other cell; without it, use in one is refused, never free"
     )
+    pool: Included | None = Field(default=None, description="units of all cells of a line together that cost nothing")
+    pool_order: Literal["cheapest", "dearest"] | None = Field(
+        default=None, description="which units the pool takes first; needed with pool, for it decides the amount"
+    )
 
     @model_validator(mode="after")
     def _check_cells(self) -> Self:
         mistakes: list[tuple[Place, str]] = []
+        if (self.pool is None) != (self.pool_order is None):
+            what = "a pool says which units it takes first; write pool and pool_order: cheapest or dearest"
+            mistakes.append((("pool_order",), what))
         seen: dict[tuple[str, ...], int] = {}
         for at, cell in enumerate(self.cells):
             first = seen.setdefault(cell.values, at)

@@ -47,10 +47,11 @@ QUANTITY_STEPS = (
     ("usage_combined", "combine_by IS NOT NULL"), ("usage_as_combined", "combine_by IS NOT NULL"),
     ("rated_usage", "true"),
     ("rated_usage_pooled", "is_pooled"), ("rated_usage_held", "price_type = 'volume' AND tiers_are_held"),
+    ("rated_usage_matrix", "pool IS NOT NULL"),
     ("charge", "true"),
 )  # fmt: skip
 CHARGE_STEPS = (
-    ("charge_included", "included > 0 OR priced_is_largest"),
+    ("charge_included", "included > 0 OR priced_is_largest OR pool > 0"),
     ("charge_flat", "price_type = 'flat'"),
     ("charge_flat_part", HAS_FLAT_PARTS),
     ("charge_unit", "price_type = 'unit'"),
@@ -65,6 +66,7 @@ CHARGE_STEPS = (
     ("charge_capacity", "price_type = 'capacity'"),
     ("charge_bucket_commitment", "committed IS NOT NULL"),
     ("rated_usage_promised", "is_trued_up"),
+    ("charge_line_limit", "line_minimum IS NOT NULL OR line_maximum IS NOT NULL"),
     ("unpriced_usage", HAS_UNPRICED),
     ("round_component", "rounds_components"),
 )

@@ -228,9 +228,28 @@ def price_lines(
     """Return (quantity, exact amount) per group; `events` are the tenant's, of any meter and any time."""
     if price["type"] == "flat":
         return {(): (Decimal(1), flat_amount(price, period, plan))}
-    from tests import oracle_dialect, oracle_levels, oracle_prices, oracle_usage
+    from tests import oracle_levels
 
     plan = plan or {}
+    found = unlimited_lines(price, meters, events, period, plan)
+    if not price.get("line_limits"):
+        return found
+    # Limits look at exact amounts, also where a plan rounds the components afterwards.
+    switches = {**(plan.get("switches") or {}), "round_at": "line"}
+    unrounded = {**plan, "switches": switches} if oracle_levels.rounds_components(plan) else plan
+    exact = unlimited_lines(price, meters, events, period, unrounded)
+    return {
+        key: (quantity, add(amount, oracle_levels.line_limit(price, exact[key][1], period, plan)))
+        for key, (quantity, amount) in found.items()
+    }
+
+
+def unlimited_lines(
+    price: Row, meters: dict[str, Row], events: list[Row], period: Period, plan: Row
+) -> dict[Group, tuple[Any, ...]]:
+    """Return the lines before limits of a line are looked at."""
+    from tests import oracle_dialect, oracle_levels, oracle_prices, oracle_usage
+
     price = oracle_dialect.read(price, plan)
     span = {
         "start": period.service_start, "end": period.service_end, "period_start": period.start, "period_end": period.end,

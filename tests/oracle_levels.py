@@ -152,3 +152,20 @@ def with_promises(price: Row, use: dict[Any, Any], found: dict[Any, Any], span: 
     due = component(owed) if rule.get("true_up", True) else 0
     total = oracle_prices.decimal(Fraction(amount) + component(more) + due)
     return {(): (quantity, total)} if cells or (owed and rule.get("true_up", True)) else {}
+
+
+def rounds_components(plan: Row) -> bool:
+    return oracle_dialect.answer(plan, "round_at") == "component"
+
+
+def line_limit(price: Row, amount: Decimal, period: Any, plan: Row) -> Decimal:
+    """Return what the limits of a line add to its amount, or take off it."""
+    from tests import oracle_adjust
+
+    rule, exact = price["line_limits"], Fraction(amount)
+    least, most = rule.get("minimum"), rule.get("maximum")
+    if least is not None:
+        one = {"amount": least, "prorate": rule.get("prorate", False)}
+        least = oracle_adjust.amount_of(one, oracle_adjust.Span({}, plan, period), prorate=False, is_owed=True)
+    changed = oracle_prices.limited(exact, least, most) - exact
+    return oracle_prices.decimal(oracle_dialect.component(plan)(changed))

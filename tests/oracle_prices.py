@@ -199,10 +199,14 @@ def lines(price: Row, use: dict[Group, Use]) -> Lines:
     """Return (quantity, exact amount) per group of a metered price."""
     groups = sorted(use, key=lambda group: group_text(price, group)) if price.get("by") else list(use)
     found = dict.fromkeys(groups, (NOTHING, NOTHING))
+    free = {group: pooled(price, use[group]) for group in groups} if "pool" in price else {}
     for cell in {cell: None for group in groups for cell in use[group]}:
         here = [group for group in groups if cell in use[group]]
         if price["type"] in ("matrix", "dynamic"):
-            priced = {group: in_cell_of_its_own(price, cell, *use[group][cell]) for group in here}
+            priced = {
+                group: in_cell_of_its_own(price, cell, *use[group][cell], free.get(group, {}).get(cell, NOTHING))
+                for group in here
+            }
             for group, (quantity, amount) in priced.items():
                 found[group] = (found[group][0] + quantity, found[group][1] + amount)
             continue
@@ -211,13 +215,34 @@ def lines(price: Row, use: dict[Group, Use]) -> Lines:
     return {group: (decimal(quantity), decimal(amount)) for group, (quantity, amount) in found.items()}
 
 
-def in_cell_of_its_own(price: Row, cell: Cell, events: list[Row], quantity: Decimal) -> tuple[Fraction, Fraction]:
+def cell_price(price: Row, cell: Cell) -> Fraction:
+    prices = {tuple(one["values"]): one["unit_price"] for one in price["cells"]}
+    return number(prices.get(cell, price.get("default_unit_price")))
+
+
+def pooled(price: Row, cells: Use) -> dict[Cell, Fraction]:
+    """Return the units of each cell that the pool of a matrix takes: of the cheapest first, or of the dearest."""
+    left, sign = number(price["pool"]), -1 if price["pool_order"] == "dearest" else 1
+    taken = {}
+    for cell in sorted(cells, key=lambda one: (sign * cell_price(price, one), cell_text(price, one))):
+        taken[cell] = min(left, max(NOTHING, Fraction(cells[cell][1])))
+        left -= taken[cell]
+    return taken
+
+
+def cell_text(price: Row, cell: Cell) -> bytes:
+    """Return what cells of one price are ordered by: their values as JSON, names in alphabetical order."""
+    named = dict(sorted(zip(price["attributes"], cell, strict=True)))
+    return json.dumps(named, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def in_cell_of_its_own(
+    price: Row, cell: Cell, events: list[Row], quantity: Decimal, free: Fraction = NOTHING
+) -> tuple[Fraction, Fraction]:
     """Price a cell of a matrix, or the events that carry one price."""
     q = max(NOTHING, Fraction(quantity))
     if price["type"] == "matrix":
-        prices = {tuple(one["values"]): one["unit_price"] for one in price["cells"]}
-        unit_price = prices.get(cell, price.get("default_unit_price"))
-        return q, NOTHING if q == 0 else component_of(price)(q * number(unit_price))
+        return q, NOTHING if q == free else component_of(price)((q - free) * cell_price(price, cell))
     places = 12 - max(0, -int(Decimal(price.get("multiplier", "1")).normalize().as_tuple().exponent))
     carried = (
         cell[0] if re.fullmatch(rf"-?[0-9]{{1,12}}(\.[0-9]{{1,{places}}})?", cell[0] or "") else price.get("default")

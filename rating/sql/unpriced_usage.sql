@@ -10,6 +10,7 @@ ANTI JOIN charge
     AND charge.price_id = usage.price_id
     AND charge.group_key = usage.group_key
     AND charge.cell_key = usage.cell_key
+    AND charge.part <> 'included'
 WHERE (price.price_type = 'matrix' AND usage.quantity > 0)
     OR (price.price_type = 'dynamic' AND usage.event_count > 0 AND (usage.quantity > 0 OR price.carries = 'amount'))
 UNION ALL

@@ -86,6 +86,27 @@ MUTANTS = {
     "a bucket beyond its promise is not dearer": Mutant(
         "promised", "rating", "charge_bucket_commitment", "sum(ratio_of(beyond, overage))", "sum(0)"
     ),
+    "the minimum of a line is never a share": Mutant(
+        "clamped", "rating", "charge_line_limit", "coalesce(share.minimum, price", "coalesce(price.line_minimum, price"
+    ),
+    "a line is not cut to its maximum": Mutant(
+        "clamped", "rating", "charge_line_limit", "limited_amount(plain_amount, minimum, maximum)",
+        "limited_amount(plain_amount, minimum, NULL)",
+    ),
+    "a pool takes the dearest first, whatever it says": Mutant(
+        "pooled", "rating", "rated_usage_matrix", "THEN -1 ELSE 1 END", "THEN -1 ELSE -1 END"
+    ),
+    "each cell has the whole pool": Mutant(
+        "pooled", "rating", "rated_usage_matrix", "greatest(pool - quantity_before, 0)", "greatest(pool, 0)"
+    ),
+    "all lines of a price share a pool": Mutant(
+        "pooled", "rating", "rated_usage_matrix", "PARTITION BY usage.span_id, usage.price_id, usage.group_key",
+        "PARTITION BY usage.span_id, usage.price_id",
+    ),
+    "all lines of a price have one limit": Mutant(
+        "clamped", "rating", "charge_line_limit", "LEFT JOIN charge USING (span_id, price_id, group_key)",
+        "LEFT JOIN charge ON charge.span_id = line.span_id AND charge.price_id = line.price_id",
+    ),
     "a bucket without use owes nothing": Mutant(
         "promised", "rating", "charge_bucket_commitment", "LEFT JOIN spent", "JOIN spent"
     ),

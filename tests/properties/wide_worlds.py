@@ -18,7 +18,7 @@ from metering.catalog import Meter
 from rating.price_meters import find_misfits
 from rating.prices import Price
 from tests.properties import usages
-from tests.properties.strategies import FLAT_AMOUNTS, World, edges_of, event, seeds, tiers, world_of
+from tests.properties.strategies import FLAT_AMOUNTS, SPEND, World, edges_of, event, seeds, tiers, world_of
 
 Row = dict[str, Any]
 PRICE: TypeAdapter[Any] = TypeAdapter(Price)
@@ -117,10 +117,40 @@ def promised(chance: Random, price: Row) -> Row:
     return _metered(chance, kept, "sum", price_per=chance.choice(("day", "week", "month")), bucket_commitment=rule)
 
 
+def clamped(chance: Random, price: Row) -> Row:
+    """Return a price of groups each of which costs at least and at most so much; sometimes a part of a period owes its share."""
+    limits: Row = {}
+    if chance.random() < 0.7:
+        limits = {"minimum": chance.choice(("0", "1", "0.333333333333", "7")), "prorate": chance.random() < 0.5}
+    if not limits or chance.random() < 0.6:
+        limits["maximum"] = chance.choice(("7", "12.345", "40"))
+    kept = {**price, "by": chance.choice(([], ["model"], ["region", "model"]))}
+    if chance.random() < 0.3:
+        made = {**_kept(kept), "type": "percentage", "meter": SPEND, "percent": "30", "fixed_amount": "0.3"}
+        return {**made, "line_limits": limits}
+    return _metered(chance, kept, chance.choice(("sum", "max", "count")), line_limits=limits)
+
+
+def pooled(chance: Random, price: Row) -> Row:
+    """Return a matrix with a pool of included units over its cells."""
+    values = sorted(chance.sample(("a", "1", "A", "true", "é"), 3))
+    cells = [
+        {"values": [value], "unit_price": chance.choice(("1", "0.5", "3.333333333333", "-0.25"))} for value in values
+    ]
+    made = {**_kept(price), "type": "matrix", "meter": "sum", "attributes": ["model"], "cells": cells}
+    made |= {"default_unit_price": "0.5", "by": chance.choice(([], ["region"]))}
+    return {
+        **made,
+        "pool": chance.choice(("0", "1", "2.5", "12.25")),
+        "pool_order": chance.choice(("cheapest", "dearest")),
+    }
+
+
 # Terms of their own, each as (source of chance, price) -> price.
 FORMS = {
     "held": held, "capacity": capacity, "combination": combination, "largest": largest, "prorated": prorated,
-    "promised": promised,
+    "promised": promised, "clamped": clamped,
+    "pooled": pooled,
 }  # fmt: skip
 
 

@@ -145,6 +145,27 @@ def test_a_part_of_a_period_includes_its_share() -> None:
     assert "write included" in refusal(meter="calls", type="unit", unit_price="1", prorate_included="true")
 
 
+def test_each_line_costs_at_least_and_at_most_so_much() -> None:
+    """Amounts of 4, 40 and 400 within 10 and 100 are 150; in half of the month the minimum is half, if it says so."""
+    limits = {"minimum": "10", "maximum": "100"}
+    terms = {"meter": "calls", "type": "unit", "unit_price": "1", "by": ["region"], "line_limits": limits}
+    some = [use("calls", quantity, 20, region=region) for region, quantity in (("a", "4"), ("b", "40"), ("c", "400"))]
+    assert sum(amounts(terms, *some)) == 150
+    assert "there is no limit" in refusal(meter="calls", type="unit", unit_price="1", line_limits={})
+    assert "below the minimum" in refusal(**{**terms, "line_limits": {"minimum": "2", "maximum": "1"}})
+    assert "only the minimum has a share" in refusal(**{**terms, "line_limits": {"maximum": "1", "prorate": "true"}})
+
+
+@pytest.mark.parametrize(("order", "exact"), [("cheapest", 8), ("dearest", 4)])
+def test_a_pool_over_the_cells_of_a_matrix(order: str, exact: int) -> None:
+    """Pool 10, 8 at 2 and 6 at 1: the cheapest first are 8.00, the dearest first 4.00."""
+    cells = [{"values": ["a"], "unit_price": "2"}, {"values": ["b"], "unit_price": "1"}]
+    matrix = {"meter": "calls", "type": "matrix", "attributes": ["region"], "cells": cells}
+    used = [use("calls", "8", region="a"), use("calls", "6", region="b")]
+    assert amounts({**matrix, "pool": "10", "pool_order": order}, *used) == [exact]
+    assert "write pool and pool_order" in refusal(**matrix, pool="10")
+
+
 @pytest.mark.parametrize(
     ("true_up", "exact"),
     # 80 on the 1st are 50 + 30 x 1.5, 30 on the 2nd are 50; 28 days without use owe 50 each.
