@@ -187,3 +187,24 @@ def test_a_true_up_says_what_is_missing_of_the_minimum(tmp_path: Path) -> None:
         ("what is missing of the minimum", Decimal("19.5"))
     ]
     assert step(found, "amount").amount == Decimal("19.50")
+
+
+DIALECT = """
+      - {id: tokens_out, meter: tokens, where: {direction: output}, type: graduated, line_limits: {maximum: "13.335"},
+         tiers: [{up_to: "500", unit_price: "0.01001"}, {up_to: "1000", unit_price: "0.0333"}]}
+      - {id: calls, meter: calls, type: package, package_size: "10", package_price: "0.50"}
+    discounts: [{id: welcome, percent: 10, prices: [tokens_out]}]
+    switches: {round_at: component, tiers_past_end: lose}
+"""
+
+
+def test_a_line_under_switches_adds_up(tmp_path: Path) -> None:
+    """500 x 0.01001 is 5.01 and 500 x 0.0333 is 16.65, rounded one by one; 8.32 above the limit of the line; 10 % of 13.34."""
+    found = explained_under(tmp_path, DIALECT)
+    assert [(one.part, one.exact_amount) for one in step(found, "price").children] == [
+        ("line_limit", Decimal("-8.32")),
+        ("unit", Decimal("5.01")),
+        ("unit", Decimal("16.65")),
+    ]
+    assert step(found, "discount").exact_amount == Decimal("-1.33")
+    assert step(found, "amount").amount == Decimal("12.01")
