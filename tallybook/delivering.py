@@ -34,6 +34,7 @@ from rating.rate import LINE_KEY
 from tallybook.books import reading
 from tallybook.errors import BadSettings
 from tallybook.metered_hours import HourSettings, hour_intents
+from tallybook.metered_windows import WindowSettings, window_intents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from tallybook.workspace import Workspace
 
 INVOICES_AT_ONCE = 500
+UsageSettings = tuple[HourSettings, WindowSettings]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +79,13 @@ def deliver(
     for name in names or sorted(sections):
         since, options = _since(name, sections[name])
         hours = HourSettings.taken_from(options)
+        windows = WindowSettings.taken_from(options, hours.settle)
         try:
             adapter = make_adapter(name, options)
             if is_dry:
-                runs.append(AdapterRun(name, tuple(_new_intents(workspace, adapter, since, hours))))
+                runs.append(AdapterRun(name, tuple(_new_intents(workspace, adapter, since, (hours, windows)))))
                 continue
-            enqueued = _enqueue(workspace, adapter, since, hours)
+            enqueued = _enqueue(workspace, adapter, since, (hours, windows))
             deliverer = Deliverer(
                 workspace.books,
                 adapter,
@@ -126,24 +129,27 @@ def _since(name: str, section: Mapping[str, Any]) -> tuple[datetime, dict[str, A
     return datetime(since.year, since.month, since.day, tzinfo=UTC), options
 
 
-def _enqueue(workspace: Workspace, adapter: Adapter, since: datetime, hours: HourSettings) -> Enqueued:
+def _enqueue(workspace: Workspace, adapter: Adapter, since: datetime, usage: UsageSettings) -> Enqueued:
     outbox = Outbox(workspace.books, adapter.capabilities, workspace.clock)
     new = there = parked = 0
-    for intents in _prepared(workspace, adapter, since, hours):
+    for intents in _prepared(workspace, adapter, since, usage):
         done = outbox.enqueue(intents)
         new, there, parked = new + done.new, there + done.there, parked + done.parked
     return Enqueued(new, there, parked)
 
 
-def _new_intents(workspace: Workspace, adapter: Adapter, since: datetime, hours: HourSettings) -> list[Intent]:
+def _new_intents(workspace: Workspace, adapter: Adapter, since: datetime, usage: UsageSettings) -> list[Intent]:
     outbox = Outbox(workspace.books, adapter.capabilities, workspace.clock)
-    return [one for intents in _prepared(workspace, adapter, since, hours) for one in outbox.missing(intents)]
+    return [one for intents in _prepared(workspace, adapter, since, usage) for one in outbox.missing(intents)]
 
 
-def _prepared(workspace: Workspace, adapter: Adapter, since: datetime, hours: HourSettings) -> Iterator[list[Intent]]:
+def _prepared(workspace: Workspace, adapter: Adapter, since: datetime, usage: UsageSettings) -> Iterator[list[Intent]]:
     """Yield the intents of documents that have none yet, some at a time, in the order of issue; of hours, where it takes such."""
     if adapter.capabilities.grain == "hour":
-        yield hour_intents(workspace, adapter, hours, since)
+        yield hour_intents(workspace, adapter, usage[0], since)
+        return
+    if adapter.capabilities.grain == "interval":
+        yield window_intents(workspace, adapter, usage[1], since)
         return
     if "credit_grant" in adapter.capabilities.kinds:
         granted = [one for one in workspace.catalog_or_empty().balances if one.starts_at >= since]

@@ -171,6 +171,42 @@ def test_prepaid_balances_become_credit_grants_where_stripe_prices(shop: Workspa
     assert [one["amount"]["monetary"]["value"] for one in fake.store.all("billing.credit_grant")] == [750]
 
 
+METERS = """
+window = "day"
+mode = "window"
+[delivery.stripe_meters.meters]
+tokens = "tokens_used"
+"""
+
+
+def test_usage_is_told_to_stripe_s_meters_by_account_and_told_again_when_it_changed(
+    shop: Workspace, fake: StripeFake
+) -> None:
+    params: Any = {"display_name": "t", "event_name": "tokens_used", "default_aggregation": {"formula": "sum"},
+                   "event_time_window": "day"}  # fmt: skip
+    fake.client().v1.billing.meters.create(params)
+    fake.store._clock = clock = FixedClock(datetime(2026, 10, 5, 1, tzinfo=UTC))
+    text = shop.layout.settings_file.read_text().replace("[delivery.stripe]", "[delivery.stripe_meters]")
+    shop.layout.settings_file.write_text(text.replace("2026-11-01", "2026-10-01") + METERS)
+
+    def counted() -> dict[str, Decimal]:
+        return {
+            f"{datetime.fromtimestamp(at, UTC):%d}": value for at, value in fake.meters.counted["tokens_used"].values()
+        }
+
+    with Workspace(shop.layout.root, clock=clock) as again:
+        again.deliver(wait=lambda _seconds: None)
+        # Two windows of acme; the rest of the two days was nothing and is not told.
+        assert counted() == {"03": Decimal(1500), "04": Decimal(777)}
+        import_text(again, "more.csv", LATE.replace("2026-10-30", "2026-10-04").replace("80", "0.5"))
+        (done,) = again.deliver(wait=lambda _seconds: None)
+        assert (done.enqueued.new, done.delivered.states) == (1, {"delivered": 1})
+        assert counted() == {"03": Decimal(1500), "04": Decimal("777.5")}
+        void_first_usage(again)
+        again.deliver(wait=lambda _seconds: None)
+    assert counted() == {"03": Decimal(0), "04": Decimal("777.5")}
+
+
 def test_nothing_is_sent_without_a_day_to_begin_with(shop: Workspace, fake: StripeFake) -> None:
     write_settings(shop, "")
     with Workspace(shop.layout.root) as again, pytest.raises(BadSettings, match="from = 2026-11-01"):
