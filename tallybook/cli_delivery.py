@@ -7,6 +7,7 @@ Refuses: decisions without a reason.
 from __future__ import annotations
 
 import getpass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,6 +30,7 @@ delivery.add_typer(deliveries_app, name="deliveries")
 
 ERRORS_SHOWN = 5
 ID_SHOWN = 16
+SUBJECTS_AT_ONCE = 500
 WhyOption = Annotated[str, typer.Option("--why", help="The reason; it stays in the books.")]
 WhoOption = Annotated[str | None, typer.Option("--who", help="Who decides; without it, your user name.")]
 IdsArgument = Annotated[list[str], typer.Argument(help="Deliveries, by id or the beginning of one.")]
@@ -172,7 +174,8 @@ def _decide(decide: Any, ids: Sequence[str], why: str, who: str | None, *, as_js
         raise typer.BadParameter("a decision has a reason and somebody who decides: --why '...' --who NAME")
     with open_workspace() as workspace:
         chosen = [_one(workspace, given) for given in ids]
-        rows = [decide(workspace.books, one.delivery_id, who=by, why=why, now=workspace.now) for one in chosen]
+        decided = [decide(workspace.books, one.delivery_id, who=by, why=why, now=workspace.now) for one in chosen]
+        rows = [replace(row, subject=one.subject) for row, one in zip(decided, chosen, strict=True)]
     if as_json:
         print_json({"deliveries": [_json(row) for row in rows]})
     else:
@@ -180,11 +183,21 @@ def _decide(decide: Any, ids: Sequence[str], why: str, who: str | None, *, as_js
 
 
 def _read(workspace: Workspace, **chosen: Any) -> list[Delivery]:
+    """Return deliveries; those of invoices are called by the invoice's number, which people know."""
+    from sqlalchemy import select
+
     from billing_adapters.deliveries import list_deliveries
+    from rating.books import invoices
     from tallybook.books import reading
 
     with reading(workspace.books) as connection:
-        return list_deliveries(connection, **chosen)
+        rows = list_deliveries(connection, **chosen)
+        numbers: dict[str, str] = {}
+        for at in range(0, len(rows), SUBJECTS_AT_ONCE):
+            subjects = [row.subject for row in rows[at : at + SUBJECTS_AT_ONCE]]
+            query = select(invoices.c.invoice_id, invoices.c.number).where(invoices.c.invoice_id.in_(subjects))
+            numbers.update({identity: number for identity, number in connection.execute(query) if number is not None})
+    return [replace(row, subject=numbers.get(row.subject, row.subject)) for row in rows]
 
 
 def _one(workspace: Workspace, given: str) -> Delivery:

@@ -83,6 +83,7 @@ class TestMarketplace(AdapterContract):
         return MarketplaceWorld()
 
 
+@pytest.mark.prove
 class TestMarketplaceThatLeavesRecords(AdapterContract):
     """Where the suite throttles, AWS leaves every other record; where it is away, AWS answers 500 after it was done."""
 

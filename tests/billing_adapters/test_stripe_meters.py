@@ -73,11 +73,13 @@ class TestWindows(AdapterContract):
         return MeterWorld(StripeMeterSettings())
 
 
+@pytest.mark.prove
 class TestRawEvents(AdapterContract):
     def make_world(self) -> MeterWorld:
         return MeterWorld(StripeMeterSettings(mode="raw"))
 
 
+@pytest.mark.prove
 class TestStream(AdapterContract):
     def make_world(self) -> MeterWorld:
         return MeterWorld(StripeMeterSettings(by_stream=True))
