@@ -66,7 +66,7 @@ class About:
 
 
 def write_workbook(shape: FileShape, table: pa.Table, file: BinaryIO, about: About) -> None:
-    """Write the table as a workbook. Takes about 4 µs per cell, and memory for some thousand rows only."""
+    """Write the table as a workbook. By far the slowest of the formats; takes memory for some thousand rows only."""
     import xlsxwriter
 
     # A zip file is written with steps back, which a file that is hashed on the way cannot take.
