@@ -103,6 +103,14 @@ def deliver(
     return runs
 
 
+def adapter_of(workspace: Workspace, name: str) -> Adapter:
+    """Return the adapter of a section of the settings. Raises BadSettings, AdapterMisconfigured."""
+    _, options = _since(name, workspace.settings.delivery[name])
+    hours = HourSettings.taken_from(options)
+    WindowSettings.taken_from(options, hours.settle)
+    return make_adapter(name, options)
+
+
 def _with_deadline(workspace: Workspace, adapter: str, failure: AdapterMisconfigured) -> AdapterMisconfigured:
     """Return the failure with what waits for it to be mended, and until when."""
     is_open = and_(deliveries.c.adapter == adapter, deliveries.c.state.in_(OPEN_STATES))

@@ -12,11 +12,13 @@ import shutil
 import sys
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import text
 
+from metering.clock import iso_utc
 from metering.periods import zone
 from rating.errors import NotFound
 from tallybook.books import reading
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 PACKAGES = ("metering", "entitlements", "rating", "billing_adapters", "tallybook")
 LIBRARIES = ("pyarrow", "duckdb", "deltalake", "sqlalchemy", "alembic", "pydantic")
 FREE_BYTES_MIN = 1 << 30
+DEADLINE_NEAR = timedelta(hours=2)
 CLOCK_FLOOR_S = 1_767_225_600  # 2026-01-01: this code did not exist before
 _NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "overlay"})
 
@@ -54,7 +57,13 @@ def examine(root: Path) -> list[Check]:
     except NotFound as error:
         return [*checks, Check("workspace", "warning", error.message)]
     with workspace:
-        for name, check in (("books", _books), ("catalog", _catalog), ("journal", _journal), ("lake", _lake)):
+        for name, check in (
+            ("books", _books),
+            ("catalog", _catalog),
+            ("journal", _journal),
+            ("lake", _lake),
+            ("delivery", _delivery),
+        ):
             checks.append(_guarded(name, check, workspace))
     return checks
 
@@ -158,3 +167,23 @@ def _lake(workspace: Workspace) -> Check:
     workspace.lake.verify(files)
     size = sum(file.size for file in files)
     return Check("lake", "good", f"{len(files)} data files, {size / 2**20:.1f} MiB, every hash verified")
+
+
+def _delivery(workspace: Workspace) -> Check:
+    """Can the adapters of the settings be made, and does anything wait for a person, or for its deadline?"""
+    from billing_adapters.deliveries import list_deliveries
+    from tallybook.delivering import adapter_of
+
+    names = sorted(workspace.settings.delivery)
+    for name in names:
+        adapter_of(workspace, name)
+    with reading(workspace.books) as connection:
+        waiting = list_deliveries(connection, states=["pending", "attempting", "parked"])
+    parked = sum(row.state == "parked" for row in waiting)
+    ends = [row.recover_by for row in waiting if row.state != "parked" and row.recover_by is not None]
+    if ends and min(ends) - workspace.now < DEADLINE_NEAR:
+        return Check("delivery", "bad", f"what waits is refused from {iso_utc(min(ends))} on; run `tallybook deliver`")
+    if parked:
+        return Check("delivery", "warning", f"{parked:,} are parked and wait for a person; see `tallybook deliveries`")
+    adapters = ", ".join(names) or "no adapter"
+    return Check("delivery", "good", f"{adapters}; {len(waiting):,} wait to be sent")

@@ -218,6 +218,21 @@ def test_nothing_is_sent_without_a_day_to_begin_with(shop: Workspace, fake: Stri
     assert fake.calls == []
 
 
+def test_the_doctor_looks_at_delivery(shop: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def said() -> tuple[str, str]:
+        checks = json.loads(CliRunner().invoke(app, ["-w", str(shop.layout.root), "doctor", "--json"]).stdout)["checks"]
+        return next((one["result"], one["detail"]) for one in checks if one["name"] == "delivery")
+
+    assert said() == ("good", "stripe; 0 wait to be sent")
+    text = shop.layout.settings_file.read_text()
+    write_settings(shop, text.partition("\n")[2] + 'customers = {globex = "cus_gone"}')
+    run(shop, "deliver", code=1)
+    assert said() == ("warning", "1 are parked and wait for a person; see `tallybook deliveries`")
+    monkeypatch.delenv("TALLYBOOK_STRIPE_KEY")
+    assert said()[0] == "bad"
+    assert "TALLYBOOK_STRIPE_KEY" in said()[1]
+
+
 def test_sections_and_adapters_that_are_not_there_are_named(shop: Workspace) -> None:
     with pytest.raises(BadSettings, match=r"no section \[delivery.files\]"):
         shop.deliver(["files"])
