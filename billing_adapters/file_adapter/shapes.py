@@ -206,6 +206,9 @@ JOURNAL_ENTRIES = FileShape(
         Column("kind", "text", "document, accrual (earned before its issue) or release (earned after it)"),
         _ENTRY_DATE,
         _ENTRY_PERIOD,
+        Column(
+            "role", "text", "what is posted, whatever account it is mapped to: receivables, revenue, tax and others"
+        ),
         _LEDGER,
         Column("debit", "amount", "the amount, if the leg is a debit, else zero"),
         Column("credit", "amount", "the amount, if the leg is a credit, else zero"),
@@ -246,4 +249,20 @@ JOURNAL_SUMMARY = FileShape(
     key=("date", "entry_id", "line_no"),
     control_totals=(("debit", "currency"), ("credit", "currency")),
 )
-SHAPES = (INVOICE_REGISTER, INVOICE_LINES, CHARGES, USAGE, PREPAID_BURNS, JOURNAL_ENTRIES, JOURNAL_SUMMARY)
+TIE_OUTS = FileShape(
+    name="tie_outs",
+    grain="one row per pair of totals that must agree, and currency",
+    columns=(
+        _RUN,
+        Column("control_id", "text", "the comparison"),
+        Column("source_a", "text", "the file and column of the first total"),
+        Column("total_a", "exact_amount", "the first total"),
+        Column("source_b", "text", "the file and column of the second total"),
+        Column("total_b", "exact_amount", "the second total"),
+        Column("difference", "exact_amount", "the first less the second; anything but zero is to be explained"),
+        _CURRENCY,
+    ),
+    key=("control_id", "currency"),
+    control_totals=(("difference", "currency"),),
+)
+SHAPES = (INVOICE_REGISTER, INVOICE_LINES, CHARGES, USAGE, PREPAID_BURNS, JOURNAL_ENTRIES, JOURNAL_SUMMARY, TIE_OUTS)

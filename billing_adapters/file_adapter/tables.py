@@ -18,8 +18,10 @@ from billing_adapters.file_adapter.shapes import (
     JOURNAL_ENTRIES,
     JOURNAL_SUMMARY,
     PREPAID_BURNS,
+    TIE_OUTS,
     USAGE,
 )
+from billing_adapters.file_adapter.tie_outs import TieOuts
 from billing_adapters.journal_entries import journal_of
 from metering.engine import fetch, read_sql
 from metering.numbers import plain, trimmed
@@ -55,6 +57,15 @@ def usage_of(engine: duckdb.DuckDBPyConnection) -> pa.Table:
 
 def tables_of(run: PublishedRun, run_id: str) -> Iterator[tuple[FileShape, pa.Table]]:
     """Yield every file of a run with its table, rows in the order of the file's key. One at a time, to be let go of."""
+    ties = TieOuts()
+    for shape, table in _facts_of(run, run_id):
+        ties.see(shape, table)
+        yield shape, table
+    yield TIE_OUTS, _table(TIE_OUTS, run_id, ties.rows())
+
+
+def _facts_of(run: PublishedRun, run_id: str) -> Iterator[tuple[FileShape, pa.Table]]:
+    """Yield the files that repeat books and papers: all but the comparisons of their totals."""
     lines = ((paper.invoice, line) for paper in run.papers for line in paper.invoice.lines)
     yield INVOICE_REGISTER, _table(INVOICE_REGISTER, run_id, map(_register_row, run.papers))
     yield (

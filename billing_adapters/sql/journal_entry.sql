@@ -30,6 +30,7 @@ SELECT
     kind,
     posted_on AS date,
     strftime(posted_on, '%Y-%m') AS period,
+    role,
     account,
     greatest(amount, 0) AS debit,
     greatest(-amount, 0) AS credit,

@@ -5,53 +5,55 @@
 CREATE OR REPLACE TABLE journal_posting AS
 SELECT
     'accrual' AS kind, document.invoice_id, document.earned_on AS posted_on, 1 AS turn, line.position, line.line_id,
-    document.unbilled_account AS account, NULL::VARCHAR AS department, line.product, line.earned AS amount,
+    'unbilled_receivables' AS role, document.unbilled_account AS account, NULL::VARCHAR AS department, line.product, line.earned AS amount,
     false AS is_reversal
 FROM document_line AS line JOIN document USING (invoice_id)
 WHERE document.is_accrued
 UNION ALL
 SELECT
-    'accrual', document.invoice_id, document.earned_on, 2, line.position, line.line_id, line.revenue_account,
-    line.department, line.product, -line.earned, false
+    'accrual', document.invoice_id, document.earned_on, 2, line.position, line.line_id, 'revenue',
+    line.revenue_account, line.department, line.product, -line.earned, false
 FROM document_line AS line JOIN document USING (invoice_id)
 WHERE document.is_accrued
 UNION ALL
 SELECT
-    'document', invoice_id, issued_on, 1, 0, NULL, receivables_account, NULL, NULL, payable, false
+    'document', invoice_id, issued_on, 1, 0, NULL, 'receivables', receivables_account, NULL, NULL, payable, false
 FROM document
 UNION ALL
 SELECT
-    'document', document.invoice_id, document.issued_on, 2, burn.position, burn.line_id, burn.prepaid_account, NULL,
-    burn.balance_id, burn.paid, false
+    'document', document.invoice_id, document.issued_on, 2, burn.position, burn.line_id, 'prepaid_balances',
+    burn.prepaid_account, NULL, burn.balance_id, burn.paid, false
 FROM document_burn AS burn JOIN document USING (invoice_id)
 UNION ALL
 SELECT
-    'document', document.invoice_id, document.issued_on, 3, burn.position, burn.line_id, burn.promotions_account, NULL,
-    burn.balance_id, burn.given, false
+    'document', document.invoice_id, document.issued_on, 3, burn.position, burn.line_id, 'promotions',
+    burn.promotions_account, NULL, burn.balance_id, burn.given, false
 FROM document_burn AS burn JOIN document USING (invoice_id)
 UNION ALL
 SELECT
     'document', document.invoice_id, document.issued_on, 4, line.position, line.line_id,
+    CASE WHEN document.is_accrued THEN 'unbilled_receivables' ELSE 'revenue' END,
     CASE WHEN document.is_accrued THEN document.unbilled_account ELSE line.revenue_account END,
     CASE WHEN document.is_accrued THEN NULL ELSE line.department END,
     line.product, -line.earned, document.is_accrued
 FROM document_line AS line JOIN document USING (invoice_id)
 UNION ALL
 SELECT
-    'document', document.invoice_id, document.issued_on, 5, line.position, line.line_id, line.deferred_account, NULL,
-    line.product, -line.deferred, false
+    'document', document.invoice_id, document.issued_on, 5, line.position, line.line_id, 'deferred_revenue',
+    line.deferred_account, NULL, line.product, -line.deferred, false
 FROM document_line AS line JOIN document USING (invoice_id)
 UNION ALL
 SELECT
-    'document', document.invoice_id, document.issued_on, 6, tax.position, NULL, tax.account, NULL, tax.tax, -tax.amount, false
+    'document', document.invoice_id, document.issued_on, 6, tax.position, NULL, 'tax', tax.account, NULL, tax.tax,
+    -tax.amount, false
 FROM document_tax AS tax JOIN document USING (invoice_id)
 UNION ALL
 SELECT
-    'release', release.invoice_id, release.posted_on, 1, line.position, line.line_id, line.deferred_account, NULL,
-    line.product, release.amount, false
+    'release', release.invoice_id, release.posted_on, 1, line.position, line.line_id, 'deferred_revenue',
+    line.deferred_account, NULL, line.product, release.amount, false
 FROM document_release AS release JOIN document_line AS line USING (invoice_id, line_id)
 UNION ALL
 SELECT
-    'release', release.invoice_id, release.posted_on, 2, line.position, line.line_id, line.revenue_account,
-    line.department, line.product, -release.amount, false
+    'release', release.invoice_id, release.posted_on, 2, line.position, line.line_id, 'revenue',
+    line.revenue_account, line.department, line.product, -release.amount, false
 FROM document_release AS release JOIN document_line AS line USING (invoice_id, line_id)

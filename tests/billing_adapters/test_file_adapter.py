@@ -13,6 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -21,6 +22,8 @@ from billing_adapters.file_adapter import FileAdapter, publish, read_manifest, u
 from billing_adapters.file_adapter.columns import FileShape, arrow_schema
 from billing_adapters.file_adapter.formats import neutralise, original_text
 from billing_adapters.file_adapter.shapes import SHAPES
+from billing_adapters.file_adapter.tables import tables_of
+from billing_adapters.file_adapter.tie_outs import CONTROLS, TieOuts
 from billing_adapters.ports import PublishedRun, Publisher
 from metering.clock import iso_utc
 from metering.engine import open_engine
@@ -132,7 +135,7 @@ def test_negative_numbers_stay_numbers_and_amounts_have_their_minor_digits(tmp_p
 
 
 def test_the_sums_of_the_files_are_those_of_the_invoices(folder: Path, run: PublishedRun) -> None:
-    register, lines, charges, usage, burns, entries, summary = (read(folder, shape, "csv") for shape in SHAPES)
+    register, lines, charges, usage, burns, entries, summary, ties = (read(folder, shape, "csv") for shape in SHAPES)
 
     for currency in ("USD", "JPY"):
         total = exact_sum([invoice.total for invoice in run.invoices if invoice.currency == currency])
@@ -146,6 +149,8 @@ def test_the_sums_of_the_files_are_those_of_the_invoices(folder: Path, run: Publ
         for journal in (entries, summary):
             owed = [row for row in journal if (row["account"], row["currency"]) == ("receivables", currency)]
             assert exact_sum([Decimal(row["debit"]) - Decimal(row["credit"]) for row in owed]) == exact_sum(payable)
+    assert {row["difference"] for row in ties} == {"0"}
+    assert {(row["control_id"], row["currency"]) for row in ties} >= {(one, "USD") for one in CONTROLS}
     for row in register:
         net, tax, gross = (Decimal(row[f"amount_{name}"]) for name in ("net", "tax", "gross"))
         prepaid, payable = (Decimal(row[f"amount_{name}"]) for name in ("prepaid", "payable"))
@@ -159,6 +164,33 @@ def test_the_sums_of_the_files_are_those_of_the_invoices(folder: Path, run: Publ
     for meter in ("tokens", "+calls"):
         billed = [Decimal(row["quantity"]) for row in lines if row["meter"] == meter]
         assert exact_sum(billed) == exact_sum([Decimal(row["quantity"]) for row in usage if row["meter"] == meter])
+
+
+@pytest.mark.parametrize("control_id", CONTROLS)
+def test_a_total_that_moves_shows_in_its_tie_out_and_no_other(run: PublishedRun, control_id: str) -> None:
+    """One cent more in one file is one row with a difference of one cent."""
+    (file, column, _, role), _ = CONTROLS[control_id]
+    cent = Decimal("0.01")
+    ties = TieOuts()
+    for shape, table in tables_of(run, "run-1"):
+        rows = table.to_pylist()
+        if shape.name == file:
+            moved = next(row for row in rows if row["currency"] == "USD" and (role is None or row["role"] == role))
+            moved[column] += cent
+        if shape.name != "tie_outs":
+            ties.see(shape, pa.Table.from_pylist(rows, schema=table.schema))
+    differing = {row["control_id"]: row["difference"] for row in ties.rows() if row["difference"]}
+    assert differing[control_id] == cent
+    touched = {name for name, pair in CONTROLS.items() if any(one[:2] == (file, column) for one in pair)}
+    assert set(differing) <= touched
+
+
+def test_a_run_of_drafts_is_not_compared_with_a_journal(run: PublishedRun) -> None:
+    drafts = papers_for([replace(invoice, status="draft", number=None) for invoice in run.invoices])
+    *_, (shape, table) = tables_of(replace(run, papers=drafts), "run-1")
+    assert shape.name == "tie_outs"
+    assert not {row["control_id"] for row in table.to_pylist() if "journal" in row["source_a"] + row["source_b"]}
+    assert set(table["difference"].to_pylist()) == {0}
 
 
 def test_the_manifest_describes_every_file(folder: Path, run: PublishedRun) -> None:

@@ -1,0 +1,92 @@
+"""Tie-outs: totals of different files of a run that must agree, compared where everybody can see it.
+
+Enters: the tables of a run, one after the other. Leaves: one row per comparison and currency, with the difference.
+Refuses: to net, to tolerate, and to hide: a difference is a row of the published file, not an error. Sums are exact.
+
+What each compares: lines with the register (net, tax), components with lines, burns with the register, the register's payable
+amounts with the receivables of the journal, the net of lines with the revenue of the journal (accruals and releases
+included), debits with credits, the journal with its summary. A run of drafts posts nothing and has no comparisons with
+the journal. Source: finance files, section 1.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from rating.rounding import exact_sum
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pyarrow as pa
+
+    from billing_adapters.file_adapter.columns import FileShape
+
+Row = dict[str, Any]
+# A total: the file, what is added, what is taken off, and the role of the journal's legs that count.
+Total = tuple[str, str, str | None, str | None]
+
+_REGISTER, _LINES, _JOURNAL = "invoice_register", "invoice_lines", "journal_entries"
+CONTROLS: dict[str, tuple[Total, Total]] = {
+    "BURNS_REGISTER": (("prepaid_burns", "amount", None, None), (_REGISTER, "amount_prepaid", None, None)),
+    "CHARGES_LINES": (("charges", "exact_amount", None, None), (_LINES, "exact_amount", None, None)),
+    "DEBITS_CREDITS": ((_JOURNAL, "debit", None, None), (_JOURNAL, "credit", None, None)),
+    "JOURNAL_SUMMARY": ((_JOURNAL, "debit", None, None), ("journal_summary", "debit", None, None)),
+    "LINES_JOURNAL": ((_LINES, "net_amount", None, None), (_JOURNAL, "credit", "debit", "revenue")),
+    "LINES_REGISTER_NET": ((_LINES, "net_amount", None, None), (_REGISTER, "amount_net", None, None)),
+    "LINES_REGISTER_TAX": ((_LINES, "tax_amount", None, None), (_REGISTER, "amount_tax", None, None)),
+    "REGISTER_JOURNAL": ((_REGISTER, "amount_payable", None, None), (_JOURNAL, "debit", "credit", "receivables")),
+}
+
+
+class TieOuts:
+    """The totals of the files seen so far. Files are seen once and let go of; only sums are kept."""
+
+    def __init__(self) -> None:
+        self._sums: dict[Total, dict[str, Decimal]] = {}
+        self._has_journal = False
+
+    def see(self, shape: FileShape, table: pa.Table) -> None:
+        """Add up what the comparisons need of a file."""
+        if shape.name == _JOURNAL:
+            self._has_journal = table.num_rows > 0
+        for total in {total for pair in CONTROLS.values() for total in pair}:
+            if total[0] == shape.name:
+                self._sums[total] = _sums(table, total)
+
+    def rows(self) -> Iterator[Row]:
+        """Yield one row per comparison and currency, zero where one side has none of the currency."""
+        for control_id, (one, other) in CONTROLS.items():
+            if _JOURNAL in {one[0], other[0]} and not self._has_journal:
+                continue
+            for currency in sorted(self._sums[one].keys() | self._sums[other].keys()):
+                first = self._sums[one].get(currency, Decimal(0))
+                second = self._sums[other].get(currency, Decimal(0))
+                yield {
+                    "control_id": control_id,
+                    "source_a": _told(one),
+                    "total_a": first,
+                    "source_b": _told(other),
+                    "total_b": second,
+                    "difference": exact_sum([first, -second]),
+                    "currency": currency,
+                }
+
+
+def _sums(table: pa.Table, total: Total) -> dict[str, Decimal]:
+    _, added, taken_off, role = total
+    names = [name for name in ("currency", added, taken_off, "role" if role else None) if name]
+    numbers: dict[str, list[Decimal]] = {}
+    for row in (row for batch in table.select(names).to_batches(max_chunksize=16_384) for row in batch.to_pylist()):
+        if role is None or row["role"] == role:
+            parts = numbers.setdefault(row["currency"], [])
+            parts.append(row[added])
+            if taken_off:
+                parts.append(-row[taken_off])
+    return {currency: exact_sum(parts) for currency, parts in numbers.items()}
+
+
+def _told(total: Total) -> str:
+    file, added, taken_off, role = total
+    return f"{file}.{added}{f' - {taken_off}' if taken_off else ''}{f' of {role}' if role else ''}"
