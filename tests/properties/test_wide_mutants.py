@@ -41,7 +41,7 @@ MUTANTS = {
         "held", "rating", BY_DAY, "selected.quantity_sum AS quantity", "selected.quantity_sum * selected.event_count"
     ),
     "a tier is entered at its edge": Mutant(
-        "held", "rating", BY_DAY, "held.level > tier.lower_bound)", "held.level >= tier.lower_bound)"
+        "held", "rating", BY_DAY, "held.level > tier.lower_bound OR", "held.level >= tier.lower_bound OR"
     ),
     "flat amounts are whole": Mutant("held", "rating", BY_DAY, "WHEN flats_at_peak THEN", "WHEN true THEN"),
     "flat amounts outlive a level below zero": Mutant(
