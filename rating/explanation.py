@@ -28,6 +28,7 @@ PARTS = {
     "fixed": "fixed amount per event",
     "limit": "raised or cut to the limit per event",
     "peak": "highest quantity of the period",
+    "percent_of": "percent of other prices",
     "line_limit": "raised or cut to the limit of the line",
     "bucket_overage": "beyond what is promised per bucket",
     "bucket_shortfall": "missing of what is promised per bucket",

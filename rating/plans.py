@@ -146,6 +146,12 @@ class Plan(CatalogModel):
         mistakes: list[tuple[Place, str]] = []
         ids = [price.id for price in self.prices]
         features = [entitlement.feature for entitlement in self.entitlements]
+        summed = {price.id for price in self.prices if price.type == "percent_of"}
+        for at, price in enumerate(self.prices):
+            for place, named in enumerate(price.prices if price.type == "percent_of" else ()):
+                if named not in ids or named in summed:
+                    what = f"{named!r} is no other price of this plan with an amount of its own; name one that is"
+                    mistakes.append((("prices", at, "prices", place), what))
         for at, price_id in enumerate(ids):
             if price_id in ids[:at]:
                 mistakes.append((("prices", at, "id"), f"{price_id!r} is the id of two prices; rename one of them"))

@@ -41,6 +41,7 @@ _PRICE_COLUMNS = {
     "edge_is_lower": "bool", "gap_is_lost": "bool", "flat_waits": "bool", "edge_pays": "bool", "tiers_end": "quantity",
     "rounds_components": "bool", "line_minimum": "price", "line_maximum": "price",
     "pool": "quantity", "pool_is_dearest_first": "bool",
+    "of_others": "ratio",
     "priced_is_largest": "bool", "included_is_prorated": "bool", "combine_by": "text", "combine_selector": "text",
     "bucket": "text", "committed": "price", "overage": "ratio", "is_trued_up": "bool",
     "has_groups": "bool", "is_weighted": "bool", "default_weight": "quantity",
@@ -62,6 +63,7 @@ _WEIGHT_COLUMNS = {"plan_key": "text", "price_id": "text", "cell_key": "text", "
 _LIMIT_COLUMNS = {
     "plan_key": "text", "price_id": "text", "selector_id": "text", "tier": "int", "upper_bound": "quantity",
 }  # fmt: skip
+_BASE_COLUMNS = {"plan_key": "text", "price_id": "text", "base_price_id": "text"}
 _PERCENTAGE_COLUMNS = {
     "plan_key": "text", "price_id": "text", "unit_price": "price", "fixed_amount": "price", "free_events": "int",
     "free_units": "quantity", "event_minimum": "price", "event_maximum": "price",
@@ -110,6 +112,8 @@ def load_prices(engine: duckdb.DuckDBPyConnection, meters: Mapping[str, Meter], 
         for number, tier in enumerate(price.tiers, start=1) for meter, limit in tier.limits.items()
     ]  # fmt: skip
     load_table(engine, "price_limit", _LIMIT_COLUMNS, limits)
+    bases = [(key, price.id, one) for key, _, price in prices if price.type == "percent_of" for one in price.prices]
+    load_table(engine, "price_base", _BASE_COLUMNS, bases)
 
 
 def selector_id_of(price: Any, meter: str) -> str:
@@ -154,6 +158,8 @@ def _price_row(meters: Mapping[str, Meter], key: str, position: int, price: Pric
     if price.type == "flat":
         due = "start" if price.when == "in_advance" else "end"
         terms: tuple[object, ...] = (None, None, due)
+    elif price.type == "percent_of":
+        terms = None, None, "any"
     else:
         terms = price.meter, meters[price.meter].unit, _due(price, meters[price.meter])
     meter, unit, due_ = terms
@@ -178,6 +184,7 @@ def _reading(price: Any, switches: Switches) -> tuple[object, ...]:
         *_line_limits(price),
         getattr(price, "pool", None),
         getattr(price, "pool_order", None) == "dearest",
+        unit_price_of(price.percent) if price.type == "percent_of" else None,
     )
 
 

@@ -47,6 +47,7 @@ __all__ = [
     "GraduatedPrice",
     "MatrixPrice",
     "PackagePrice",
+    "PercentOfPrice",
     "PercentagePrice",
     "Price",
     "StairstepPrice",
@@ -58,6 +59,7 @@ __all__ = [
 ]
 
 PriceId = Annotated[str, *name_of("price")]
+PercentOf = Annotated[Decimal, *exact(digits=3, places=4, above=Decimal(0))]
 PriceMultiplier = Annotated[Decimal, *exact(digits=6, places=6, above=Decimal(0))]
 WhenChanged = Literal["at_once", "period_end"]
 
@@ -237,6 +239,22 @@ class FlatPrice(_Price):
     when_more: WhenChanged = Field(default="at_once", description="when more units begin to count")
     when_fewer: WhenChanged = Field(default="at_once", description="when fewer units begin to count")
     trial_days: Whole | None = Field(default=None, description="how many days from the subscription's start are free")
+
+
+class PercentOfPrice(_Price):
+    """`percent` of what other prices of the plan cost together, before discounts: 10 % of 240 are 24, or 30 at least."""
+
+    # It looks at prices, not at usage. The names are here so that all prices can be asked alike.
+    meter: ClassVar[None] = None
+    where: ClassVar[dict[str, tuple[str, ...] | None]] = {}
+    by: ClassVar[tuple[str, ...]] = ()
+
+    type: Literal["percent_of"]
+    percent: PercentOf = Field(description="percent of the amounts of these prices, above 0, up to 4 decimals")
+    prices: Annotated[tuple[PriceId, ...], Field(min_length=1), AfterValidator(unique)] = Field(
+        description="the ids of the prices, none of which is a percent_of itself"
+    )
+    line_limits: LineLimits | None = Field(default=None, description="what it costs at least and at most")
 
 
 class UnitPrice(_QuantityPrice):
@@ -448,4 +466,4 @@ UsagePrice = (
     | DynamicPrice
     | CapacityPrice
 )
-Price = Annotated[FlatPrice | UsagePrice, Field(discriminator="type")]
+Price = Annotated[FlatPrice | PercentOfPrice | UsagePrice, Field(discriminator="type")]

@@ -67,6 +67,7 @@ CHARGE_STEPS = (
     ("charge_bucket_commitment", "committed IS NOT NULL"),
     ("rated_usage_promised", "is_trued_up"),
     ("charge_line_limit", "line_minimum IS NOT NULL OR line_maximum IS NOT NULL"),
+    ("charge_percent_of", "price_type = 'percent_of'"),
     ("unpriced_usage", HAS_UNPRICED),
     ("round_component", "rounds_components"),
 )

@@ -235,9 +235,7 @@ def price_lines(
     if not price.get("line_limits"):
         return found
     # Limits look at exact amounts, also where a plan rounds the components afterwards.
-    switches = {**(plan.get("switches") or {}), "round_at": "line"}
-    unrounded = {**plan, "switches": switches} if oracle_levels.rounds_components(plan) else plan
-    exact = unlimited_lines(price, meters, events, period, unrounded)
+    exact = unlimited_lines(price, meters, events, period, oracle_levels.unrounded(plan))
     return {
         key: (quantity, add(amount, oracle_levels.line_limit(price, exact[key][1], period, plan)))
         for key, (quantity, amount) in found.items()
@@ -317,7 +315,7 @@ def rated_periods(catalog: Row, month: str, account: str | None = None) -> Itera
 
 def lines(catalog: Row, events: list[Row], month: str, account: str | None = None) -> dict[LineKey, Line]:
     """Return every invoice line of the billing periods that end in the month."""
-    from tests import oracle_adjust, oracle_events
+    from tests import oracle_adjust, oracle_events, oracle_levels
 
     meters = {meter["name"]: meter for meter in catalog["meters"]}
     counted = oracle_events.on_time(
@@ -328,7 +326,14 @@ def lines(catalog: Row, events: list[Row], month: str, account: str | None = Non
         usage = [event for event in counted if event["tenant_id"] == subscription["tenant"]]
         plan = oracle_adjust.overridden(version, subscription)
         span = oracle_adjust.Span(subscription, plan, period)
+        priced = oracle_levels.unrounded(plan)
+        bases: dict[str, Fraction] = {}
         for price in plan["prices"]:
+            if price["type"] == "percent_of":
+                continue
+            bases[price["id"]] = oracle_levels.base_of(
+                price, meters, usage, oracle_adjust.Span(subscription, priced, period)
+            )
             if price["type"] == "flat":
                 units, amount = oracle_adjust.flat(price, span)
                 span.lines.append(oracle_adjust.Net(price["id"], (), [], units, amount))
@@ -336,6 +341,10 @@ def lines(catalog: Row, events: list[Row], month: str, account: str | None = Non
             for key, (quantity, exact) in price_lines(price, meters, usage, period, plan).items():
                 by = price.get("by") or []
                 span.lines.append(oracle_adjust.Net(price["id"], key, by, quantity, Fraction(exact)))
+        for price in plan["prices"]:
+            if price["type"] == "percent_of":
+                amount = oracle_levels.percent_of(price, bases, period, plan)
+                span.lines.append(oracle_adjust.Net(price["id"], (), [], Decimal(1), amount))
         spans.append(span)
     oracle_adjust.adjust(catalog, spans)
     found: dict[LineKey, Line] = {}

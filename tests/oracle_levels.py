@@ -154,8 +154,31 @@ def with_promises(price: Row, use: dict[Any, Any], found: dict[Any, Any], span: 
     return {(): (quantity, total)} if cells or (owed and rule.get("true_up", True)) else {}
 
 
-def rounds_components(plan: Row) -> bool:
-    return oracle_dialect.answer(plan, "round_at") == "component"
+def unrounded(plan: Row) -> Row:
+    """Return a plan that is the same, but leaves the components of its lines exact."""
+    if oracle_dialect.answer(plan, "round_at") != "component":
+        return plan
+    return {**plan, "switches": {**(plan.get("switches") or {}), "round_at": "line"}}
+
+
+def base_of(price: Row, meters: dict[str, Row], events: list[Row], span: Any) -> Fraction:
+    """Return what a price costs before discounts, exactly, all its lines together; 0 where nobody asks."""
+    from tests import oracle, oracle_adjust
+
+    if not any(price["id"] in other["prices"] for other in span.plan["prices"] if other["type"] == "percent_of"):
+        return Fraction(0)
+    if price["type"] == "flat":
+        return oracle_adjust.flat(price, span)[1]
+    lines = oracle.price_lines(price, meters, events, span.period, span.plan)
+    return sum((Fraction(amount) for _, amount in lines.values()), Fraction(0))
+
+
+def percent_of(price: Row, bases: dict[str, Fraction], period: Any, plan: Row) -> Fraction:
+    """Return a percentage of what other prices cost, within limits; what these change is a component of its own."""
+    base = sum((bases[name] for name in price["prices"]), Fraction(0))
+    plain = to_21_places(base * Fraction(str(price["percent"])) / 100)
+    limit = line_limit(price, oracle_prices.decimal(plain), period, plan) if price.get("line_limits") else 0
+    return oracle_dialect.component(plan)(plain) + Fraction(limit)
 
 
 def line_limit(price: Row, amount: Decimal, period: Any, plan: Row) -> Decimal:

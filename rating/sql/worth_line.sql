@@ -11,7 +11,7 @@ WITH part AS (
     FROM charge
     JOIN billing_span USING (span_id)
     JOIN price ON price.plan_key = billing_span.plan_key AND price.price_id = charge.price_id
-    WHERE price.price_type = 'flat' AND charge.part = 'flat'
+    WHERE price.price_type IN ('flat', 'percent_of') AND charge.part = price.price_type
     GROUP BY ALL
     UNION ALL
     SELECT span_id, price_id, group_key, 0, 0, exact_amount

@@ -93,6 +93,14 @@ MUTANTS = {
         "clamped", "rating", "charge_line_limit", "limited_amount(plain_amount, minimum, maximum)",
         "limited_amount(plain_amount, minimum, NULL)",
     ),
+    "a percentage is of the first price alone": Mutant(
+        "percent_of", "rating", "charge_percent_of", "coalesce(sum(charge.exact_amount), 0)",
+        "coalesce(max(charge.exact_amount), 0)",
+    ),
+    "a percentage of prices has no minimum": Mutant(
+        "percent_of", "rating", "charge_percent_of", "limited_amount(plain_amount, minimum, maximum)",
+        "limited_amount(plain_amount, NULL, maximum)",
+    ),
     "a pool takes the dearest first, whatever it says": Mutant(
         "pooled", "rating", "rated_usage_matrix", "THEN -1 ELSE 1 END", "THEN -1 ELSE -1 END"
     ),

@@ -146,6 +146,22 @@ def pooled(chance: Random, price: Row) -> Row:
     }
 
 
+def percent_of(chance: Random, price_id: str, others: list[str]) -> Row:
+    """Return a percentage of some of the other prices."""
+    some = sorted(chance.sample(others, chance.randint(1, len(others))))
+    made = {
+        "id": price_id,
+        "type": "percent_of",
+        "percent": chance.choice(("10", "0.0001", "33.3333", "150")),
+        "prices": some,
+    }
+    if chance.random() < 0.5:
+        made["line_limits"] = {"minimum": chance.choice(("0", "1", "12.345")), "prorate": chance.random() < 0.5}
+    elif chance.random() < 0.5:
+        made["line_limits"] = {"maximum": chance.choice(("1", "12.345"))}
+    return made
+
+
 # Terms of their own, each as (source of chance, price) -> price.
 FORMS = {
     "held": held, "capacity": capacity, "combination": combination, "largest": largest, "prorated": prorated,
@@ -156,7 +172,11 @@ FORMS = {
 
 def plan_of(seed: int, plan: Row, meters: list[Row], form: str | None) -> Row:
     chance = Random(f"{seed} wide plan {plan['name']} {plan['version']}")
-    made = {**plan, "prices": [widened(seed, price, meters, form) for price in plan["prices"]]}
+    each = None if form == "percent_of" else form
+    made = {**plan, "prices": [widened(seed, price, meters, each) for price in plan["prices"]]}
+    summed = Random(f"{seed} percent of {plan['name']} {plan['version']}")
+    if made["prices"] and (form == "percent_of" or (form is None and summed.random() < 0.2)):
+        made["prices"].append(percent_of(summed, f"{plan['name']}-of", [price["id"] for price in made["prices"]]))
     if chance.random() < 0.5:
         made["switches"] = {"held_flats": "peak"}
     if chance.random() < 0.3:

@@ -12,14 +12,17 @@ from pydantic import TypeAdapter, ValidationError
 
 from metering.catalog import Meter
 from metering.periods import Period
+from rating.lint import lint_catalog
 from rating.plans import Plan
 from rating.preview import rate_events
 from rating.prices import Price
 from rating.rate import RatedQuantity, rate_quantity
-from tests.rated import engine_lines, events_table
+from tests import oracle
+from tests.rated import engine_lines, events_table, terms_of
 
 PRICE: TypeAdapter[Any] = TypeAdapter(Price)
 ROWS = count()
+CENT = Decimal("0.01")
 APRIL = Period(datetime(2026, 4, 1, tzinfo=UTC), datetime(2026, 5, 1, tzinfo=UTC))
 METERS = [
     Meter.model_validate({"name": "seats", "aggregation": "max"}),
@@ -154,6 +157,40 @@ def test_each_line_costs_at_least_and_at_most_so_much() -> None:
     assert "there is no limit" in refusal(meter="calls", type="unit", unit_price="1", line_limits={})
     assert "below the minimum" in refusal(**{**terms, "line_limits": {"minimum": "2", "maximum": "1"}})
     assert "only the minimum has a share" in refusal(**{**terms, "line_limits": {"maximum": "1", "prorate": "true"}})
+
+
+@pytest.mark.parametrize(
+    ("limits", "amount"),
+    [({}, "24.00"), ({"minimum": "30"}, "30.00"), ({"maximum": "20"}, "20.00")],
+)
+def test_a_percentage_of_other_prices(limits: dict[str, str], amount: str) -> None:
+    """10 % of 240, at least 30: 30.00. Discounts come afterwards, and lower the percentage as a line of its own."""
+    prices = [
+        {"id": "seats", "type": "flat", "amount": "200"},
+        {"id": "calls", "meter": "calls", "type": "unit", "unit_price": "1"},
+        {"id": "other", "type": "flat", "amount": "1000"},
+        {"id": "support", "type": "percent_of", "percent": "10", "prices": ["seats", "calls"]},
+    ]
+    if limits:
+        prices[-1]["line_limits"] = limits  # type: ignore[assignment]
+    plan = {"name": "plan", "version": 1, "currency": "USD", "prices": prices}
+    catalog = {
+        "meters": [{"name": "calls"}],
+        "plans": [{**plan, "discounts": [{"id": "off", "percent": "50", "prices": ["seats"]}]}],
+        "accounts": [{"id": "a", "name": "A", "tenants": ["t"]}],
+        "subscriptions": [{"id": "s", "tenant": "t", "plan": "plan", "version": 1, "from": "2026-04-01"}],
+    }
+    lines = engine_lines(catalog, [use("calls", "40")], "2026-04")
+    assert lines == oracle.lines(catalog, [use("calls", "40")], "2026-04")
+    assert {key[2]: str(line.amount.quantize(CENT)) for key, line in lines.items()}["support"] == amount
+    assert lint_catalog(terms_of(catalog)) == []
+
+
+def test_a_percentage_is_of_other_prices_that_have_an_amount() -> None:
+    flat, support = {"id": "seats", "type": "flat", "amount": "200"}, {"type": "percent_of", "percent": "10"}
+    for prices in ([{"id": "a", **support, "prices": ["a"]}], [flat, {"id": "a", **support, "prices": ["nobody"]}]):
+        with pytest.raises(ValidationError, match="no other price of this plan with an amount of its own"):
+            Plan.model_validate({"name": "plan", "version": 1, "currency": "USD", "prices": prices})
 
 
 @pytest.mark.parametrize(("order", "exact"), [("cheapest", 8), ("dearest", 4)])
