@@ -52,6 +52,7 @@ class Holding:
     subscription: Subscription
     plan: Plan
     service: Period
+    began: datetime
 
     @property
     def source(self) -> str:
@@ -59,8 +60,8 @@ class Holding:
 
     @property
     def order(self) -> tuple[datetime, str]:
-        """Return what sorts holdings by who leads: the one that began first."""
-        return self.service.start, self.subscription.id
+        """Return what sorts holdings by who leads: the subscription that began first, whatever plan it is on now."""
+        return self.began, self.subscription.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +168,8 @@ def _boundaries(cycle: BillingCycle, after: datetime, until: datetime) -> tuple[
 
 def holdings_of(subscription: Subscription, terms: Terms) -> list[Holding]:
     """Return a subscription on its plans, one after the other."""
-    return [Holding(subscription, plan, service) for plan, service in plans_over_time(terms, subscription)]
+    plans = plans_over_time(terms, subscription)
+    return [Holding(subscription, plan, service, plans[0][1].start) for plan, service in plans]
 
 
 def resolve(
@@ -210,17 +212,25 @@ def templates(
     special = {grant.tenant for grant in grants} | {tenant for tenant, count in counts.items() if count > 1}
     same: dict[tuple[object, ...], list[Subscription]] = {}
     others: list[Subscription] = []
+    # Until when it does not matter since when somebody is on a plan, and the time zone of its dates.
+    resets: dict[tuple[str, int], tuple[datetime, str]] = {}
     for subscription in terms.subscriptions:
         if subscription.entitlements or subscription.changes or subscription.tenant in special:
             others.append(subscription)
         else:
-            key = subscription.plan, subscription.version, subscription.starts_at, subscription.ends_at
+            on = subscription.plan, subscription.version
+            if on not in resets:
+                (holding,) = holdings_of(subscription, terms)
+                resets[on] = _calendar_reset(holding, at), holding.plan.billing_period.timezone
+            bound, timezone = resets[on]
+            starts = None if instant_of(subscription.starts_at, timezone) <= bound else subscription.starts_at
+            key = *on, starts, subscription.ends_at
             same.setdefault(key, []).append(subscription)
     found = []
     for subscriptions in same.values():
         entitled, _ = resolve(replace(terms, subscriptions=subscriptions[:1]), (), at)
         held = entitled.get(subscriptions[0].tenant, [])
-        if held and all(_is_plain(one, at) for one in held):
+        if held and all(is_plain(one, at) for one in held):
             found.append((held, [subscription.tenant for subscription in subscriptions]))
         else:
             others += subscriptions
@@ -248,7 +258,21 @@ def changes_of(held: Iterable[Entitled], subscription: Subscription, terms: Term
                 yield _period_at(grant.recurrence, at).end
 
 
-def _is_plain(entitled: Entitled, at: datetime) -> bool:
+def _calendar_reset(holding: Holding, at: datetime) -> datetime:
+    """Return the instant until which it is all the same when somebody began: the earliest last reset by the calendar."""
+    last = [at]
+    for one in holding.plan.entitlements:
+        if one.type == "metered":
+            by_period = one.reset in {None, "billing_period"}
+            anchor = holding.plan.billing_period.anchor if by_period else one.reset_anchor
+            cycle = None if anchor == "subscription" else _cycle(holding, one)
+            if cycle is None:
+                return datetime.min.replace(tzinfo=UTC)
+            last.append(_period_at(cycle, at).start)
+    return min(last)
+
+
+def is_plain(entitled: Entitled, at: datetime) -> bool:
     """Return whether what is left is the quota minus what was used since the last reset, whatever was before."""
     if entitled.entitlement.type != "metered" or not entitled.is_limited:
         return True
@@ -260,7 +284,7 @@ def _is_plain(entitled: Entitled, at: datetime) -> bool:
 def _of_tenant(
     tenant: str, begun: list[Holding], given: dict[tuple[str, str], list[TenantGrant]], at: datetime
 ) -> list[Entitled]:
-    begun.sort(key=lambda one: one.order)
+    begun.sort(key=lambda one: (*one.order, one.service.start))
     said: dict[str, list[tuple[Holding, Entitlement, str]]] = {}
     for holding in begun:
         for entitlement, source in _in_force(holding, at) if at in holding.service else ():

@@ -1,7 +1,7 @@
 """What to ask of usage for one metered entitlement, and what the answers mean: the state of one feature of one tenant.
 
 Enters: an `Entitled` and its meter, from one instant to another. Leaves: questions to usage, and from the answers an
-`EntitlementState` that explains itself. Refuses: to ask by itself; whoever has all questions asks them at once.
+`EntitlementState` that explains itself. Refuses: to ask by itself; whoever has all questions asks them at once (`ask_usage`).
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from entitlements.burndown import ZERO, Grant, Run, Segment, State, Used, burn_down, burn_order
+from entitlements.burndown import ZERO, Grant, Run, Segment, State, Used, burn_down, burn_order, ceiling
 from entitlements.decisions import Decision
 from metering.measures import PLAIN
 from metering.numbers import exact_sum
+from metering.usage import Selector, Span, aggregate
 from rating.entitled import INSTANT, Entitled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    import duckdb
 
     from metering.catalog import Meter
 
@@ -203,8 +206,31 @@ class UsagePlan:
         active = [one for one in burn_order(entitled.grants) if one.is_active(at)]
         limit = exact_sum(one.amount for one in active)
         left = limit - used
-        grants = tuple(GrantState(one, one.amount) for one in active)
+        balances = ceiling(active, used, at).balances
+        grants = tuple(GrantState(one, balances[one.id]) for one in active)
         return EntitlementState(entitled, limit, used, max(ZERO, left), max(ZERO, -left), resets_at, grants=grants)
+
+
+def ask_usage(
+    engine: duckdb.DuckDBPyConnection, asked: Iterable[Asked], meters: Mapping[str, Meter]
+) -> dict[Asked, Decimal]:
+    """Return what was used of each (tenant, meter, start, end) with any use, in units of the meter, as it aggregates.
+
+    The engine holds the evidence; its tables of questions and of `usage` are replaced.
+    """
+    questions = sorted(set(asked))
+    if not questions:
+        return {}
+    named = {meter for _, meter, *_ in questions}
+    spans = [Span(number, tenant, meter, start, end) for number, (tenant, meter, start, end) in enumerate(questions)]
+    selectors = [
+        Selector(name, name, name, meter.aggregation, meter.unique_attribute, measure=meter.measure)
+        for name, meter in sorted(meters.items())
+        if name in named
+    ]
+    aggregate(engine, spans, selectors)
+    rows = engine.execute("SELECT span_id, quantity FROM usage WHERE quantity IS NOT NULL").fetchall()
+    return {questions[number]: quantity for number, quantity in rows}
 
 
 def is_ceiling(meter: Meter) -> bool:

@@ -154,7 +154,9 @@ def _quantity_steps(
         steps.append(Step("combination", COMBINED[combined.how].format(combined.meter)))
     included = sum((row["included_quantity"] for row in rated), start=0 * quantity)
     if included:
-        steps.append(Step("included", "included in the price", quantity=-included, part=INCLUDED))
+        feature = getattr(price, "included_from", None)
+        text = "included in the price" if feature is None else f"covered by the grants of {feature}"
+        steps.append(Step("included", text, quantity=-included, part=INCLUDED))
     return steps
 
 

@@ -1,7 +1,8 @@
 """The included units, and the least amount of a line, of a part of a billing period, where a price says that they are prorated.
 
 Enters: billing spans and plans. Leaves: the tables included_share and line_minimum_share of the engine, one row per (span, price)
-whose service period is a part of its billing period. Refuses: to look at usage. Source: price models, sections 2.4, 4.5 and 5.3.
+whose service period is a part of its billing period; rating.granted adds what grants cover. Refuses: to look at usage.
+Source: price models, sections 2.4, 4.5 and 5.3.
 """
 
 from __future__ import annotations

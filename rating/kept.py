@@ -8,7 +8,8 @@ call gives the same lines again; only time is lost. `usage` and `unpriced_usage`
 What a span is worth is a pure function of its tenant's usage and of its terms. Whose usage may differ is said by
 metering.changes, by the two snapshots. Whose terms differ is seen by their fingerprints, which are made of the terms
 themselves, never of a revision's number: the plan version with its overrides, its meters, the periods, what is due at the
-instant of the close, and, where discounts, trials or numbers of units are looked at, the subscription and the account. The
+instant of the close, and, where discounts, trials or numbers of units are looked at, the subscription and the account; where
+grants say what is included, all that entitles the tenant. The
 source of the code that rates is part of the version. A tenant is rated whole, with all its spans; a fixed discount of a
 billing account ties all tenants of that account together.
 
@@ -33,7 +34,10 @@ from metering.derived import Derived
 from metering.engine import fetch, read_sql
 from metering.questions import register
 from metering.usage import Snapshot
+from rating.included_from import features_of
+from rating.phases import plan_keys_of
 from rating.rate import overflow_named, rate
+from rating.spans import plan_key
 from rating.terms import load_terms
 
 if TYPE_CHECKING:
@@ -164,7 +168,9 @@ def _register_asked(engine: duckdb.DuckDBPyConnection, terms: Terms, spans: Bill
     discounted = {account.id: account for account in terms.accounts.values() if account.discounts}
     texts = pa.array(prints, pa.string()).take(pa.array(spans.stretch, pa.int64()))
     own = {one.id: one for one in terms.subscriptions if one.discounts or one.changes or one.quantities}
-    if own or discounted or any(looks.values()):
+    granting = {stretch.plan_key for stretch in spans.stretches if features_of(terms.plans[stretch.plan_key].prices)}
+    if own or discounted or granting or any(looks.values()):
+        entitled = _entitled_by(terms) if granting else {}
         subscribed = {one.id: one for one in terms.subscriptions}
         written = []
         for at, text in enumerate(texts.to_pylist()):
@@ -174,6 +180,8 @@ def _register_asked(engine: duckdb.DuckDBPyConnection, terms: Terms, spans: Bill
                 more.append(subscribed[subscription].model_dump_json(by_alias=True))
             if account in discounted:
                 more += [one.model_dump_json(by_alias=True) for one in discounted[account].discounts]
+            if spans.stretches[spans.stretch[at]].plan_key in granting:
+                more += entitled.get(spans.tenants[at], [])
             written.append(_hash(more) if len(more) > 1 else text)
         texts = pa.array(written, pa.string())
     columns = {
@@ -184,6 +192,18 @@ def _register_asked(engine: duckdb.DuckDBPyConnection, terms: Terms, spans: Bill
         "terms": texts,
     }
     register(engine, "asked_span", pa.table(columns))
+
+
+def _entitled_by(terms: Terms) -> dict[str, list[str]]:
+    """Return all that says what each tenant is entitled to: its subscriptions with their plans, and its grants."""
+    found: dict[str, list[str]] = {}
+    for one in terms.entitling[0]:
+        held = [terms.plans[plan_key(*key)] for key in plan_keys_of(one)]
+        written = (one, *(entitlement for plan in held for entitlement in plan.entitlements))
+        found.setdefault(one.tenant, []).extend(model.model_dump_json(by_alias=True) for model in written)
+    for grant in terms.grants:
+        found.setdefault(grant.tenant, []).append(grant.model_dump_json(by_alias=True))
+    return found
 
 
 def _fingerprint(terms: Terms, stretch: Stretch, as_of: datetime) -> str:
@@ -299,7 +319,7 @@ def _version() -> str:
     import duckdb
 
     texts = [duckdb.__version__]
-    for package in ("metering", "rating"):
+    for package in ("metering", "entitlements", "rating"):
         root = resources.files(package)
         for folder in (root, root.joinpath("sql")):
             for file in sorted(folder.iterdir(), key=lambda one: one.name):

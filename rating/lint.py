@@ -65,7 +65,7 @@ _MONEY = ("amount", "unit_price", "package_price", "flat_amount", "percent", "mi
 _ALONE: dict[str, Any] = {
     "where": {}, "by": (), "sibling": None, "groups_max": None, "convert": None, "price_per": None,
     "included_per": "price", "tiers_over": "group", "tiers_by": "quantity", "combine": None, "groups_priced": "all",
-    "prorate_included": False, "bucket_commitment": None, "line_limits": None,
+    "prorate_included": False, "bucket_commitment": None, "line_limits": None, "included_from": None,
 }  # fmt: skip
 
 
@@ -335,6 +335,9 @@ def find_quotas(plan: Plan, _: Terms) -> Iterator[Finding]:
         for price in plan.prices:
             tiers = getattr(price, "tiers", ())
             if price.meter != entitlement.meter or price.where or not tiers or price.type == "capacity":
+                continue
+            if getattr(price, "included_from", None) == entitlement.feature:
+                # Its tiers begin where the grants end.
                 continue
             quota, free = entitlement.quota, _included(price)
             beyond = [tier.up_to for tier in tiers[:-1] if free + tier.up_to >= quota]

@@ -39,6 +39,7 @@ from rating.adjust import Commitment, Discount, Maximum, Minimum, check_adjustme
 from rating.catalog_times import CatalogAnchor, CatalogTime, Currency, When, ZoneName, instant_of, when_text
 from rating.dialect import DialectName, Switches, ends_of, refusals
 from rating.grants import EntitlementOverride
+from rating.included_from import check_included
 from rating.parties import AccountTax, Address, SellerId
 from rating.prices import Price, PriceId, WhenChanged
 from rating.proration import Basis, basis_misfit
@@ -163,6 +164,7 @@ class Plan(CatalogModel):
                         f"{feature!r} has two entitlements in this plan; keep one of them",
                     )
                 )
+        mistakes += check_included(self.prices, self.entitlements)
         mistakes += check_adjustments(
             ids,
             {

@@ -39,6 +39,14 @@ def find_misfits(price: Any, meter: Meter, switches: Switches = STRICT) -> Itera
                 "aggregation: sum, carry: recurring and prorate: day, or remove the key"
             ),
         )
+    if getattr(price, "included_from", None) is not None and price.by and not _adds_up(meter):
+        yield (
+            ("by",),
+            (
+                f"grants cover the use of meter {meter.name!r} as a whole, and its groups do not add up to it; price it "
+                "without by, or a meter with aggregation: sum or count"
+            ),
+        )
     try:
         selector_of("", price, meter, switches)
     except BadSelector as refused:
@@ -69,6 +77,12 @@ def _per_event(price: Any, meter: Meter, switches: Switches) -> Iterator[tuple[P
                 "aggregation: sum and no more keys"
             ),
         )
+
+
+def _adds_up(meter: Meter) -> bool:
+    """Return whether the quantities of groups add up to that of the meter."""
+    changed = (meter.per_bucket, meter.prorate, meter.rounding)
+    return meter.aggregation in {"sum", "count"} and meter.carry == "period_only" and changed == (None, None, None)
 
 
 def _is_plain_sum(meter: Meter) -> bool:

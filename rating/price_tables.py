@@ -42,7 +42,7 @@ _PRICE_COLUMNS = {
     "rounds_components": "bool", "line_minimum": "price", "line_maximum": "price",
     "pool": "quantity", "pool_is_dearest_first": "bool",
     "of_others": "ratio",
-    "priced_is_largest": "bool", "included_is_prorated": "bool", "combine_by": "text", "combine_selector": "text",
+    "priced_is_largest": "bool", "included_is_by_span": "bool", "combine_by": "text", "combine_selector": "text",
     "bucket": "text", "committed": "price", "overage": "ratio", "is_trued_up": "bool",
     "has_groups": "bool", "is_weighted": "bool", "default_weight": "quantity",
     "default_unit_price": "price", "multiplier": "price", "carries": "text", "carried_pattern": "text",
@@ -214,7 +214,7 @@ def unit_price_read(unit_price: Decimal, plan: Plan) -> Decimal:
 
 
 def _around(price: Any) -> tuple[object, ...]:
-    """Return which groups are priced, whether included units are prorated, the other meter, and what buckets promise."""
+    """Return which groups are priced, whether included units are of a span, the other meter, and what buckets promise."""
     largest = getattr(price, "groups_priced", "all") == "largest"
     combined = getattr(price, "combine", None)
     other = (None, None) if combined is None else (combined.how, selector_id_of(price, combined.meter))
@@ -222,7 +222,7 @@ def _around(price: Any) -> tuple[object, ...]:
     terms = (None, None, None)
     if promised is not None:
         terms = promised.amount, promised.overage_factor - 1, promised.true_up
-    return largest, getattr(price, "prorate_included", False), *other, getattr(price, "price_per", None), *terms
+    return largest, _is_by_span(price), *other, getattr(price, "price_per", None), *terms
 
 
 def _due(price: Any, meter: Meter) -> str:
@@ -273,11 +273,17 @@ def _conversion(price: Any) -> tuple[object, ...]:
 def _included(price: Any) -> tuple[object, ...]:
     """Return the included units, and what several groups of one price have in common; one group needs no pool."""
     included = getattr(price, "included", None)
-    shares_included = included is not None and bool(price.by) and price.included_per == "price"
+    is_granted = getattr(price, "included_from", None) is not None
+    shares_included = (included is not None or is_granted) and bool(price.by) and price.included_per == "price"
     shares_tiers = getattr(price, "tiers_over", "group") == "all_groups"
     # These two need the other groups, or the span, as well.
-    others = getattr(price, "groups_priced", "all") == "largest" or getattr(price, "prorate_included", False)
+    others = getattr(price, "groups_priced", "all") == "largest" or _is_by_span(price)
     return included, shares_included or shares_tiers or others, shares_included, shares_tiers
+
+
+def _is_by_span(price: Any) -> bool:
+    """Return whether spans differ in what is included: their share of a period, or what grants cover."""
+    return getattr(price, "prorate_included", False) or getattr(price, "included_from", None) is not None
 
 
 def _tier_rows(key: str, price: Price, plan: Plan) -> list[tuple[object, ...]]:

@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from entitlements.features import FeatureName
 from metering.catalog import (
     AttributeName,
     Boolean,
@@ -109,6 +110,9 @@ class _QuantityPrice(_UsagePrice):
 
     convert: Conversion | None = Field(default=None, description="the unit that is priced, if not the meter's own")
     included: Included | None = Field(default=None, description="units that cost nothing, in the unit that is priced")
+    included_from: FeatureName | None = Field(
+        default=None, description="units that cost nothing are those that the grants of this feature cover"
+    )
     included_per: Literal["price", "group"] = Field(
         default="price", description="whether the included units are one pool over all groups, or each group has them"
     )
@@ -168,6 +172,22 @@ class _QuantityPrice(_UsagePrice):
         return self
 
     @model_validator(mode="after")
+    def _check_included_from(self) -> Self:
+        if self.included_from is None:
+            return self
+        others = {"where": bool(self.where), "groups_priced": self.groups_priced != "all"}
+        others |= {"included_per": self.included_per != "price", "prorate_included": self.prorate_included}
+        names = ("included", "sibling", "convert", "price_per", "weights", "combine")
+        others |= {name: getattr(self, name) is not None for name in names}
+        for name, is_said in others.items():
+            if is_said:
+                refuse_at(
+                    name,
+                    message=f"grants cover all use of the meter of {self.included_from!r}, as it is; remove {name}",
+                )
+        return self
+
+    @model_validator(mode="after")
     def _check_included(self) -> Self:
         if self.weights is not None and self.price_per is not None:
             refuse_at("price_per", message="a price is split by weights or by time; remove one of the two keys")
@@ -204,7 +224,8 @@ class _HeldPrice(_TieredPrice):
         if self.tiers_by == "quantity":
             return self
         others = {"tiers_over": self.tiers_over == "all_groups", "price_per": self.price_per is not None}
-        others |= {name: getattr(self, name) is not None for name in ("convert", "included", "weights", "combine")}
+        names = ("convert", "included", "included_from", "weights", "combine")
+        others |= {name: getattr(self, name) is not None for name in names}
         others["groups_priced"] = self.groups_priced != "all"
         for name, is_said in others.items():
             if is_said:

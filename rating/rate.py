@@ -18,6 +18,7 @@ from metering.engine import open_engine, read_sql
 from metering.usage import aggregate, register
 from rating.adjust_steps import add_true_ups, adjust_charges
 from rating.errors import AmountOverflow, UsageUnpriced
+from rating.granted import load_granted
 from rating.late import limits_of_spans, refuse_late
 from rating.spans import BillingSpans
 from rating.terms import load_terms, usage_questions
@@ -51,7 +52,7 @@ QUANTITY_STEPS = (
     ("charge", "true"),
 )  # fmt: skip
 CHARGE_STEPS = (
-    ("charge_included", "included > 0 OR priced_is_largest OR pool > 0"),
+    ("charge_included", "included > 0 OR priced_is_largest OR included_is_by_span OR pool > 0"),
     ("charge_flat", "price_type = 'flat'"),
     ("charge_flat_part", HAS_FLAT_PARTS),
     ("charge_unit", "price_type = 'unit'"),
@@ -115,6 +116,7 @@ def rate(
     load_terms(engine, terms, columns)
     with overflow_named(engine):
         refuse_late(engine, limits_of_spans(terms, columns))
+        load_granted(engine, terms, columns)
         aggregate(engine, *usage_questions(terms, columns), rollups=rollups)
         rate_usage(engine, as_of)
 

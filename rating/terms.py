@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from metering.catalog import Meter
     from rating.balances import Balance
+    from rating.grants import TenantGrant
     from rating.plans import Account, Plan, Subscription
 
 # An open end, far enough that no usage lies beyond it and near enough for every database.
@@ -52,6 +53,9 @@ class Terms:
     accounts: Mapping[str, Account]
     subscriptions: Sequence[Subscription]
     balances: Sequence[Balance] = ()
+    grants: Sequence[TenantGrant] = ()
+    # All that tenants are entitled by, also where only some subscriptions are rated; by the side of a span (rating.whatif).
+    entitling: Sequence[Sequence[Subscription]] = ()
 
     @classmethod
     def of(
@@ -61,13 +65,17 @@ class Terms:
         accounts: Iterable[Account],
         subscriptions: Iterable[Subscription],
         balances: Iterable[Balance] = (),
+        grants: Iterable[TenantGrant] = (),
     ) -> Terms:
+        subscriptions = sorted(subscriptions, key=lambda subscription: subscription.id)
         return cls(
             meters={meter.name: meter for meter in meters},
             plans={plan_key(plan.name, plan.version): plan for plan in plans},
             accounts={account.id: account for account in accounts},
-            subscriptions=sorted(subscriptions, key=lambda subscription: subscription.id),
+            subscriptions=subscriptions,
             balances=sorted(balances, key=lambda balance: balance.id),
+            grants=sorted(grants, key=lambda grant: grant.id),
+            entitling=(subscriptions,),
         )
 
     def balances_by_account(self) -> dict[str, list[Balance]]:

@@ -250,7 +250,13 @@ def _side_by_side(old: Terms, new: Terms) -> Terms:
         for plan in new.plans.values()
     }
     subscriptions = [*old.subscriptions, *map(_apart, new.subscriptions)]
-    return replace(old, plans={**old.plans, **apart}, subscriptions=subscriptions)
+    moved = {one.id for one in new.subscriptions}
+    # Who is on another plan is entitled by it, and by all that stays.
+    entitling = (
+        old.entitling[0],
+        [*(one for one in old.entitling[0] if one.id not in moved), *map(_apart, new.subscriptions)],
+    )
+    return replace(old, plans={**old.plans, **apart}, subscriptions=subscriptions, entitling=entitling)
 
 
 def _set_apart(stretch: Stretch) -> Stretch:

@@ -19,6 +19,7 @@ from rating.grants import ProviderContract, TenantGrant
 from rating.parties import Seller
 from rating.plans import Account, Plan, Subscription
 from rating.spans import plan_key
+from rating.terms import Terms
 from tallybook.alert_rules import AlertRule
 
 # The lists of a catalog file, the kind that the books call one entry of it, and its model.
@@ -99,6 +100,10 @@ class Catalog:
             sources=MappingProxyType(dict(sources or {})),
             revision=revision,
         )
+
+    def terms(self) -> Terms:
+        """Return its terms of sale, laid out for rating and entitlements."""
+        return Terms.of(self.meters, self.plans, self.accounts, self.subscriptions, self.balances, self.grants)
 
     def entries(self) -> dict[tuple[str, str], CatalogModel]:
         """Return every entry by (kind, key), in the order of the lists."""

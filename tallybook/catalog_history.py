@@ -113,6 +113,7 @@ def load_last_revision_of(engine: Engine, tenant: str) -> Catalog:
             *accounts.values(),
             *read(table.kind == "subscription", paid_for).values(),
             *read(table.kind == "balance", _field(connection, "account").in_(payers)).values(),
+            *read(table.kind == "grant", _field(connection, "tenant").in_(tenants)).values(),
         ]
     return Catalog.of(
         (one for one in found if not isinstance(one, Subscription) or _is_paid(one, payers)), revision=last

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from metering.catalog import MISTAKES, Place
+from rating.included_from import features_of, misfits
 from rating.phases import overridden, phases_of, plan_keys_of
 from rating.plans import Plan, Subscription, instant_of, when_text
 from rating.spans import plan_key
@@ -48,6 +49,10 @@ def check_over_time(subscription: Subscription, plans: Mapping[str, Plan]) -> It
     held = [plans[plan_key(*key)] for key in plan_keys_of(subscription) if plan_key(*key) in plans]
     yield from _check_quantities(subscription, held)
     yield from _check_overrides(subscription, held)
+    charged = {feature for plan in held for feature in features_of(plan.prices).values()}
+    for at, one in enumerate(subscription.entitlements):
+        if one.feature in charged:
+            yield from ((("entitlements", at, key), what) for key, what in misfits(one))
 
 
 def _check_changes(subscription: Subscription, plans: Mapping[str, Plan]) -> Iterator[tuple[Place, str]]:

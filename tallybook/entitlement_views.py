@@ -23,7 +23,6 @@ from metering.changes import changed_tenants, register_cut
 from metering.clock import from_us
 from metering.engine import open_engine, read_sql
 from rating.entitled import INSTANT
-from rating.terms import Terms
 from tallybook.catalog_history import last_revision
 from tallybook.entitlements import Entitlements
 
@@ -60,7 +59,7 @@ class LiveView:
 
     def __init__(self, workspace: Workspace, catalog: Catalog) -> None:
         self._workspace = workspace
-        self._terms = Terms.of(catalog.meters, catalog.plans, catalog.accounts, catalog.subscriptions)
+        self._terms = catalog.terms()
         self._subscriptions: dict[str, list[Subscription]] = {}
         for subscription in self._terms.subscriptions:
             self._subscriptions.setdefault(subscription.tenant, []).append(subscription)

@@ -3,8 +3,8 @@
 Enters: a workspace and a wall period. Leaves: ENTITLED_USE, one row per (tenant, feature, subscription) that used more than its
 grants: what was used and over-used in the period, in units of the meter. Refuses: to look at prices.
 
-Each subscription is looked at over its own part of the period, in the zone of its plan, up to now. All of them are burned down at
-once (entitlements.burn_down_all). Where grants are a ceiling, the reset period that the part ends in is compared.
+Each subscription is looked at over its own part of the period, in the zone of its plan, up to now. What is beyond all grants is
+worked out where prices ask it too (rating.granted), so the two cannot disagree.
 """
 
 from __future__ import annotations
@@ -13,12 +13,8 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from entitlements.burn_down_all import BurnDown, burn_down_all, over_used
-from entitlements.burndown import ZERO
-from metering.engine import open_engine
-from metering.numbers import exact_sum
 from rating.entitled import INSTANT, resolve
-from rating.entitled_use import UsagePlan, begin_of, state_at
+from rating.granted import Part, beyond
 from rating.terms import Terms, service_of
 from tallybook.entitlements import Entitlements
 
@@ -35,7 +31,6 @@ if TYPE_CHECKING:
     from rating.plans import Subscription
     from tallybook.workspace import Workspace
 
-Part = tuple["Entitled", "datetime", "datetime"]
 Row = tuple[str, str, str, str, Decimal, Decimal]
 
 
@@ -44,14 +39,15 @@ def entitled_use(workspace: Workspace, wall: WallPeriod, evidence: tuple[list[st
     from billing_adapters.reconciliation import entitled_use_schema
 
     catalog = workspace.catalog_or_empty()
-    terms = Terms.of(catalog.meters, catalog.plans, catalog.accounts, catalog.subscriptions)
+    terms = catalog.terms()
     parts = [
         part
         for until, held in _by_end(terms, wall, workspace.now).items()
         for part in _parts(replace(terms, subscriptions=held), catalog.grants, wall, until, workspace.now)
     ]
     asking = Entitlements.of_terms(workspace, workspace.now, terms, catalog.grants, evidence)
-    rows = [*_burned(asking, parts), *_ceilings(asking, parts)]
+    found = zip(parts, beyond(parts, asking.meters, asking.usage), strict=True)
+    rows = [_row(part.entitled, one.used, one.over_used) for part, one in found if one.over_used > 0]
     return entitled_use_schema().empty_table() if not rows else _table(rows)
 
 
@@ -80,53 +76,7 @@ def _parts(
             # Others of the tenant end at another instant, and are looked at there.
             is_its_end = until == min(one.holding.service.end, period.end, now)
             if one.entitlement.type == "metered" and one.is_limited and is_its_end and since < until:
-                yield one, since, until
-
-
-def _burned(asking: Entitlements, parts: list[Part]) -> list[Row]:
-    plans = []
-    for entitled, since, until in parts:
-        meter = asking.meters[entitled.entitlement.meter or ""]
-        plan = UsagePlan(entitled, meter, begin_of(entitled, since), until, [since])
-        if not plan.is_ceiling:
-            plans.append((entitled, since, until, plan))
-    if not plans:
-        return []
-    usage = asking.usage(asked for *_, plan in plans for asked in plan.asked)
-    burns = []
-    for entitled, since, until, plan in plans:
-        start = state_at(entitled.grants, begin_of(entitled, since))
-        resets = [reset for reset in plan.resets if start.at < reset < until]
-        keeps = entitled.keeping(start.at, until)
-        burns.append(BurnDown(entitled.grants, plan.used(usage), start, until, resets, keeps, [since]))
-    engine = open_engine()
-    try:
-        burn_down_all(engine, burns)
-        over = over_used(engine, [since for _, since, *_ in plans])
-    finally:
-        engine.close()
-    return [
-        _row(entitled, one.used, one.over_used)
-        for (entitled, *_), one in zip(plans, over, strict=True)
-        if one.over_used > 0
-    ]
-
-
-def _ceilings(asking: Entitlements, parts: list[Part]) -> list[Row]:
-    asked = []
-    for entitled, _, until in parts:
-        name = entitled.entitlement.meter or ""
-        if UsagePlan(entitled, asking.meters[name], entitled.measured_from, until).is_ceiling:
-            asked.append((entitled, (entitled.tenant, name, entitled.last_reset(until - INSTANT), until)))
-    usage = asking.usage(question for _, question in asked)
-    rows = []
-    for entitled, question in asked:
-        at = question[3] - INSTANT
-        limit = exact_sum(one.amount for one in entitled.grants if one.is_active(at))
-        used = usage.get(question, ZERO)
-        if used > limit:
-            rows.append(_row(entitled, used, used - limit))
-    return rows
+                yield Part(one, since, until)
 
 
 def _row(entitled: Entitled, used: Decimal, over: Decimal) -> Row:

@@ -111,7 +111,7 @@ def preview(workspace: Workspace, tenant: str) -> Preview:
     Raises NotFound where no subscription of the tenant runs now.
     """
     catalog = load_last_revision_of(workspace.books, tenant)
-    terms = Terms.of(catalog.meters, catalog.plans, catalog.accounts, catalog.subscriptions, catalog.balances)
+    terms = catalog.terms()
     now = workspace.now
     account, running = _running(terms, tenant, now)
     payers = terms.payer_by_tenant()

@@ -17,7 +17,6 @@ from metering.usage import open_evidence
 from rating.lint import Finding, in_order
 from rating.lint_history import lint
 from rating.spans import plan_key
-from rating.terms import Terms
 from rating.whatif import WhatIf, change_of, whatif_over
 from tallybook.catalog import load_catalog, load_plans
 from tallybook.ledger_lint import find_unmapped
@@ -76,7 +75,7 @@ def ask_lint(workspace: Workspace, wall: WallPeriod | None = None) -> list[Place
     The span is the month before this one if none is given. Raises CatalogInvalid for files with mistakes.
     """
     catalog = load_catalog(workspace.layout.catalog)
-    terms = Terms.of(catalog.meters, catalog.plans, catalog.accounts, catalog.subscriptions)
+    terms = catalog.terms()
     files, snapshot = workspace.evidence()
     rollups = Rollups.of(files)
     engine = open_evidence(files, snapshot, folder=str(rollups.folder) if rollups else None)

@@ -156,7 +156,7 @@ class Workspace:
     def terms(self, revision: int | None = None) -> Terms:
         """Return the terms of sale of a catalog revision."""
         catalog = self.catalog(revision)
-        return Terms.of(catalog.meters, catalog.plans, catalog.accounts, catalog.subscriptions, catalog.balances)
+        return catalog.terms()
 
     # --- capture ------------------------------------------------------------------------------------------------------
 

@@ -315,7 +315,7 @@ def rated_periods(catalog: Row, month: str, account: str | None = None) -> Itera
 
 def lines(catalog: Row, events: list[Row], month: str, account: str | None = None) -> dict[LineKey, Line]:
     """Return every invoice line of the billing periods that end in the month."""
-    from tests import oracle_adjust, oracle_events, oracle_levels
+    from tests import oracle_adjust, oracle_events, oracle_granted, oracle_levels
 
     meters = {meter["name"]: meter for meter in catalog["meters"]}
     counted = oracle_events.on_time(
@@ -338,7 +338,12 @@ def lines(catalog: Row, events: list[Row], month: str, account: str | None = Non
                 units, amount = oracle_adjust.flat(price, span)
                 span.lines.append(oracle_adjust.Net(price["id"], (), [], units, amount))
                 continue
-            for key, (quantity, exact) in price_lines(price, meters, usage, period, plan).items():
+            asked = (
+                oracle_granted.with_included(catalog, subscription, price, period, usage)
+                if "included_from" in price
+                else price
+            )
+            for key, (quantity, exact) in price_lines(asked, meters, usage, period, plan).items():
                 by = price.get("by") or []
                 span.lines.append(oracle_adjust.Net(price["id"], key, by, quantity, Fraction(exact)))
         for price in plan["prices"]:

@@ -29,6 +29,8 @@ def order(grant: Row) -> tuple[Any, ...]:
 
 def recurs(grant: Row, at: datetime) -> bool:
     """Is this instant one of anchor + n x days, while the grant is active?"""
+    if at in grant.get("due", ()):
+        return active(grant, at)
     if "every_days" not in grant or not active(grant, at):
         return False
     return (at - grant["anchor"]) % timedelta(days=grant["every_days"]) == timedelta(0)
@@ -38,7 +40,7 @@ def instants(grants: list[Row], start: datetime, until: datetime) -> set[datetim
     """Return every instant at which a grant begins, ends or recurs."""
     found = set()
     for grant in grants:
-        found |= {grant["from"], ends(grant)}
+        found |= {grant["from"], ends(grant), *grant.get("due", ())}
         if "every_days" in grant:
             step = timedelta(days=grant["every_days"])
             first = grant["anchor"] + step * ((start - grant["anchor"]) // step)
@@ -53,36 +55,52 @@ class Walk:
         self.grants = sorted(grants, key=order)
         self.left = {grant["id"]: start["balances"].get(grant["id"], ZERO) for grant in grants}
         self.overage, self.usage, self.paid = start["overage"], start["usage"], start["paid"]
+        # What became of each grant: put in, taken out by name.
+        self.given = dict.fromkeys(self.left, ZERO)
+        self.taken = {name: dict.fromkeys(self.left, ZERO) for name in ("used", "expired", "voided")}
+        # All that was ever paid; at the end without what is due at that very instant, which pays for what comes after.
+        self.paid_ever = self.paid_by_end = ZERO
 
     def burn(self, need: Decimal) -> None:
         for grant in self.grants:
             taken = min(self.left[grant["id"]], need)
             self.left[grant["id"]] -= taken
+            self.taken["used"][grant["id"]] += taken
             self.paid += taken
+            self.paid_ever += taken
             need -= taken
         self.overage = need
 
     def end_grants(self, at: datetime) -> None:
         for grant in self.grants:
             if not active(grant, at):
+                void = grant.get("voided_at", NEVER) <= grant.get("expires_at", NEVER)
+                self.taken["voided" if void else "expired"][grant["id"]] += self.left[grant["id"]]
                 self.left[grant["id"]] = ZERO
+
+    def put(self, grant: Row, balance: Decimal) -> None:
+        """A balance is set: more than there was is given, less is lost as what expires."""
+        before = self.left[grant["id"]]
+        self.given[grant["id"]] += max(balance - before, ZERO)
+        self.taken["expired"][grant["id"]] += max(before - balance, ZERO)
+        self.left[grant["id"]] = balance
 
     def reset(self, at: datetime, keep: bool) -> None:
         for grant in self.grants:
             if active(grant, at) and grant["from"] < at:
-                self.left[grant["id"]] = min(grant["max"], max(grant["min"], self.left[grant["id"]]))
+                self.put(grant, min(grant["max"], max(grant["min"], self.left[grant["id"]])))
         self.usage = self.paid = ZERO
         self.burn(self.overage if keep else ZERO)
 
     def begin_grants(self, at: datetime) -> None:
         for grant in self.grants:
             if active(grant, at) and grant["from"] == at:
-                self.left[grant["id"]] = grant["amount"]
+                self.put(grant, grant["amount"])
 
     def refill_grants(self, at: datetime) -> bool:
         due = [grant for grant in self.grants if recurs(grant, at) and grant["from"] < at]
         for grant in due:
-            self.left[grant["id"]] = grant["amount"]
+            self.put(grant, grant["amount"])
         return bool(due)
 
 
@@ -95,14 +113,28 @@ def walk(
     keep: bool | list[datetime],
 ) -> Row:
     """Return the state at `until`: balances, overage, usage and what grants paid since the last reset."""
+    state = walked(grants, usage, start, until, resets, keep)
+    return {"balances": state.left, "overage": state.overage, "usage": state.usage, "paid": state.paid}
+
+
+def walked(
+    grants: list[Row],
+    usage: list[tuple[datetime, Decimal]],
+    start: Row,
+    until: datetime,
+    resets: list[datetime],
+    keep: bool | list[datetime],
+) -> Walk:
     state = Walk(grants, start)
     times = {start["at"], until, *resets, *(at for at, _ in usage), *instants(grants, start["at"], until)}
     for at in sorted(one for one in times if start["at"] <= one <= until < NEVER and until > start["at"]):
+        before = state.paid_ever
         state.end_grants(at)
         if at in resets:
             state.reset(at, keep if isinstance(keep, bool) else at in keep)
         is_due = state.refill_grants(at) if at > start["at"] else False
         if at == until:
+            state.paid_by_end = before
             # What begins at the very end is there, and pays nothing before the next run.
             if is_due:
                 state.burn(state.overage)
@@ -113,4 +145,4 @@ def walk(
         used = sum((quantity for when, quantity in usage if when == at), ZERO)
         state.usage += used
         state.burn(state.overage + used)
-    return {"balances": state.left, "overage": state.overage, "usage": state.usage, "paid": state.paid}
+    return state

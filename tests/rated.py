@@ -20,6 +20,7 @@ from metering.engine import open_engine
 from metering.events import encode_attributes, usage_event_schema
 from metering.periods import parse_period
 from metering.usage import load_events
+from rating.grants import TenantGrant
 from rating.plans import Account, Plan, Subscription
 from rating.rate import BOOKED_LINE_COLUMNS, LINE_KEY, rate, subtract_booked
 from rating.terms import Terms, billing_spans
@@ -56,6 +57,7 @@ def terms_of(catalog: Row) -> Terms:
         [Plan.model_validate(row) for row in catalog["plans"]],
         [Account.model_validate(row) for row in catalog["accounts"]],
         [Subscription.model_validate(row) for row in catalog["subscriptions"]],
+        grants=[TenantGrant.model_validate(row) for row in catalog.get("grants", [])],
     )
 
 

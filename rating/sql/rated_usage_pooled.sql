@@ -1,6 +1,6 @@
 -- The quantities of prices whose groups share something: one pool of included units, or one set of tiers. Grain as rated_usage.
--- Also of prices that give a part of a period its share of the included units, and of those that price the largest group
--- only (of equal ones the first key): the others are shown, and what they are is included.
+-- Also of prices that give a part of a period its share of the included units, or include what grants cover, and of those that
+-- price the largest group only (of equal ones the first key): the others are shown, and what they are is included.
 -- Groups take from the pool, and climb the tiers, in the order of their keys; each bucket of time begins anew.
 INSERT INTO rated_usage BY NAME
 WITH converted AS (
@@ -30,7 +30,7 @@ WITH converted AS (
     LEFT JOIN included_share
         ON included_share.span_id = usage.span_id
         AND included_share.price_id = price.price_id
-        AND price.included_is_prorated
+        AND price.included_is_by_span
     WHERE (price.due = 'any' OR (price.due = 'end' AND billing_span.period_end <= $as_of))
         AND price.is_pooled
 ),

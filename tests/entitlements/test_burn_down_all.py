@@ -57,7 +57,9 @@ def TestWhatIsOverUsedIsWhatSegmentsSay(crowd: list[tuple[dict[str, Any], dateti
         if cut >= history["until"]:
             continue
         before = run_of(history, State(day(0)), cut).state
-        later = [one for one in run_of(history, before, history["until"]).segments if one.start >= cut]
+        segments = run_of(history, before, history["until"]).segments
+        # What recurs or is reset at the very end pays for what was over before, but belongs to what comes after.
+        later = [one for one in segments if cut <= one.start < history["until"]]
         used = sum((one.usage for one in later), Decimal(0))
         burned = sum((part for one in later for part in one.burned.values()), Decimal(0))
         assert (over.used, over.over_used) == (used, max(Decimal(0), used - burned))

@@ -81,7 +81,7 @@ MUTANTS = {
         "largest", "rating", "rated_usage_pooled", "is_priced AND (NOT", "(NOT"
     ),
     "a part of a period includes all units": Mutant(
-        "prorated", "rating", "rated_usage_pooled", "AND price.included_is_prorated", "AND false"
+        "prorated", "rating", "rated_usage_pooled", "AND price.included_is_by_span", "AND false"
     ),
     "a bucket beyond its promise is not dearer": Mutant(
         "promised", "rating", "charge_bucket_commitment", "sum(ratio_of(beyond, overage))", "sum(0)"

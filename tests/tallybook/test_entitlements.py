@@ -29,7 +29,7 @@ meters:
   - {name: level, aggregation: last}
   - {name: load, aggregation: average}
 accounts:
-  - {id: a, name: A, tenants: [acme, zoe, two]}
+  - {id: a, name: A, tenants: [acme, zoe, two, new]}
 plans:
   - name: pro
     version: 1
@@ -203,14 +203,15 @@ def test_a_view_says_what_the_states_say(tmp_path: Path) -> None:
         ACME
         + "}\n"
         + "".join(
-            f"  - {{id: s-{name}, tenant: {name}, plan: pro, version: 1, from: 2026-01-01}}\n"
-            for name in ("zoe", "two")
+            f"  - {{id: s-{name}, tenant: {name}, plan: pro, version: 1, from: '{start}'}}\n"
+            for name, start in (("zoe", "2026-02-11T05:00:00Z"), ("two", "2026-01-01"), ("new", "2026-03-10"))
         )
     )
     grants = "grants:\n  - {id: g1, tenant: two, feature: tokens, amount: 40, effective: 2026-02-01}\n"
     usage = (
         TOKENS
         + TOKENS.replace("acme", "two")
+        + TOKENS.replace("acme", "new")
         + "acme,calls,1,2026-03-02T00:00:00Z,\nacme,disk,60,2026-03-02T00:00:00Z,\n"
     )
     with open_(tmp_path, both + grants, usage) as workspace:
