@@ -17,7 +17,7 @@ from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from functools import cached_property
-from itertools import groupby
+from itertools import chain, groupby
 from typing import TYPE_CHECKING, Self
 
 from entitlements.burndown import ZERO
@@ -27,7 +27,7 @@ from entitlements.view import Figures, HardFigures, Held, Rule, View, fold_of
 from metering.clock import EPOCH
 from metering.engine import read_sql
 from metering.measures import PLAIN
-from metering.usage import Selector, Span, aggregate, open_evidence, register
+from metering.usage import open_evidence, register
 from rating.entitled import INSTANT, Entitled, changes_of, resolve, templates
 from rating.entitled_use import (
     Asked,
@@ -35,6 +35,7 @@ from rating.entitled_use import (
     HistoryRow,
     Leased,
     UsagePlan,
+    ask_usage,
     begin_of,
     is_ceiling,
 )
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
     from tallybook.catalog_entries import Catalog
     from tallybook.workspace import Workspace
 
+# One entitlement of a template: the template's number, its place among the metered ones, its meter, since when.
+Place = tuple[int, int, str, datetime]
 # Aggregations of which all tenants are asked at once, without a span for each.
 ADDED = frozenset({"sum", "count"})
 # Aggregations of which the time that passes changes nothing.
@@ -71,7 +74,7 @@ class Entitlements:
         evidence: tuple[list[str], Snapshot] | None = None,
     ) -> None:
         catalog = workspace.catalog() if catalog is None else catalog
-        terms = Terms.of(catalog.meters, catalog.plans, catalog.accounts, catalog.subscriptions)
+        terms = catalog.terms()
         held = [one for one in terms.subscriptions if tenant is None or one.tenant == tenant]
         grants = [one for one in catalog.grants if tenant is None or one.tenant == tenant]
         self._set(workspace, at, replace(terms, subscriptions=held), grants, evidence)
@@ -183,60 +186,62 @@ class Entitlements:
         ]
         return sorted(states, key=lambda one: (one.entitled.tenant, one.entitled.entitlement.feature))
 
-    def _alike(self, shared: Iterable[tuple[list[Entitled], list[str]]]) -> dict[str, Held]:
+    def _alike(self, shared: Sequence[tuple[list[Entitled], list[str]]]) -> dict[str, Held]:
         """Return what tenants hold that differ in what they used only: full quotas minus use since the last reset."""
         tenants: dict[str, Held] = {}
-        for held, names in shared:
-            rules = self._rules(held)
-            metered = [one for one in held if one.entitlement.type == "metered"]
-            unused = tuple(_figures_of(one, ZERO, self.at) for one in metered)
-            tenants.update(dict.fromkeys(names, Held(rules, unused)))
-            for name, used in self._used_by(metered, names).items():
-                pairs = zip(metered, used, unused, strict=True)
-                figures = tuple(_figures_of(one, count, self.at) if count else none for one, count, none in pairs)
-                tenants[name] = Held(rules, figures)
+        metered = [[one for one in held if one.entitlement.type == "metered"] for held, _ in shared]
+        for number, (held, names) in enumerate(shared):
+            unused = tuple(_figures_of(one, ZERO, self.at) for one in metered[number])
+            tenants.update(dict.fromkeys(names, Held(self._rules(held), unused)))
+        for name, (number, used) in self._used_by(metered, [names for _, names in shared]).items():
+            before = tenants[name]
+            pairs = zip(metered[number], used, before.figures, strict=True)
+            figures = tuple(_figures_of(one, count, self.at) if count else none for one, count, none in pairs)
+            tenants[name] = Held(before.rules, figures)
         return tenants
 
-    def _used_by(self, metered: Sequence[Entitled], names: Sequence[str]) -> dict[str, list[Decimal]]:
-        """Return what those tenants used since the last reset who used anything, in the order of the entitlements."""
-        found: dict[str, list[Decimal]] = {}
-        starts = [(one.entitlement.meter or "", one.last_reset(self.at)) for one in metered]
-        at_once = [
-            not self._is_part and self.meters[meter].measure == PLAIN and self.meters[meter].aggregation in ADDED
-            for meter, _ in starts
-        ]
-        if any(at_once):
-            wanted = set(names)
-            places = [(place, *starts[place]) for place, is_added in enumerate(at_once) if is_added]
-            for name, place, added in self._added(places):
-                if name in wanted:
-                    found.setdefault(name, [ZERO] * len(starts))[place] = added
-        asked = [
-            (name, meter, start, self.at)
-            for name in names
-            for (meter, start), is_added in zip(starts, at_once, strict=True)
-            if not is_added and start < self.at
-        ]
+    def _used_by(
+        self, metered: Sequence[Sequence[Entitled]], names: Sequence[Sequence[str]]
+    ) -> dict[str, tuple[int, list[Decimal]]]:
+        """Return the number of its template and what it used since the last reset, for each tenant who used anything."""
+        found: dict[str, tuple[int, list[Decimal]]] = {}
+        asked: dict[Asked, tuple[int, int]] = {}
+        places: list[Place] = []
+        for number, held in enumerate(metered):
+            for place, one in enumerate(held):
+                meter, start = self.meters[one.entitlement.meter or ""], one.last_reset(self.at)
+                if not self._is_part and meter.measure == PLAIN and meter.aggregation in ADDED:
+                    places.append((number, place, meter.name, start))
+                elif start < self.at:
+                    asked |= {(name, meter.name, start, self.at): (number, place) for name in names[number]}
+        added = self._added(places, names) if places else ()
         usage = self.usage(asked)
-        for place, (meter, start) in enumerate(starts):
-            if not at_once[place]:
-                for name in names:
-                    if quantity := usage.get((name, meter, start, self.at)):
-                        found.setdefault(name, [ZERO] * len(starts))[place] = quantity
+        others = ((question[0], *asked[question], quantity) for question, quantity in usage.items() if quantity)
+        for name, number, place, quantity in chain(added, others):
+            found.setdefault(name, (number, [ZERO] * len(metered[number])))[1][place] = quantity
         return found
 
-    def _added(self, places: Sequence[tuple[int, str, datetime]]) -> Iterator[tuple[str, int, Decimal]]:
-        """Yield (tenant, place, quantity) of all who used something, for meters whose events just add up."""
+    def _added(
+        self, places: Sequence[Place], names: Sequence[Sequence[str]]
+    ) -> Iterator[tuple[str, int, int, Decimal]]:
+        """Yield (tenant, template, place, quantity) of all who used something, for meters whose events just add up."""
         import pyarrow as pa
 
-        columns = {
-            "place": pa.array([place for place, _, _ in places], pa.int64()),
-            "meter": pa.array([meter for _, meter, _ in places], pa.string()),
-            "is_count": pa.array([self.meters[meter].aggregation == "count" for _, meter, _ in places], pa.bool_()),
-            "start_at": pa.array([start for _, _, start in places], pa.timestamp("us", tz="UTC")),
+        numbers, at, meters, starts = zip(*places, strict=True)
+        questions = {
+            "template": pa.array(numbers, pa.int64()),
+            "place": pa.array(at, pa.int64()),
+            "meter": pa.array(meters, pa.string()),
+            "is_count": pa.array([self.meters[meter].aggregation == "count" for meter in meters], pa.bool_()),
+            "start_at": pa.array(starts, pa.timestamp("us", tz="UTC")),
+        }
+        tenants = {
+            "tenant_id": pa.array([name for some in names for name in some], pa.string()),
+            "template": pa.array([number for number, some in enumerate(names) for _ in some], pa.int64()),
         }
         with self._evidence as engine:
-            register(engine, "since_question", pa.table(columns))
+            register(engine, "since_question", pa.table(questions))
+            register(engine, "since_tenant", pa.table(tenants))
             answer = engine.execute(read_sql("entitlements", "used_since"), {"until": self.at})
             while rows := answer.fetchmany(100_000):
                 yield from rows
@@ -317,21 +322,11 @@ class Entitlements:
 
     def usage(self, asked: Iterable[Asked]) -> dict[Asked, Decimal]:
         """Return what was used of each (tenant, meter, start, end) with any use, in units of the meter, as it aggregates."""
-        questions = sorted(set(asked))
-        meters = {question[1] for question in questions}
-        spans = [
-            Span(number, tenant, meter, start, end) for number, (tenant, meter, start, end) in enumerate(questions)
-        ]
-        selectors = [
-            Selector(name, name, name, meter.aggregation, meter.unique_attribute, measure=meter.measure)
-            for name, meter in sorted(self.meters.items())
-            if name in meters
-        ]
-        if not spans:
+        questions = list(asked)
+        if not questions:
             return {}
         with self._evidence as engine:
-            aggregate(engine, spans, selectors)
-            return _answers(engine, questions)
+            return ask_usage(engine, questions, self.meters)
 
 
 def _figures_of(entitled: Entitled, used: Decimal, at: datetime) -> Figures:
@@ -360,8 +355,3 @@ def _limited(entitled: Entitled, at: datetime, limit: int, used: int, left: int)
     # The plan's own quota at least, as long as nothing is known that a reset takes away from it.
     anew = ZERO if entitled.entitlement.keep_overage else entitled.entitlement.quota or ZERO
     return HardFigures(limit, used, left, resets_at, start, end, entitled.window(resets_at)[1], to_billionths(anew))
-
-
-def _answers(engine: duckdb.DuckDBPyConnection, questions: Sequence[Asked]) -> dict[Asked, Decimal]:
-    rows = engine.execute("SELECT span_id, quantity FROM usage WHERE quantity IS NOT NULL").fetchall()
-    return {questions[number]: quantity for number, quantity in rows}
