@@ -126,11 +126,28 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class GrantAccount:
+    """What became of one grant in a run, in units of the meter: brought + given = used + remaining + expired + voided.
+
+    `brought` is what was there at the start. `given` counts what it began with, what a recurrence or a reset filled up, and
+    `expired` what a reset took away and what was left when it expired; `voided` what was left when it was voided.
+    """
+
+    brought: Decimal = ZERO
+    given: Decimal = ZERO
+    used: Decimal = ZERO
+    expired: Decimal = ZERO
+    voided: Decimal = ZERO
+    remaining: Decimal = ZERO
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
-    """The state at the end of a burn-down, and the segments that led to it."""
+    """The state at the end of a burn-down, the segments that led to it, and what became of each grant."""
 
     state: State
     segments: tuple[Segment, ...]
+    accounts: Mapping[str, GrantAccount] = field(default_factory=dict)
 
 
 def is_kept(keep_overage: Kept, reset: datetime) -> bool:
@@ -162,13 +179,15 @@ def burn_down(
     if until < start.at or any(not start.at < reset <= until for reset in resets):
         raise ValueError(f"a burn-down runs forward, with resets after {start.at} and up to {until}")
     if until == start.at:
-        return Run(start, ())
+        return Run(
+            start, (), {name: GrantAccount(brought=left, remaining=left) for name, left in start.balances.items()}
+        )
     runner = _Runner(burn_order(grants), usage, start)
     for reset in sorted(set(resets)):
         runner.run_to(reset, is_last=False)
         runner.reset(reset, keep_overage=is_kept(keep_overage, reset))
     runner.run_to(until, is_last=True)
-    return Run(runner.state(until), tuple(runner.segments))
+    return Run(runner.state(until), tuple(runner.segments), runner.accounts())
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,9 +269,34 @@ class _Runner:
         self._overage, self._used, self._granted = start.overage, start.usage, start.granted_usage
         self._begins_with_reset = False
         self.segments: list[Segment] = []
+        # In units of the meter, by what became of them and by grant; what is there is in the balances.
+        self._moved: dict[tuple[str, str], Decimal] = {}
+        self._brought = {grant.id: start.balances.get(grant.id, ZERO) for grant in grants}
 
     def state(self, at: datetime) -> State:
         return State(at, dict(self._balances), self._overage, self._used, self._granted)
+
+    def accounts(self) -> dict[str, GrantAccount]:
+        """Return what became of each grant so far."""
+        names = ("given", "used", "expired", "voided")
+        return {
+            grant.id: GrantAccount(
+                brought=self._brought[grant.id],
+                remaining=self._balances[grant.id],
+                **{name: self._moved.get((name, grant.id), ZERO) for name in names},
+            )
+            for grant in self._grants
+        }
+
+    def _set(self, grant: Grant, balance: Decimal, lost: str = "expired") -> None:
+        """Give a grant another balance; what is more was given, what is less is lost."""
+        change = balance - self._balances[grant.id]
+        self._move("given" if change > 0 else lost, grant, abs(change))
+        self._balances[grant.id] = balance
+
+    def _move(self, name: str, grant: Grant, quantity: Decimal) -> None:
+        if quantity:
+            self._moved[name, grant.id] = exact_sum([self._moved.get((name, grant.id), ZERO), quantity])
 
     def run_to(self, end: datetime, *, is_last: bool) -> None:
         """Run from here to `end`, cut wherever a grant begins, ends or recurs (2)."""
@@ -281,7 +325,7 @@ class _Runner:
     def _run_segment(self, start: datetime, end: datetime, recurring: set[str], *, is_end: bool) -> None:
         for grant in self._grants:  # (3)
             if grant.id in recurring:
-                self._balances[grant.id] = grant.amount
+                self._set(grant, grant.amount)
         self._end_grants(start)
         # A grant that begins at the very end pays nothing before the next run, which begins it again.
         if not is_end:
@@ -296,12 +340,13 @@ class _Runner:
     def _begin_grants(self, at: datetime) -> None:
         for grant in self._grants:
             if grant.is_active(at) and grant.effective_at == at:
-                self._balances[grant.id] = grant.amount
+                self._set(grant, grant.amount)
 
     def _end_grants(self, at: datetime) -> None:
         for grant in self._grants:
             if not grant.is_active(at):
-                self._balances[grant.id] = ZERO
+                is_voided = grant.voided_at is not None and grant.voided_at == grant.ends_at
+                self._set(grant, ZERO, "voided" if is_voided else "expired")
 
     def _burn(self, need: Decimal) -> tuple[dict[str, Decimal], Decimal]:
         """Take what is needed from the grants in burn order; return what each gave, and what none covered."""
@@ -311,6 +356,7 @@ class _Runner:
             if taken > 0:
                 burned[grant.id] = taken
                 self._balances[grant.id] -= taken
+                self._move("used", grant, taken)
                 need -= taken
         self._granted += exact_sum(burned.values())
         return burned, need
@@ -321,7 +367,7 @@ class _Runner:
         for grant in self._grants:
             # One that becomes effective at this very instant belongs to what comes after.
             is_there = grant.is_active(at) and grant.effective_at < at
-            self._balances[grant.id] = grant.rolled_over(self._balances[grant.id]) if is_there else ZERO
+            self._set(grant, grant.rolled_over(self._balances[grant.id]) if is_there else ZERO)
         self._used = self._granted = ZERO
         burned, self._overage = self._burn(self._overage if keep_overage else ZERO)
         self.segments.append(Segment(at, at, before, ZERO, burned, dict(self._balances), self._overage, is_reset=True))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal, get_args
 
+from metering.clock import iso_utc
 from metering.numbers import trimmed
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ class Decision:
         return self.standing.source
 
     def as_dict(self) -> dict[str, object]:
-        """Return it for JSON: quantities as text, times in UTC with offset."""
+        """Return it for JSON: quantities as text, times in ISO 8601, UTC."""
         value = self.value
         return {
             "tenant": self.tenant,
@@ -169,7 +170,7 @@ class Decision:
             "used": trimmed(self.used),
             "remaining": None if self.remaining is None else trimmed(self.remaining),
             "overage": trimmed(self.overage),
-            "resets_at": None if self.resets_at is None else self.resets_at.isoformat(),
+            "resets_at": None if self.resets_at is None else iso_utc(self.resets_at),
             "value": trimmed(value) if isinstance(value, Decimal) else value,
             "source": self.source,
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -23,22 +24,30 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def test_the_readme_runs_from_record_to_invoice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_readme_runs_from_record_to_invoice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     october = FixedClock(datetime(2026, 10, 5, tzinfo=UTC))
     with Workspace.init("tallybook-data", clock=october) as workspace:
-        (code,) = blocks(README, "python")
-        names: dict[str, object] = {}
-        exec(code, names)
+        record, entitle = blocks(README, "python")
+        names: dict[str, Any] = {}
+        exec(record, names)
         usage = names["usage"]
         # The shipper that the Recorder spawned may be faster; either way all three are in the lake now.
-        usage.ship_now()  # type: ignore[attr-defined]
-        usage.close()  # type: ignore[attr-defined]
+        usage.ship_now()
         (catalog,) = blocks(README, "yaml")
         (workspace.layout.catalog / "plans.yaml").write_text(catalog, encoding="utf-8")
         workspace.apply()
+        exec(entitle, names)
+        assert capsys.readouterr().out == "signed in by SSO\nTrue 15\n"
+        assert not names["entitled"].consume("acme", "exports", 16), "what does not fit is refused, and not recorded"
+        names["entitled"].close()
+        usage.ship_now()
+        usage.close()
         now = datetime.now(UTC)
-        assert sum(row.event_count for row in workspace.usage(f"{now:%Y-%m}")) == 3
+        used = {row.meter: row.quantity for row in workspace.usage(f"{now:%Y-%m}")}
+        assert used == {"api_requests": 1, "tokens": 2560, "exports": 5}
         invoices = workspace.invoice(f"{now:%Y-%m}").invoices
         assert {line.price_id for invoice in invoices for line in invoice.lines} >= {"platform_fee", "tokens_out"}
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from entitlements.burndown import Grant, Run, State, Used, burn_down
 from metering.periods import BillingCycle
-from tests.oracle_grants import Row, walk
+from tests.oracle_grants import Row, walk, walked
 
 DAY_0 = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -123,6 +123,40 @@ def test_in_pieces_from_any_stored_state_it_is_the_same(history: dict[str, Any],
     whole = run_of(history, State(day(0)), history["until"]).state
     middle = run_of(history, State(day(0)), min(cut, history["until"])).state
     assert run_of(history, middle, history["until"]).state == whole
+
+
+@given(histories(), st.lists(instants, max_size=3))
+def test_given_is_used_and_remaining_and_expired_and_voided(history: dict[str, Any], cuts: list[datetime]) -> None:
+    """Of every grant, over the whole history, and from every state that was stored on the way; the walk counts the same."""
+    until = history["until"]
+    whole = run_of(history, State(day(0)), until)
+    nothing: Row = {"at": day(0), "balances": {}, "overage": Decimal(0), "usage": Decimal(0), "paid": Decimal(0)}
+    slow = walked(history["grants"], history["usage"], nothing, until, history["resets"], history["keep"])
+    state, parts = State(day(0)), []
+    for cut in sorted({*(cut for cut in cuts if cut < until), until}):
+        run = run_of(history, state, cut)
+        assert {name: one.brought for name, one in run.accounts.items()} == {
+            **{name: Decimal(0) for name in run.accounts},
+            **state.balances,
+        }
+        parts.append(run.accounts)
+        state = run.state
+    for accounts in (whole.accounts, *parts):
+        for one in accounts.values():
+            assert one.brought + one.given == one.used + one.remaining + one.expired + one.voided
+            assert min(one.brought, one.given, one.used, one.remaining, one.expired, one.voided) >= 0
+    if until == day(0):
+        return
+    for name, one in whole.accounts.items():
+        lost = {what: slow.taken[what][name] for what in ("used", "expired", "voided")}
+        assert {"given": one.given, "used": one.used, "expired": one.expired, "voided": one.voided} == {
+            "given": slow.given[name],
+            **lost,
+        }
+        assert one.remaining == whole.state.balances[name] == slow.left[name]
+        pieces = [part[name] for part in parts if name in part]
+        for what in ("given", "used", "expired", "voided"):
+            assert sum((getattr(piece, what) for piece in pieces), Decimal(0)) == getattr(one, what)
 
 
 @given(histories())

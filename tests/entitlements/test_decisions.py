@@ -47,6 +47,6 @@ def test_json_holds_quantities_as_text() -> None:
     assert (said["limit"], said["remaining"], said["resets_at"], said["value"]) == (
         "1.5",
         "1.5",
-        "2026-02-01T00:00:00+00:00",
+        "2026-02-01T00:00:00Z",
         3,
     )
