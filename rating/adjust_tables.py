@@ -105,7 +105,8 @@ def load_adjustments(
             caps_of_minimums += _minimum_ceiling_rows(span, plans[span.plan_key], scopes)
     load_table(engine, "ceiling", _CEILING_COLUMNS, ceilings)
     load_table(engine, "minimum", _MINIMUM_COLUMNS, minimums)
-    load_table(engine, "minimum_ceiling", _MINIMUM_CEILING_COLUMNS, caps_of_minimums)
+    if minimums:
+        load_table(engine, "minimum_ceiling", _MINIMUM_CEILING_COLUMNS, caps_of_minimums)
     load_table(engine, "adjust_scope", _SCOPE_COLUMNS, scopes.rows())
 
 

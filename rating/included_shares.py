@@ -62,7 +62,9 @@ def _load_line_minimums(
         for price_id, minimum in prorated[span.plan_key]
         if minimum is not None
     ]
-    load_table(engine, "line_minimum_share", _MINIMUM_COLUMNS, rows)
+    # Read only where lines may have limits.
+    if any(_limits_of(price) or price.type == "percent_of" for plan in plans.values() for price in plan.prices):
+        load_table(engine, "line_minimum_share", _MINIMUM_COLUMNS, rows)
 
 
 def _limits_of(price: Any) -> LineLimits | None:

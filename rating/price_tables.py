@@ -113,7 +113,9 @@ def load_prices(engine: duckdb.DuckDBPyConnection, meters: Mapping[str, Meter], 
     ]  # fmt: skip
     load_table(engine, "price_limit", _LIMIT_COLUMNS, limits)
     bases = [(key, price.id, one) for key, _, price in prices if price.type == "percent_of" for one in price.prices]
-    load_table(engine, "price_base", _BASE_COLUMNS, bases)
+    # A table that no statement will read is not made: making one costs more than its rows.
+    if bases:
+        load_table(engine, "price_base", _BASE_COLUMNS, bases)
 
 
 def selector_id_of(price: Any, meter: str) -> str:
