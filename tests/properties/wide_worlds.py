@@ -120,11 +120,11 @@ def promised(chance: Random, price: Row) -> Row:
 def clamped(chance: Random, price: Row) -> Row:
     """Return a price of groups each of which costs at least and at most so much; sometimes a part of a period owes its share."""
     limits: Row = {}
-    if chance.random() < 0.7:
-        limits = {"minimum": chance.choice(("0", "1", "0.333333333333", "7")), "prorate": chance.random() < 0.5}
-    if not limits or chance.random() < 0.6:
-        limits["maximum"] = chance.choice(("7", "12.345", "40"))
-    kept = {**price, "by": chance.choice(([], ["model"], ["region", "model"]))}
+    if chance.random() < 0.8:
+        limits = {"minimum": chance.choice(("0.333333333333", "7", "40")), "prorate": chance.random() < 0.8}
+    if not limits or chance.random() < 0.5:
+        limits["maximum"] = chance.choice(("40", "123.45")) if limits else chance.choice(("7", "40"))
+    kept = {**price, "by": chance.choice(([], [], ["model"], ["region", "model"]))}
     if chance.random() < 0.3:
         made = {**_kept(kept), "type": "percentage", "meter": SPEND, "percent": "30", "fixed_amount": "0.3"}
         return {**made, "line_limits": limits}
@@ -155,9 +155,12 @@ def percent_of(chance: Random, price_id: str, others: list[str]) -> Row:
         "percent": chance.choice(("10", "0.0001", "33.3333", "150")),
         "prices": some,
     }
-    if chance.random() < 0.5:
-        made["line_limits"] = {"minimum": chance.choice(("0", "1", "12.345")), "prorate": chance.random() < 0.5}
-    elif chance.random() < 0.5:
+    if chance.random() < 0.6:
+        made["line_limits"] = {
+            "minimum": chance.choice(("0", "12.345", "150", "150")),
+            "prorate": chance.random() < 0.5,
+        }
+    elif chance.random() < 0.7:
         made["line_limits"] = {"maximum": chance.choice(("1", "12.345"))}
     return made
 
