@@ -31,6 +31,9 @@ from tests.properties.dialect_worlds import CHOICES, dense_world_of
 from tests.properties.strategies import World
 
 # After so many worlds without a difference a mutant lives.
+# The worlds of a file are made by the first test that needs them; on a crowded machine that takes minutes.
+pytestmark = pytest.mark.timeout(900)
+
 WORLDS = 12
 LOWER, LOST, LOSE = {"tier_edge": "lower"}, {"tier_gap": "lost"}, {"tiers_past_end": "lose"}
 WAIVED, EDGE, NEGATIVE = {"flat_at_zero": "waived"}, {"allowance_edge": "fixed_due"}, {"negative_value": "minimum"}

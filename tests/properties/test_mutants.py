@@ -23,6 +23,9 @@ from tests.properties.checks import check_pieces, check_same_lines
 from tests.properties.many_worlds import lines_of, together
 from tests.properties.strategies import MONTHS, World, world_of
 
+# The worlds of a file are made by the first test that needs them; on a crowded machine that takes minutes.
+pytestmark = pytest.mark.timeout(900)
+
 BATCHES = 6
 BUSY_WORLDS = 24
 SMALL_WORLDS = 40

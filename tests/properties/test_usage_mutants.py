@@ -13,6 +13,9 @@ from metering.errors import MeteringError
 from tests.oracle_usage import Rows
 from tests.properties.usages import Question, check_same_usage, oracle_rows, question_of
 
+# The worlds of a file are made by the first test that needs them; on a crowded machine that takes minutes.
+pytestmark = pytest.mark.timeout(900)
+
 QUESTIONS = 60
 
 
