@@ -1,12 +1,11 @@
 """The Stripe adapter: one client of the real SDK, and what each kind of item does with it.
 
-Enters: settings, and the secret key from the environment. Leaves: an adapter. Refuses: keys in files, retries of the SDK's own.
+Enters: settings. Leaves: an adapter. Refuses: to judge what an error of Stripe means (answers) or to reach Stripe (access).
 Source: reference/providers.md, section 3.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -14,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import stripe
 
 from billing_adapters.adapter import Answer, Capabilities, Document, Found, Numbers, ReadBack
-from billing_adapters.errors import AdapterMisconfigured
-from billing_adapters.minor_units import MinorUnit
+from billing_adapters.stripe_adapter.access import access_of
 from billing_adapters.stripe_adapter.answers import answer_of
 from billing_adapters.stripe_adapter.calls import Calls
 from billing_adapters.stripe_adapter.documents import StripeSettings, intents_of
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
 
     from billing_adapters.adapter import Desk, Intent, Item
 
-KEY_VARIABLE = "TALLYBOOK_STRIPE_KEY"
 CAPABILITIES = Capabilities(
     name="stripe",
     kinds=("invoice", "credit_note", "void"),
@@ -97,13 +94,5 @@ def make(settings: Mapping[str, Any]) -> StripeAdapter:
 
     `address` points it at another server, such as the fake of `billing_adapters.testing`.
     """
-    key = os.environ.get(KEY_VARIABLE)
-    if not key:
-        raise AdapterMisconfigured(f"put the secret key of Stripe into {KEY_VARIABLE}", adapter="stripe")
-    chosen = dict(settings)
-    address = chosen.pop("address", None)
-    units = {currency: MinorUnit(**unit) for currency, unit in chosen.pop("units", {}).items()}
-    options: dict[str, Any] = {"max_network_retries": 0}
-    if address is not None:
-        options["base_addresses"] = {"api": address, "meter_events": address}
-    return StripeAdapter(stripe.StripeClient(key, **options), StripeSettings(units=units, **chosen))
+    access = access_of(CAPABILITIES.name, settings)
+    return StripeAdapter(access.client(), StripeSettings(**access.settings))

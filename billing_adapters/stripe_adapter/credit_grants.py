@@ -9,7 +9,6 @@ this, because prepaid balances are burned in our books. Never use both for one a
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -18,9 +17,9 @@ import orjson
 import stripe
 
 from billing_adapters.adapter import Answer, Capabilities, Found, Intent, Numbers, ReadBack
-from billing_adapters.errors import AdapterMisconfigured
 from billing_adapters.minor_units import to_provider, unit_of
 from billing_adapters.outcomes import Outcome
+from billing_adapters.stripe_adapter.access import access_of
 from billing_adapters.stripe_adapter.answers import answer_of
 from billing_adapters.stripe_adapter.calls import Calls, metadata_of
 from billing_adapters.stripe_adapter.customers import customer_of, find_customer
@@ -138,15 +137,8 @@ class StripeCreditAdapter:
 
 def make_credits(settings: Mapping[str, Any]) -> StripeCreditAdapter:
     """Return the adapter of the section [delivery.stripe_credits]; the key is in TALLYBOOK_STRIPE_KEY."""
-    key = os.environ.get("TALLYBOOK_STRIPE_KEY")
-    if not key:
-        raise AdapterMisconfigured("put the secret key of Stripe into TALLYBOOK_STRIPE_KEY", adapter="stripe_credits")
-    chosen = dict(settings)
-    address = chosen.pop("address", None)
-    options: dict[str, Any] = {"max_network_retries": 0}
-    if address is not None:
-        options["base_addresses"] = {"api": address}
-    return StripeCreditAdapter(stripe.StripeClient(key, **options), StripeSettings(**chosen))
+    access = access_of(CAPABILITIES.name, settings)
+    return StripeCreditAdapter(access.client(), StripeSettings(**access.settings))
 
 
 def _params(body: Mapping[str, Any], customer: str, item: Item) -> dict[str, Any]:

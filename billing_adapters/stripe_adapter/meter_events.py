@@ -13,9 +13,8 @@ The identifier and the Idempotency-Key are the delivery's id, so that Stripe's l
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,8 +22,8 @@ import orjson
 import stripe
 
 from billing_adapters.adapter import Answer, Capabilities, Found, Intent, Numbers, Window
-from billing_adapters.errors import AdapterMisconfigured
 from billing_adapters.outcomes import Outcome
+from billing_adapters.stripe_adapter.access import access_of
 from billing_adapters.stripe_adapter.answers import answer_of
 from billing_adapters.stripe_adapter.calls import Calls
 from billing_adapters.stripe_adapter.customers import customer_of
@@ -164,15 +163,8 @@ class StripeMeterAdapter:
 
 def make_meters(settings: Mapping[str, Any]) -> StripeMeterAdapter:
     """Return the adapter of the section [delivery.stripe_meters]; the key is in TALLYBOOK_STRIPE_KEY."""
-    key = os.environ.get("TALLYBOOK_STRIPE_KEY")
-    if not key:
-        raise AdapterMisconfigured("put the secret key of Stripe into TALLYBOOK_STRIPE_KEY", adapter="stripe_meters")
-    chosen = dict(settings)
-    address = chosen.pop("address", None)
-    options: dict[str, Any] = {"max_network_retries": 0}
-    if address is not None:
-        options["base_addresses"] = {"api": address, "meter_events": address}
-    return StripeMeterAdapter(lambda token: stripe.StripeClient(token, **options), key, StripeMeterSettings(**chosen))
+    access = access_of("stripe_meters", settings)
+    return StripeMeterAdapter(access.client, access.api_key, StripeMeterSettings(**access.settings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +198,5 @@ def _judged(error: stripe.StripeError) -> Answer:
     return answer_of(error)
 
 
-def _instant(text: str) -> Any:
-    from datetime import datetime
-
+def _instant(text: str) -> datetime:
     return datetime.fromisoformat(text)

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
+import orjson
 import pytest
 
 from billing_adapters.adapter import Intent
 from billing_adapters.deliver import Deliverer
 from billing_adapters.deliveries import list_deliveries
-from billing_adapters.stripe_adapter.credit_grants import StripeCreditAdapter
+from billing_adapters.stripe_adapter.credit_grants import StripeCreditAdapter, make_credits
 from billing_adapters.testing.contract import BEGINNING, AdapterContract
 from billing_adapters.testing.stripe_fake import StripeFake
 from metering.clock import FixedClock
@@ -75,3 +76,10 @@ def test_a_grant_is_what_was_granted(change: dict[str, str]) -> None:
     adapter = CreditWorld().adapter()
     (before,), (after,) = (adapter.prepare(balance("b1", "50.00", **more)) for more in ({}, change))
     assert before.delivery_id("stripe_credits") == after.delivery_id("stripe_credits")
+
+
+def test_units_of_the_settings_are_those_of_the_grants(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TALLYBOOK_STRIPE_KEY", "sk_test_none")
+    adapter = make_credits({"units": {"USD": {"digits": 3}}})
+    [intent] = adapter.prepare(balance("b1", "12.5"))
+    assert orjson.loads(intent.payload)["value"] == 12_500
