@@ -14,11 +14,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from billing_adapters.books import delivery_links, delivery_paces
 from billing_adapters.errors import BudgetSpent, LeaseLost
 from billing_adapters.outbox import describe
+from metering.books import insertion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -84,8 +84,9 @@ class OutboxDesk:
         """Keep the provider's id of a thing of ours unless there is one; return the one that is kept."""
         row = {"adapter": self._outbox.adapter, "kind": kind, "our_id": our_id, "provider_id": provider_id}
         with self._outbox.engine.begin() as connection:
-            insertion = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-            new = insertion(delivery_links).values(**row, linked_at=self._outbox.now).on_conflict_do_nothing()
+            new = (
+                insertion(connection, delivery_links).values(**row, linked_at=self._outbox.now).on_conflict_do_nothing()
+            )
             kept = connection.scalar(new.returning(delivery_links.c.provider_id))
         return kept or self.linked(kind, our_id) or provider_id
 
@@ -106,8 +107,9 @@ class OutboxDesk:
                 first = self._outbox.now if found is None else max(found, self._outbox.now)
                 following = first + self._interval * self._at_once
                 if found is None:
-                    insertion = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-                    new = insertion(delivery_paces).values(adapter=self._outbox.adapter, next_call_at=following)
+                    new = insertion(connection, delivery_paces).values(
+                        adapter=self._outbox.adapter, next_call_at=following
+                    )
                     done = connection.execute(new.on_conflict_do_nothing())
                 else:
                     moved = update(delivery_paces).where(own, delivery_paces.c.next_call_at == found)

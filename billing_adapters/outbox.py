@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 from sqlalchemy import and_, insert, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from billing_adapters.adapter import Item
 from billing_adapters.books import deliveries, delivery_attempts
 from billing_adapters.outcomes import MEANINGS, Outcome
+from metering.books import insertion
 from metering.clock import from_us, iso_utc
 from metering.numbers import exact_sum
 
@@ -115,9 +115,8 @@ class Outbox:
             with self.engine.begin() as connection:
                 rows = self._new_rows(connection, part)
                 if rows:
-                    insertion = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
                     # Whoever enqueues the same at the same time may be first.
-                    connection.execute(insertion(deliveries).on_conflict_do_nothing(), rows)
+                    connection.execute(insertion(connection, deliveries).on_conflict_do_nothing(), rows)
             new += sum(row["state"] == "pending" for row in rows)
             parked += sum(row["state"] == "parked" for row in rows)
         return Enqueued(new, len(intents) - new - parked, parked)

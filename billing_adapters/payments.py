@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from billing_adapters.books import payments, provider_events
+from metering.books import insertion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,8 +41,7 @@ class Payment:
 def keep_payment(connection: Connection, payment: Payment) -> None:
     """Keep a reading, unless a newer one is there."""
     values = {name: getattr(payment, name) for name in Payment.__slots__}
-    insertion = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    new = insertion(payments).values(values)
+    new = insertion(connection, payments).values(values)
     changed = {name: value for name, value in values.items() if name not in {"adapter", "provider_id"}}
     connection.execute(
         new.on_conflict_do_update(
@@ -55,9 +54,8 @@ def keep_payment(connection: Connection, payment: Payment) -> None:
 
 def keep_event(connection: Connection, adapter: str, event_id: str, kind: str, received_at: datetime) -> None:
     """Remember that an event was taken."""
-    insertion = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     row = {"adapter": adapter, "event_id": event_id, "kind": kind, "received_at": received_at}
-    connection.execute(insertion(provider_events).values(row).on_conflict_do_nothing())
+    connection.execute(insertion(connection, provider_events).values(row).on_conflict_do_nothing())
 
 
 def is_known_event(connection: Connection, adapter: str, event_id: str) -> bool:

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Literal
 
 import orjson
 from sqlalchemy import select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from entitlements.books import alerts
 from metering.backoff import full_jitter_s
+from metering.books import insertion
 from metering.clock import SystemClock, from_us
 from metering.numbers import trimmed
 
@@ -148,11 +148,10 @@ class AlertBook:
         now = from_us(self._clock.now_us())
         raised = []
         with self._engine.begin() as connection:
-            insertion = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
             for threshold in crossed:
                 alert_id = _identity(key, threshold)
                 done = connection.execute(
-                    insertion(alerts)
+                    insertion(connection, alerts)
                     .values(
                         alert_id=alert_id, tenant_id=key.tenant, feature=key.feature, threshold=str(threshold),
                         window_start=key.start, window_end=key.end, level=after.of(threshold), raised_at=now,

@@ -21,11 +21,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, delete, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from entitlements.books import leases, quotas
 from entitlements.decisions import BILLIONTHS, from_billionths, to_billionths
 from entitlements.errors import EntitlementError, LeaseLost
+from metering.books import insertion
 from metering.clock import SystemClock, from_us
 
 if TYPE_CHECKING:
@@ -358,9 +358,8 @@ class LeaseBook:
         """Return the row of a quota, which no other transaction can change now; enter it if it is not there."""
         row = self._found(connection, key)
         if row is None and quota is not None:
-            insertion = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
             connection.execute(
-                insertion(quotas)
+                insertion(connection, quotas)
                 .values(
                     tenant_id=key.tenant, feature=key.feature, window_start=key.start, window_end=key.end,
                     quota=from_billionths(quota), granted=from_billionths(0), revision=0, said_at=said_at,

@@ -5,9 +5,15 @@ One MetaData for all packages, so that `tallybook` can compose and migrate them;
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sqlalchemy import Column, MetaData, Table, Text
+from sqlalchemy.dialects import postgresql, sqlite
 
 from metering.columns import Instant
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 metadata = MetaData(
     naming_convention={
@@ -28,3 +34,8 @@ snapshots = Table(
     Column("cut", Text, nullable=False),
     Column("taken_at", Instant, nullable=False),
 )
+
+
+def insertion(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """Return an insert that can say `on_conflict_do_nothing` and `on_conflict_do_update`, in the dialect of the books."""
+    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)

@@ -17,9 +17,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import Connection, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 
-from metering.books import snapshots
+from metering.books import insertion, snapshots
 from metering.periods import WallPeriod
 from metering.usage import Snapshot
 from rating.books import closes, number_series
@@ -183,5 +182,4 @@ def next_number(connection: Connection, series: str, count: int = 1) -> int:
 
 def insert_if_absent(connection: Connection, table: Table, row: dict[str, object]) -> None:
     """Insert a row unless its key is there already. Says nothing of which happened: read back and use what is there."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    connection.execute(dialect.insert(table).values(row).on_conflict_do_nothing())
+    connection.execute(insertion(connection, table).values(row).on_conflict_do_nothing())
