@@ -16,20 +16,20 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from billing_adapters.testing.aws_marketplace_records import check_record, check_request
+from billing_adapters.testing.loopback import QuietHandler, serve_handler
 from metering.clock import from_us, iso_utc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from metering.clock import Clock
 
@@ -241,17 +241,11 @@ class _Raw:
         yield self._body
 
 
-@contextmanager
-def serve(fake: MarketplaceFake) -> Iterator[str]:
+def serve(fake: MarketplaceFake) -> AbstractContextManager[str]:
     """Serve a fake on a free port of the loopback address; give its address."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_: Any) -> None:
-            """Say nothing: what was asked is in `fake.calls`."""
-
-        def do_POST(self) -> None:
+    class Handler(QuietHandler):
+        def do_POST(self) -> None:  # noqa: N802 (the name that http.server calls)
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             try:
                 status, answer = fake.handle({name.lower(): value for name, value in self.headers.items()}, body)
@@ -265,16 +259,7 @@ def serve(fake: MarketplaceFake) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(answer)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)  # seconds
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return serve_handler(Handler)
 
 
 def _instant(record: dict[str, Any]) -> datetime:

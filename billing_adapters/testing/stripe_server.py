@@ -10,19 +10,18 @@ Refuses: to listen anywhere but on 127.0.0.1. Webhooks are signed as Stripe sign
 
 from __future__ import annotations
 
-import threading
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import orjson
 import stripe
 
+from billing_adapters.testing.loopback import QuietHandler, serve_handler
 from billing_adapters.testing.stripe_fake import AnswerLost, StripeFake
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
 
 class InProcess(stripe.HTTPClient):
@@ -62,35 +61,20 @@ def sign(event: dict[str, Any], secret: str, at_s: int) -> tuple[bytes, str]:
     return body, stripe.WebhookSignature.generate_signature_header(body.decode(), secret, at_s)
 
 
-@contextmanager
-def serve(fake: StripeFake) -> Iterator[str]:
+def serve(fake: StripeFake) -> AbstractContextManager[str]:
     """Serve a fake on a free port of the loopback address; give its address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(fake))
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)  # seconds
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return serve_handler(_handler(fake))
 
 
-def _handler(fake: StripeFake) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_: Any) -> None:
-            """Say nothing: what was asked is in `fake.calls`."""
-
-        def do_GET(self) -> None:
+def _handler(fake: StripeFake) -> type[QuietHandler]:
+    class Handler(QuietHandler):
+        def do_GET(self) -> None:  # noqa: N802 (the name that http.server calls)
             self._answer("get")
 
-        def do_POST(self) -> None:
+        def do_POST(self) -> None:  # noqa: N802 (the name that http.server calls)
             self._answer("post")
 
-        def do_DELETE(self) -> None:
+        def do_DELETE(self) -> None:  # noqa: N802 (the name that http.server calls)
             self._answer("delete")
 
         def _answer(self, method: str) -> None:
