@@ -17,7 +17,7 @@ from metering.engine import open_engine
 from metering.lake import Lake
 from metering.usage import Snapshot
 from tests.metering.test_identities import spoil
-from tests.metering.test_rollups import TENANTS, Event, batch_of, day_of, paths, questions, steps, usage_of
+from tests.metering.test_rollups import TENANTS, Event, append_next, batch_of, day_of, paths, questions, steps, usage_of
 
 
 def by_tenant(files: list[str], cut: dict[str, int], asked: list[tuple[Any, ...]]) -> dict[str, list[Any]]:
@@ -61,8 +61,7 @@ def test_the_others_have_the_same_usage(ways: list[Any], asked: list[Any], chanc
         last: dict[str, int] = {}
         for what, producer, rows in ways:
             if what == "append":
-                last[producer] = last.get(producer, 0) + 1
-                lake.append([batch_of(producer, last[producer], rows)])
+                append_next(lake, last, producer, rows)
             elif what == "ask":
                 check(lake, asked, chance)
             elif what == "compact":

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from metering import usage
 from metering.lake import Lake
 from metering.usage import Snapshot, open_evidence, open_evidence_of
-from tests.metering.test_rollups import TENANTS, batch_of, day_of, paths, steps
+from tests.metering.test_rollups import TENANTS, append_next, day_of, paths, steps
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,8 +50,7 @@ def test_a_few_tenants_have_the_evidence_they_have_among_all(
         last: dict[str, int] = {}
         for what, producer, rows in ways:
             if what == "append":
-                last[producer] = last.get(producer, 0) + 1
-                lake.append([batch_of(producer, last[producer], rows)])
+                append_next(lake, last, producer, rows)
             elif what == "compact":
                 lake.compact()
         files, newest = paths(lake), lake.cut()

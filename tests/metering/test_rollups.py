@@ -77,6 +77,12 @@ def batch_of(producer: str, segment: int, rows: list[Event]) -> SegmentBatch:
     return replace(segment_batch(producer, segment), events=table, rows=table.num_rows)
 
 
+def append_next(lake: Lake, last: dict[str, int], producer: str, rows: list[Event]) -> None:
+    """Append the next segment of a producer; `last` holds the number of each producer's last one."""
+    last[producer] = last.get(producer, 0) + 1
+    lake.append([batch_of(producer, last[producer], rows)])
+
+
 def paths(lake: Lake) -> list[str]:
     return [file.path for file in lake.data_files()]
 
@@ -133,8 +139,7 @@ def test_usage_is_that_of_the_events(
         last: dict[str, int] = {}
         for what, producer, rows in ways:
             if what == "append":
-                last[producer] = last.get(producer, 0) + 1
-                lake.append([batch_of(producer, last[producer], rows)])
+                append_next(lake, last, producer, rows)
             elif what == "ask":
                 check(lake, chance.choice([first, second]), chance)
             elif what == "compact":

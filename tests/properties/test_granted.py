@@ -7,17 +7,16 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import duckdb
 import pytest
 from hypothesis import strategies as st
 
-import metering.engine
 import rating.granted
 from rating.errors import RatingError
 from tests import oracle
 from tests.oracle import Line, LineKey
 from tests.properties.checks import check_pieces, check_same_lines
 from tests.properties.granted_worlds import granted_world_of, granted_worlds
+from tests.properties.mutated import fails, mutate
 from tests.properties.proof import holds
 from tests.properties.strategies import World
 from tests.properties.test_kept import History, keeping_all
@@ -63,14 +62,11 @@ def worlds() -> list[tuple[World, dict[LineKey, Line]]]:
 
 
 def is_caught() -> bool:
-    try:
+    def check() -> None:
         for world in worlds():
             check_same_lines(*world)
-    except duckdb.ResourceInUseException:
-        raise
-    except (AssertionError, ValueError, KeyError, duckdb.Error, RatingError):
-        return True
-    return False
+
+    return fails(check, ValueError, KeyError, RatingError)
 
 
 STATEMENTS = {
@@ -91,15 +87,8 @@ STATEMENTS = {
 @pytest.mark.parametrize("mutant", STATEMENTS.values(), ids=STATEMENTS)
 def test_mutants_of_statements_are_caught(mutant: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     file, find, put = mutant
-    read = metering.engine.read_sql
-
-    def read_mutated(package: str, name: str) -> str:
-        return read(package, name).replace(find, put) if name == file else read(package, name)
-
     package = "rating" if file == "granted_share" else "entitlements"
-    assert read(package, file).count(find) == 1, f"rewrite the mutant of {file}.sql with it"
-    for module in ("entitlements.burn_down_all", "rating.granted"):
-        monkeypatch.setattr(f"{module}.read_sql", read_mutated)
+    mutate(monkeypatch, package, file, find, put, ("entitlements.burn_down_all", "rating.granted"))
     assert is_caught()
 
 

@@ -21,7 +21,6 @@ import pytest
 from hypothesis import strategies as st
 
 import metering.rollups
-import rating.kept
 from metering.engine import fetch
 from metering.lake import Lake
 from metering.periods import parse_period
@@ -34,6 +33,7 @@ from rating.terms import Terms, billing_spans
 from tests import oracle
 from tests.metering.lake_batches import segment_batch
 from tests.properties.many_worlds import together
+from tests.properties.mutated import mutate
 from tests.properties.proof import holds
 from tests.properties.strategies import Row, World, seeds, world_of
 from tests.rated import AFTER_ALL, events_table, terms_of
@@ -256,13 +256,7 @@ MUTANTS = {
 @pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS)
 def test_mutants_are_caught(mutant: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     file, find, put = mutant
-    read = rating.kept.read_sql
-    assert read("rating", file).count(find) == 1
-
-    def read_mutated(package: str, name: str) -> str:
-        return read(package, name).replace(find, put) if name == file else read(package, name)
-
-    monkeypatch.setattr(rating.kept, "read_sql", read_mutated)
+    mutate(monkeypatch, "rating", file, find, put, ("rating.kept",))
     assert any(is_caught(seed) for seed in range(12))
 
 
