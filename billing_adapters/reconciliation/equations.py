@@ -22,10 +22,10 @@ from billing_adapters.reconciliation.statement import (
     Finding,
     Statement,
     count_rows,
-    finding_id_of,
     money_rows,
     period_text,
 )
+from billing_adapters.reconciliation.tables import dedupe_key_of, finding_id_of
 from metering.engine import read_sql
 from metering.periods import Period, parse_period
 from metering.usage import Span, aggregate, register
@@ -214,7 +214,7 @@ def _money(row: _Row, bookings: Bookings) -> tuple[str, str, str, Decimal]:
 def _findings(period: str, found: dict[str, list[_Row]]) -> tuple[Finding, ...]:
     return tuple(
         Finding(
-            finding_id=finding_id_of(control_id, row["tenant_id"], row["meter"], period, row["reason"]),
+            finding_id=finding_id_of(dedupe_key_of(control_id, row["tenant_id"], row["meter"], period, row["reason"])),
             control_id=control_id,
             finding_class=finding_class,
             **row,

@@ -14,7 +14,6 @@ Meter '' stands for no meter: a flat fee, a name that could not be read, a segme
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -186,12 +185,6 @@ def money_rows(summed: Iterable[tuple[str, str, str, Decimal]]) -> list[Conserva
                 for bucket, amount in figures
             ]
     return listed
-
-
-def finding_id_of(control_id: str, tenant_id: str | None, meter: str | None, period: str, reason: str) -> str:
-    """Return the id of a finding: what is found again by a later run is the same finding."""
-    text = "\x1f".join((control_id, tenant_id or "", meter or "", period, reason))
-    return "find-" + hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def period_text(period: WallPeriod) -> str:
