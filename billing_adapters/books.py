@@ -1,5 +1,5 @@
 """What billing_adapters writes into the books: deliveries with their attempts, names at providers,
-the pace of calls, and what providers say of payment.
+the pace of calls, what providers say of payment, and what reconciliation found and what became of it.
 
 A delivery is what is to be at a provider: inserted if absent, under a key that is a hash of what it is. Its payload never
 changes. Attempts are append-only but for their outcome, which is written once: an attempt without one was interrupted.
@@ -7,7 +7,19 @@ changes. Attempts are append-only but for their outcome, which is written once: 
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, CheckConstraint, Column, ForeignKey, Index, Integer, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Date,
+    ForeignKey,
+    Index,
+    Integer,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 from metering.books import metadata
 from metering.columns import ExactDecimal, Instant
@@ -118,4 +130,146 @@ provider_events = Table(
     Column("event_id", Text, primary_key=True),
     Column("kind", Text, nullable=False),
     Column("received_at", Instant, nullable=False),
+)
+
+# One row per finding, whatever runs see it: BREAK as it was last seen, and what became of it. `control_class` is what the
+# control says; `class` what is true now (AT_RISK past its `recover_by` is LOST). `settled_amount` and `settled_quantity`:
+# what a person said was recovered; a larger break opens the finding again. Amounts are exact, of `currency`.
+findings = Table(
+    "findings",
+    metadata,
+    Column("finding_id", Text, primary_key=True),
+    Column("dedupe_key", Text, nullable=False, unique=True),
+    Column("control_id", Text, nullable=False),
+    Column("control_version", Integer, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("period_start", Date, nullable=False),
+    Column("period_end", Date, nullable=False),
+    Column("tenant_id", Text),
+    Column("account_id", Text),
+    Column("subscription_id", Text),
+    Column("meter", Text),
+    Column("adapter", Text),
+    Column("bucket", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("rows", BigInteger),
+    Column("quantity_expected", ExactDecimal),
+    Column("quantity_actual", ExactDecimal),
+    Column("quantity_difference", ExactDecimal),
+    Column("unit", Text),
+    Column("amount_low", ExactDecimal),
+    Column("amount_likely", ExactDecimal),
+    Column("amount_high", ExactDecimal),
+    Column("currency", Text),
+    Column("estimate_basis", Text, nullable=False),
+    Column("control_class", Text, nullable=False),
+    Column("class", Text, nullable=False),
+    Column("occurred_at", Instant),
+    Column("recover_by", Instant),
+    Column("owner", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("evidence_query", Text),
+    Column("evidence_path", Text),
+    Column("evidence_hash", Text),
+    Column("evidence_sample", Text, nullable=False),
+    Column("first_seen", Instant, nullable=False),
+    Column("last_seen", Instant, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("waiver_id", Text, ForeignKey("waivers.waiver_id")),
+    Column("settled_amount", ExactDecimal),
+    Column("settled_quantity", ExactDecimal),
+    CheckConstraint("status IN ('open', 'acknowledged', 'recovered', 'waived', 'expired', 'cleared')", name="status"),
+    CheckConstraint("status <> 'waived' OR waiver_id IS NOT NULL", name="waived_by_a_waiver"),
+    Index(None, "period_start", "period_end", "control_id"),
+    Index(None, "status"),
+)
+
+# One row per step in the life of a finding, numbered from 1: what happened, what it is since then, who said so and why.
+# Never changed, never removed. `by` is a person, or `tallybook` for what a run concludes by itself.
+finding_events = Table(
+    "finding_events",
+    metadata,
+    Column("finding_id", Text, ForeignKey("findings.finding_id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("at", Instant, nullable=False),
+    Column("verb", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("class", Text, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("run_id", Text),
+    Column("amount_likely", ExactDecimal),
+    Column("quantity_difference", ExactDecimal),
+)
+
+# One row per waiver. It covers findings of one control; null means any. In one run of one period, all that it covers
+# together stay at or below its ceiling: `amount_max` of `currency`, or `quantity_max` where no amount is known. Nobody
+# approves a waiver of their own, and none is for ever.
+waivers = Table(
+    "waivers",
+    metadata,
+    Column("waiver_id", Text, primary_key=True),
+    Column("control_id", Text, nullable=False),
+    Column("tenant_id", Text),
+    Column("meter", Text),
+    Column("reason", Text),
+    Column("dedupe_key", Text),
+    Column("why", Text, nullable=False),
+    Column("amount_max", ExactDecimal),
+    Column("currency", Text),
+    Column("quantity_max", ExactDecimal),
+    Column("created_by", Text, nullable=False),
+    Column("approved_by", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("expires_at", Instant, nullable=False),
+    Column("ended_at", Instant),
+    Column("ended_by", Text),
+    Column("ended_why", Text),
+    CheckConstraint("why <> ''", name="why"),
+    CheckConstraint("approved_by <> created_by", name="approved_by_another"),
+    CheckConstraint("amount_max IS NULL OR currency IS NOT NULL", name="amount_with_currency"),
+)
+
+# One row per reconciliation of a period: what was read and what it said. `preparer` started it.
+reconciliations = Table(
+    "reconciliations",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("period_start", Date, nullable=False),
+    Column("period_end", Date, nullable=False),
+    Column("as_of", Instant, nullable=False),
+    Column("snapshot_id", Text, nullable=False),
+    Column("verdict", Text, nullable=False),
+    Column("preparer", Text, nullable=False),
+    Column("generator_version", Text, nullable=False),
+    Column("reviewer", Text),
+    Column("reviewed_at", Instant),
+    CheckConstraint("reviewer IS NULL OR reviewer <> preparer", name="reviewed_by_another"),
+    Index(None, "period_start", "period_end", "as_of"),
+)
+
+# One row per control and run, also where nothing was found: CONTROL_RUN, with `inputs` and `parameters` as JSON.
+control_runs = Table(
+    "control_runs",
+    metadata,
+    Column("run_id", Text, ForeignKey("reconciliations.run_id"), primary_key=True),
+    Column("control_id", Text, primary_key=True),
+    Column("control_version", Integer, nullable=False),
+    Column("control_hash", Text, nullable=False),
+    Column("as_of", Instant, nullable=False),
+    Column("period_start", Date, nullable=False),
+    Column("period_end", Date, nullable=False),
+    Column("point", Text, nullable=False),
+    Column("cadence", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("is_ours", Boolean, nullable=False),
+    Column("parameters", Text, nullable=False),
+    Column("inputs", Text, nullable=False),
+    Column("result", Text, nullable=False),
+    Column("explanation", Text, nullable=False),
+    Column("breaks", BigInteger, nullable=False),
+    Column("findings", BigInteger, nullable=False),
+    CheckConstraint("result IN ('passed', 'breaks', 'not_run', 'not_possible')", name="result"),
+    Index(None, "control_id", "period_start", "as_of"),
 )

@@ -5,6 +5,7 @@
     ├── BudgetSpent          Retryable this run made as many calls as it may; the next one goes on
     ├── DeliveryNotOpen      Terminal  no such delivery, or none that a person may retry or waive
     ├── EventRefused         Terminal  an event of a provider that is not signed by it, or not for now
+    ├── FindingNotOpen       Terminal  no such finding, or one in a status in which this cannot be decided
     ├── LeaseLost            Retryable another deliverer took an item over; what is there is found by reading back
     ├── PublicationConflict  Terminal   the folder of a run is there already and holds something else
     ├── PublicationDamaged   Terminal   files of a published run are not what its manifest says
@@ -49,6 +50,12 @@ class EventRefused(BillingAdaptersError, Terminal):
     """What came to a webhook is not from the provider, or was signed too long ago or in the future. Nothing was changed."""
 
     code = "event_refused"
+
+
+class FindingNotOpen(BillingAdaptersError, Terminal):
+    """There is no such finding, or its status allows no such decision. `tallybook findings` lists them."""
+
+    code = "finding_not_open"
 
 
 class LeaseLost(BillingAdaptersError, Retryable):
