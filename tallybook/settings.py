@@ -11,6 +11,8 @@ Refuses: unknown keys, and to print a password.
     from = 2026-11-01                     # invoices issued on this day or later
     [files]
     formats = ["csv", "parquet"]          # what a published run consists of; by default all
+    [controls.DEAD_LETTER_AGED]           # one section per control whose thresholds are other ones here
+    age_max_days = 3
 """
 
 from __future__ import annotations
@@ -81,6 +83,8 @@ class Settings(_Section):
     # What a section may hold is the adapter's to say.
     delivery: dict[str, dict[str, Any]] = Field(default_factory=dict)
     files: FileSettings = Field(default_factory=FileSettings)
+    # By control, what its settings are here. Which there are is said by the heads of the controls.
+    controls: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     def webhook(self) -> Webhook | None:
         """Return who receives alerts. None: nobody was named. Raises BadSettings without a secret to sign with."""

@@ -21,13 +21,13 @@ from metering.clock import Clock, SystemClock, from_us
 from metering.layout import Layout
 from metering.meters import load_rules, publish_rules
 from metering.periods import parse_period
-from metering.usage import Snapshot, open_evidence
+from metering.usage import Snapshot
 from rating.balances import BalanceState, balance_states
 from rating.books import invoices as invoices_table
 from rating.close import Close, draft_close, insert_close, read_closes
 from rating.errors import NotFound
 from rating.explain import Explanation, close_of_line, explain_line
-from rating.ledger import book_invoices, booked_before, burned_before, check_document, keep_drafts, read_invoices
+from rating.ledger import book_invoices, burned_before, check_document, keep_drafts, read_invoices
 from rating.run import Verified, invoices_of, verify_close
 from rating.tax import TaxedInvoice, tax_invoice
 from rating.terms import Terms, billing_spans
@@ -390,29 +390,9 @@ class Workspace:
 
         Reads the journal first and the lake afterwards, so that what moves in between is counted once.
         """
-        from billing_adapters.reconciliation import Bookings, Capture, conservation, in_flight_of
-        from metering.in_flight import in_flight
-        from tallybook.overuse import entitled_use
+        from tallybook.reconciling import reconcile
 
-        wall = parse_period(period)
-        journal = in_flight_of(in_flight(self.layout, load_rules(self.layout.meters_file), self.clock.now_us()))
-        files, snapshot = self.evidence()
-        capture = Capture(snapshot, self.lake.segments(), self.lake.dead_letters(), journal)
-        terms = self.terms_or_empty()
-        with reading(self.books) as connection:
-            closes = [close for close in read_closes(connection) if not close.is_draft]
-            spans = billing_spans(terms, wall)
-            since = min((one.period.start for one in spans.stretches), default=wall.in_zone("UTC").start)
-            lines, charges = booked_before(connection, None, since)
-        is_complete = any(close.is_complete for close in closes if close.wall == wall)
-        ends = max((one.period.end for one in spans.stretches), default=self.now)
-        engine = open_evidence(files, snapshot)
-        try:
-            bookings = Bookings(lines, charges, is_complete)
-            entitled = entitled_use(self, wall, (files, snapshot))
-            return conservation(engine, wall, capture, terms, bookings, as_of=max(self.now, ends), entitled=entitled)
-        finally:
-            engine.close()
+        return reconcile(self, period)
 
     def ship_forever(self) -> int:
         """Ship as a side-car until interrupted; the exit code of the shipper."""

@@ -11,13 +11,16 @@ period, each in its plan's zone. So each equation is closed in itself, and no tw
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC
 from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from billing_adapters.errors import TotalOverflow
+from billing_adapters.reconciliation.control_runs import Asked, run_controls
+from billing_adapters.reconciliation.controls import our_controls
+from billing_adapters.reconciliation.inputs import register_given
 from billing_adapters.reconciliation.statement import (
     Finding,
     Statement,
@@ -25,51 +28,36 @@ from billing_adapters.reconciliation.statement import (
     money_rows,
     period_text,
 )
-from billing_adapters.reconciliation.tables import dedupe_key_of, finding_id_of
+from billing_adapters.reconciliation.tables import break_schema
 from metering.engine import read_sql
 from metering.periods import Period, parse_period
 from metering.usage import Span, aggregate, register
 from rating.frozen import frozen_spans
 from rating.iso4217 import minor_units
 from rating.late import limits_between, refuse_late
+from rating.phases import OVERRIDDEN
 from rating.rate import overflow_named, rate
+from rating.spans import plan_key
 from rating.tables import load_table
-from rating.terms import billing_spans, selectors_of, service_of
+from rating.terms import billing_spans, plans_over_time, selectors_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     import duckdb
     import pyarrow as pa
 
+    from billing_adapters.reconciliation.controls import Control, Refused
     from metering.batch import SegmentBatch
     from metering.periods import WallPeriod
     from metering.usage import Snapshot
+    from rating.plans import Plan, Subscription
     from rating.terms import Terms
 
 _Row = dict[str, Any]
 
 _PACKAGE = "billing_adapters.reconciliation"
-# Each control: its class, and the statement of the same name in lower case. In the order of a usage event's way.
-CONTROLS = {
-    "DROPPED": "LOST",
-    "SEQUENCE_GAP": "LOST",
-    "BATCH_TOTALS": "DATA_QUALITY",
-    "DEAD_LETTER": "AT_RISK",
-    "DUPLICATE_CONFLICT": "DATA_QUALITY",
-    "CORRECTION_UNMATCHED": "DATA_QUALITY",
-    "UNKNOWN_TENANT": "AT_RISK",
-    "NO_SUBSCRIPTION": "AT_RISK",
-    "UNPRICED_METER": "AT_RISK",
-    "LATE_USAGE_REFUSED": "AT_RISK",
-    "UNPRICED_CELL": "AT_RISK",
-    "ENTITLEMENT_OVERUSE": "AT_RISK",
-    "ROUNDING_RESIDUAL": "DATA_QUALITY",
-}
-_OF_CAPTURE = ("DROPPED", "SEQUENCE_GAP", "BATCH_TOTALS", "DEAD_LETTER", "DUPLICATE_CONFLICT", "CORRECTION_UNMATCHED")
-# The controls that count a bucket of the second equation.
-_UNRATED = ("UNKNOWN_TENANT", "NO_SUBSCRIPTION", "UNPRICED_METER", "LATE_USAGE_REFUSED")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,57 +138,66 @@ def conservation(
     *,
     as_of: datetime,
     entitled: pa.Table | None = None,
+    given: Mapping[str, pa.Table] | None = None,
+    controls: Sequence[Control] | None = None,
+    refused: Sequence[Refused] = (),
 ) -> Statement:
-    """Return the conservation statement of a period. Pure: the same tables give the same statement.
+    """Return the conservation statement of a period, with what every control found. Pure: the same tables, the same statement.
 
     `engine` holds the evidence of `capture.snapshot` (`metering.usage.open_evidence` over all data files: a duplicate may
     be one of last year's usage event). Its tables `usage`, `charge` and `worth` are replaced. `as_of` decides which fees
-    are due. `entitled` is ENTITLED_USE of the period: what was used beyond what grants cover. Raises TotalOverflow or
-    rating's AmountOverflow where a sum leaves its decimal; never for a difference.
+    are due. `entitled` is ENTITLED_USE of the period: what was used beyond what grants cover. `given` has the tables of
+    documents and witnesses that controls read (`reconciliation.inputs`), by name; `controls` are by default ours. Raises
+    TotalOverflow or rating's AmountOverflow where a sum leaves its decimal, ValueError for a given table with other columns;
+    never for a difference.
     """
+    import pyarrow as pa
+
     dates = Period(period.start.replace(tzinfo=UTC), period.end.replace(tzinfo=UTC))
-    values = {
+    values = _values_of(dates)
+    with _overflow_named():
+        _load_capture(engine, capture, values)
+        recorded = _rows(engine, "recorded", values)
+        _load_attribution(engine, terms, dates)
+        _execute(engine, "unrated", values)
+        stored = _rows(engine, "stored", values)
+    _load_money(engine, period, terms, bookings, as_of)
+    register(engine, "entitled_use", entitled_use_schema().empty_table() if entitled is None else entitled)
+    with _overflow_named():
+        money = _rows(engine, "rated_value", values)
+    asked = Asked(
+        period=period_text(period),
+        **values,
+        as_of=as_of,
+        pinned=capture.snapshot.snapshot_id,
+        absent=register_given(engine, given or {}),
+    )
+    breaks, runs = run_controls(engine, our_controls() if controls is None else controls, refused, asked)
+    return Statement(
+        period=period,
+        rows=(
+            *count_rows("recorded", map(_counted, recorded)),
+            *count_rows("stored", map(_counted, stored)),
+            *money_rows(_money(row, bookings) for row in money),
+        ),
+        findings=tuple(map(_finding, breaks)),
+        breaks=pa.Table.from_pylist(breaks, schema=break_schema()),
+        runs=runs,
+    )
+
+
+def _values_of(dates: Period) -> dict[str, Any]:
+    """Return what statements call the bounds of the period: UTC dates and instants, the end open."""
+    return {
         "first_date": dates.start.date(),
         "end_date": dates.end.date(),
         "start_instant": dates.start,
         "end_instant": dates.end,
     }
-    found: dict[str, list[_Row]] = {}
-    with _overflow_named():
-        _load_capture(engine, capture, values)
-        recorded = _rows(engine, "recorded", values)
-        _load_attribution(engine, terms, dates)
-        stored = _rows(engine, "stored", values)
-        for control_id in (*_OF_CAPTURE, *_UNRATED):
-            found[control_id] = _rows(engine, control_id.lower(), values)
-    _load_money(engine, period, terms, bookings, as_of)
-    register(engine, "entitled_use", entitled_use_schema().empty_table() if entitled is None else entitled)
-    with _overflow_named():
-        money = _rows(engine, "rated_value", values)
-        for control_id in ("UNPRICED_CELL", "ENTITLEMENT_OVERUSE", "ROUNDING_RESIDUAL"):
-            found[control_id] = _rows(engine, control_id.lower(), values)
-    return Statement(
-        period=period,
-        rows=(
-            *count_rows("recorded", map(_counted, recorded)),
-            *count_rows("stored", [*map(_counted, stored), *_unrated(found)]),
-            *money_rows(_money(row, bookings) for row in money),
-        ),
-        findings=_findings(period_text(period), found),
-    )
 
 
 def _counted(row: _Row) -> tuple[str, str, int, Decimal]:
     return row["meter"], row["bucket"], row["rows"], row["quantity"]
-
-
-def _unrated(found: dict[str, list[_Row]]) -> list[tuple[str, str, int, Decimal]]:
-    """Return the buckets of usage that nobody pays for: each is what its own control found."""
-    return [
-        (row["meter"], control_id.lower(), row["rows"], row["quantity_difference"])
-        for control_id in _UNRATED
-        for row in found[control_id]
-    ]
 
 
 def _money(row: _Row, bookings: Bookings) -> tuple[str, str, str, Decimal]:
@@ -211,17 +208,9 @@ def _money(row: _Row, bookings: Bookings) -> tuple[str, str, str, Decimal]:
     return row["meter"], row["currency"], bucket, row["amount"]
 
 
-def _findings(period: str, found: dict[str, list[_Row]]) -> tuple[Finding, ...]:
-    return tuple(
-        Finding(
-            finding_id=finding_id_of(dedupe_key_of(control_id, row["tenant_id"], row["meter"], period, row["reason"])),
-            control_id=control_id,
-            finding_class=finding_class,
-            **row,
-        )
-        for control_id, finding_class in CONTROLS.items()
-        for row in found[control_id]
-    )
+def _finding(row: _Row) -> Finding:
+    names = [field.name for field in fields(Finding) if field.name != "finding_class"]
+    return Finding(finding_class=row["class"], **{name: row[name] for name in names})
 
 
 def _load_capture(engine: duckdb.DuckDBPyConnection, capture: Capture, values: dict[str, Any]) -> None:
@@ -241,28 +230,39 @@ def _load_attribution(engine: duckdb.DuckDBPyConnection, terms: Terms, dates: Pe
     """Make `span`, `selection` and `priced`: which use of the dates some price of a subscription selects."""
     import pyarrow as pa
 
-    spans: list[Span] = []
-    for subscription in terms.subscriptions:
-        plan = terms.plan_of(subscription)
-        service = service_of(subscription, plan)
-        start, end = max(service.start, dates.start), min(service.end, dates.end)
-        if start < end:
-            key = f"{plan.name}/{plan.version}"
-            spans.append(Span(len(spans), subscription.tenant, key, start, end, plan.billing_period.timezone))
-    used = {span.selector_set for span in spans}
+    found = [
+        (subscription, plan, Period(start, end))
+        for subscription in terms.subscriptions
+        for plan, phase in plans_over_time(terms, subscription)
+        if (start := max(phase.start, dates.start)) < (end := min(phase.end, dates.end))
+    ]
+    keys = [_key_of(subscription, plan) for subscription, plan, _ in found]
+    spans = [
+        Span(at, one.tenant, key, span.start, span.end, plan.billing_period.timezone)
+        for at, ((one, plan, span), key) in enumerate(zip(found, keys, strict=True))
+    ]
     selectors = [
         selector
-        for key, plan in sorted(terms.plans.items())
-        if key in used
-        for price in plan.prices
-        for selector in selectors_of(key, price, terms.meters)
+        for key in sorted(set(keys))
+        for price in terms.plans[key].prices
+        for selector in selectors_of(key, price, terms.meters, terms.plans[key].reading)
     ]
+    columns = {"subscription_id": "text", "tenant_id": "text", "plan": "text", "plan_version": "int"}
+    columns |= {"service_start": "instant", "service_end": "instant"}
+    rows = [(one.id, one.tenant, plan.name, plan.version, span.start, span.end) for one, plan, span in found]
+    load_table(engine, "service_span", columns, rows)
     tenants = {*terms.payer_by_tenant(), *(subscription.tenant for subscription in terms.subscriptions)}
     register(engine, "known_tenant", pa.table({"tenant_id": pa.array(sorted(tenants), pa.string())}))
     register(engine, "known_meter", pa.table({"meter": pa.array(sorted(terms.meters), pa.string())}))
     refuse_late(engine, limits_between(terms, dates))
     aggregate(engine, spans, selectors)
-    _execute(engine, "priced", {})
+    for step in ("priced", "late_usage", "counted_event"):
+        _execute(engine, step, {})
+
+
+def _key_of(subscription: Subscription, plan: Plan) -> str:
+    """Return under which key the terms hold a plan as it is for this subscription, overrides included."""
+    return plan_key(plan.name, plan.version) + (f"{OVERRIDDEN}{subscription.id}" if subscription.overrides else "")
 
 
 def _load_money(

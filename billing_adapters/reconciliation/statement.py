@@ -25,6 +25,9 @@ from rating.rounding import exact_sum
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from datetime import datetime
+
+    import pyarrow as pa
 
     from metering.periods import WallPeriod
 
@@ -37,8 +40,8 @@ EQUATIONS: dict[str, tuple[str, ...]] = {
     "rated_value": ("invoiced", "carried", "not_finalised", "waiting_corrections", "late_frozen"),
 }
 MONEY_EQUATION = "rated_value"
-# Evidence that is gone or contradicts itself: no statement is conserved beside one of these.
-BREAKING_CONTROLS = frozenset({"SEQUENCE_GAP", "BATCH_TOTALS", "ROUNDING_RESIDUAL"})
+# Evidence that is gone, contradicts itself or was not looked at: no statement is conserved beside one of these.
+BREAKING_CONTROLS = frozenset({"SEQUENCE_GAP", "BATCH_TOTALS", "ROUNDING_RESIDUAL", "CONTROL_NOT_RUN"})
 
 _ZERO = Decimal(0)
 
@@ -63,7 +66,9 @@ class ConservationRow:
 class Finding:
     """A judged difference of one control. `finding_id` is the same whenever the same thing is found again.
 
-    `rows` is None where nobody can say how many. `finding_class` is LOST, AT_RISK or DATA_QUALITY.
+    `rows` is None where nobody can say how many. The words of `finding_class` are CLASSES. What it is worth is a part of the
+    row of BREAK with the same id (`reconciliation.tables`): amounts are exact, in `currency`; `estimate_basis` says how they
+    were found, and is '' where nobody could say.
     """
 
     finding_id: str
@@ -75,6 +80,15 @@ class Finding:
     rows: int | None
     quantity_difference: Decimal | None
     detail: str
+    subject: str = ""
+    owner: str = ""
+    bucket: str = ""
+    amount_low: Decimal | None = None
+    amount_likely: Decimal | None = None
+    amount_high: Decimal | None = None
+    currency: str | None = None
+    estimate_basis: str = ""
+    recover_by: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +106,16 @@ class Unexplained:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """The conservation statement of one period. Rows: per equation the totals, then meter by meter."""
+    """The conservation statement of one period. Rows: per equation the totals, then meter by meter.
+
+    `breaks` (BREAK) holds what `findings` say, with every column; `runs` (CONTROL_RUN) says how every control ran.
+    """
 
     period: WallPeriod
     rows: tuple[ConservationRow, ...]
     findings: tuple[Finding, ...]
+    breaks: pa.Table
+    runs: pa.Table
 
     @property
     def unexplained(self) -> Unexplained:
@@ -230,11 +249,26 @@ def as_json(statement: Statement) -> dict[str, Any]:
                 "tenant_id": finding.tenant_id,
                 "meter": finding.meter,
                 "reason": finding.reason,
+                "subject": finding.subject,
                 "rows": _text(finding.rows),
                 "quantity_difference": _text(finding.quantity_difference),
+                "amount_low": _text(finding.amount_low),
+                "amount_likely": _text(finding.amount_likely),
+                "amount_high": _text(finding.amount_high),
+                "currency": finding.currency,
+                "estimate_basis": finding.estimate_basis,
+                "recover_by": None if finding.recover_by is None else finding.recover_by.isoformat(),
+                "owner": finding.owner,
                 "detail": finding.detail,
             }
             for finding in statement.findings
+        ],
+        "controls": [
+            {
+                name: run[name]
+                for name in ("control_id", "control_version", "result", "explanation", "breaks", "findings")
+            }
+            for run in statement.runs.to_pylist()
         ],
     }
 

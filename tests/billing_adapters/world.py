@@ -153,8 +153,12 @@ def statement_of(
     trailers: list[Row] | None = None,
     snapshot: Snapshot | None = None,
     bookings: Bookings | None = None,
+    **asked_for: Any,
 ) -> Statement:
-    """Return the statement of October; what the lake holds may be given in place of what it should hold."""
+    """Return the statement of October; what the lake holds may be given in place of what it should hold.
+
+    Whatever else `conservation` takes may be given by its name, and other `terms`.
+    """
     asked = engine()
     load_events(asked, _table(world.stored() if stored is None else stored, usage_event_schema()))
     capture = Capture(
@@ -165,7 +169,8 @@ def statement_of(
     )
     if bookings is None:
         bookings = Bookings(*no_bookings(), is_complete=False)
-    return conservation(asked, OCTOBER, capture, terms(), bookings, as_of=AFTER)
+    sold = asked_for.pop("terms", None) or terms()
+    return conservation(asked, OCTOBER, capture, sold, bookings, **{"as_of": AFTER, **asked_for})
 
 
 def figures(statement: Statement, equation: str, meter: str | None = None) -> dict[str, tuple[int, Decimal]]:

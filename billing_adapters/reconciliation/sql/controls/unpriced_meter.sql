@@ -1,16 +1,28 @@
--- UNPRICED_METER compares what a subscribed tenant used with what its plans have a price for.
--- Catches a new meter that no plan sells, a filter that leaves out some attributes, and a name that no catalog knows.
--- Class AT_RISK: a price in a new plan version is booked by the next invoice. Acts: the owner of the price plans.
--- One row per (tenant, meter). `unknown_meter`: the catalog does not know it; `no_price`: no price of the plan selects it.
+-- control: UNPRICED_METER
+-- version: 1
+-- point: P4
+-- compares: what a subscribed tenant used with what its plans have a price for
+-- catches: a new meter that no plan sells, a filter that leaves out some attributes, a name that no catalog knows
+-- class: AT_RISK
+-- owner: FIN, SALES
+-- money: E1
+-- act: a price in a new plan version is booked by the next invoice; use that is meant to be free gets a price of 0
+-- cadence: daily
+-- needs: counted_event
+-- needs: service_span
+-- needs: priced
+-- needs: known_meter
 SELECT
     event.tenant_id,
     event.meter,
     CASE WHEN known_meter.meter IS NULL THEN 'unknown_meter' ELSE 'no_price' END AS reason,
     count(*) AS rows,
     sum(event.quantity)::DECIMAL(38, 9) AS quantity_difference,
+    min(event.event_time) AS occurred_at,
+    min(event.producer_id || '#' || event.segment || '/' || event.row, 20) AS evidence_sample,
     'attributes of one of them: ' || left(min(coalesce(event.attributes, '{}')), 200) AS detail
-FROM usage_event AS event
-SEMI JOIN span
+FROM counted_event AS event
+SEMI JOIN service_span AS span
     ON span.tenant_id = event.tenant_id
     AND event.event_time >= span.service_start
     AND event.event_time < span.service_end

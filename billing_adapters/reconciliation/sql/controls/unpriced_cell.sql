@@ -1,8 +1,17 @@
--- UNPRICED_CELL compares what a price takes with what it has an amount for.
--- Catches a matrix without that cell and without a default, an event whose own price cannot be read, and a value without a
--- weight. Counted by the billing periods of the period.
--- Class AT_RISK: a default, or the missing cell in a new plan version, bills it. Acts: the owner of the price plans.
--- One row per (tenant, meter, price).
+-- control: UNPRICED_CELL
+-- version: 1
+-- point: P4
+-- compares: what a price takes with what it has an amount for
+-- catches: a matrix without that cell and without a default, an event whose own price cannot be read, a value without
+--     a weight
+-- class: AT_RISK
+-- owner: FIN, SALES
+-- money: E4
+-- act: a default, or the missing cell in a new plan version, bills it
+-- cadence: close
+-- needs: unpriced_usage
+-- needs: billing_span
+-- needs: price
 SELECT
     span.tenant_id,
     price.meter,

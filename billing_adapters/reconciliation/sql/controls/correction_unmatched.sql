@@ -1,7 +1,15 @@
--- CORRECTION_UNMATCHED compares what corrections name with what is stored.
--- Catches a void or replacement whose key or origin is mistyped: the event it meant still counts. It clears itself when the
--- event arrives later. Class DATA_QUALITY. Acts: ENG.
--- One row per (tenant, meter).
+-- control: CORRECTION_UNMATCHED
+-- version: 1
+-- point: P2
+-- compares: what corrections name with what is stored
+-- catches: a void or replacement whose key or origin is mistyped: the event it meant still counts. It clears itself
+--     when the event arrives later
+-- class: DATA_QUALITY
+-- owner: ENG
+-- money: none
+-- act: send the correction again with the right key
+-- cadence: delivery
+-- needs: stored_once
 SELECT
     correcting.tenant_id,
     correcting.meter,

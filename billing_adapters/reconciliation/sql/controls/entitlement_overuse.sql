@@ -1,8 +1,20 @@
--- ENTITLEMENT_OVERUSE compares what was used beyond all grants with what the prices of the meter charge for.
--- Catches a soft limit that nobody pays for: overage that is allowed and has no price, or tiers that are free further than
--- the quota reaches; and use beyond a limit that should have stopped it. Units that are charged count, whichever they were;
--- a price that counts in packages, steps or other units, and charges anything, is taken to charge for all of it.
--- Class AT_RISK: a price or an upgrade bills it from now on. Acts: SALES, FIN. One row per (tenant, meter, feature).
+-- control: ENTITLEMENT_OVERUSE
+-- version: 1
+-- point: P4
+-- compares: what was used beyond all grants with what the prices of the meter charge for. Units that are charged
+--     count, whichever they were; a price that counts in packages, steps or other units, and charges anything, is
+--     taken to charge for all of it
+-- catches: a soft limit that nobody pays for: overage that is allowed and has no price, or tiers that are free
+--     further than the quota reaches; use beyond a limit that should have stopped it
+-- class: AT_RISK
+-- owner: SALES, FIN
+-- money: E2
+-- act: a price or an upgrade bills it from now on
+-- cadence: close
+-- needs: entitled_use
+-- needs: charge
+-- needs: billing_span
+-- needs: price
 WITH paid AS (
     SELECT
         span.tenant_id,

@@ -1,6 +1,14 @@
--- DEAD_LETTER compares the rows that were recorded with those that passed every check: what was refused, and why.
--- Catches a deployment that breaks a field. Class AT_RISK: correct the rows and replay them; the next invoice books them.
--- Acts: ENG. One row per (tenant, meter, reason of the refusal); null where the name itself could not be read.
+-- control: DEAD_LETTER
+-- version: 1
+-- point: P2
+-- compares: the rows that were recorded with those that passed every check: what was refused, and why
+-- catches: a deployment that breaks a field
+-- class: AT_RISK
+-- owner: ENG
+-- money: E1
+-- act: correct the rows and record them again; the next invoice books them
+-- cadence: delivery
+-- needs: dead_lettered
 SELECT
     nullif(tenant_id, '') AS tenant_id,
     nullif(meter, '') AS meter,

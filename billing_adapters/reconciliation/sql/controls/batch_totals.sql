@@ -1,7 +1,17 @@
--- BATCH_TOTALS compares the control totals of every segment trailer with the same figures counted in the lake.
--- Catches rows that no trailer promised, rows that are stored twice, quantities that are not those recorded, and trailers
--- that contradict each other. Class DATA_QUALITY: the evidence is damaged, restore it before invoicing. Acts: OPS.
--- One row per (tenant, meter, reason). These differences are what the statement shows as UNEXPLAINED.
+-- control: BATCH_TOTALS
+-- version: 1
+-- point: P2
+-- compares: the control totals of every segment trailer, made when rows were written, with the same figures counted
+--     in the lake
+-- catches: rows that no trailer promised, rows that are stored twice, quantities that are not those recorded,
+--     trailers that contradict each other
+-- class: DATA_QUALITY
+-- owner: OPS, ENG
+-- money: none
+-- act: the evidence is damaged: restore the named segments from the journal or a backup before invoicing
+-- cadence: delivery
+-- needs: break_of_segment
+-- needs: segment_gap
 SELECT
     tenant_id,
     meter,

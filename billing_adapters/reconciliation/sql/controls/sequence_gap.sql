@@ -1,7 +1,16 @@
--- SEQUENCE_GAP compares the rows that producers promised (segment trailers) with the positions that the lake holds.
--- Catches a lost data file, rows that vanished from one, a segment that was quarantined, skipped or never shipped.
--- Class LOST until the named segments are found again (journal, quarantine, backup). Acts: ENG.
--- One row per (tenant, meter, reason); for a segment that is absent as a whole the tenant and meter are unknown.
+-- control: SEQUENCE_GAP
+-- version: 1
+-- point: P1
+-- compares: the rows that producers promised (segment trailers) with the positions that the lake holds
+-- catches: a lost data file, rows that vanished from one, a segment that was quarantined, skipped or never shipped
+-- class: LOST
+-- owner: ENG
+-- money: E1
+-- act: find the named segments again, in the journal, in quarantine or in a backup, and ship them; what is found is
+--     billed by the next invoice
+-- cadence: delivery
+-- needs: break_of_segment
+-- needs: segment_gap
 SELECT
     tenant_id,
     meter,

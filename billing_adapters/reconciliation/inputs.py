@@ -1,0 +1,140 @@
+"""What controls may read: each table of the engine by name, with its grain, its columns and what tells its age.
+
+Enters: tables that a caller gives (documents of the books, a witness). Leaves: an engine in which every input is a table or
+a view under one name. Refuses: a table whose columns are not those declared here; an input that is not there is absent, and
+says what would make it possible.
+
+Two kinds. Tables of evidence and terms are made here from the lake and the catalog (`derived`): their content is fixed by
+the snapshot and the catalog. Tables of documents are given, and have the columns that are declared. Quantities are units
+of the meter, DECIMAL(38, 9); amounts are money of the row's currency, DECIMAL(38, 21); instants are UTC.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from metering.usage import register
+from rating.tables import kinds
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import duckdb
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One table that controls read.
+
+    `newest` is the column whose greatest instant tells how old the table is. `remedy` is there where a workspace may do
+    without: it says what makes the table exist. Without a remedy a table that nobody gives is empty.
+    """
+
+    name: str
+    grain: str
+    columns: Mapping[str, str] | None = None
+    newest: str | None = None
+    remedy: str | None = None
+
+    @property
+    def is_derived(self) -> bool:
+        return self.columns is None
+
+
+_LINE_COLUMNS: Final = {
+    "line_id": "text", "invoice_id": "text", "position": "int", "kind": "text", "tenant_id": "text",
+    "subscription_id": "text", "plan": "text", "plan_version": "int", "price_id": "text", "price_type": "text",
+    "meter": "text", "group_key": "text", "currency": "text", "period_start": "instant", "period_end": "instant",
+    "service_start": "instant", "service_end": "instant", "quantity": "exact", "exact_amount": "exact", "amount": "exact",
+}  # fmt: skip
+
+_DERIVED: Final = (
+    Input("counted_event", "one row per usage event that counts: stored, no duplicate, not corrected, not refused as late"),
+    Input("stored_event", "one row per usage event in the data files"),
+    Input("stored_once", "one row per distinct usage event in the data files"),
+    Input("duplicate", "one row per usage event that says again what another one said first"),
+    Input("late_usage", "one row per usage event that its plan refuses as too late"),
+    Input("segment_trailer", "one row per (producer, segment): what its producer promised"),
+    Input("snapshot_cut", "one row per producer: the last segment that counts"),
+    Input("promised", "one row per (producer, segment, tenant, meter): rows and quantity that trailers promise"),
+    Input("held", "one row per (producer, segment, tenant, meter): rows and quantity that the lake holds"),
+    Input("segment_gap", "one row per place where the trailers of a producer do not join up"),
+    Input("break_of_segment", "one row per (producer, segment, tenant, meter) that differs between promised and held"),
+    Input("dead_lettered", "one row per refused row of the period"),
+    Input("dead_letter_row", "one row per refused row"),
+    Input("known_tenant", "one row per tenant that an account lists or a subscription names"),
+    Input("known_meter", "one row per meter of the catalog"),
+    Input("service_span", "one row per (subscription, plan version) that runs in the period, cut to its UTC dates"),
+    Input("priced", "one row per (tenant, meter, attributes, service span) that some price selects"),
+    Input("billing_span", "one row per billing span that is rated: a subscription in a billing period of the period"),
+    Input("price", "one row per price of a plan that is rated"),
+    Input("price_tier", "one row per tier of a price of a plan that is rated"),
+    Input("charge", "one row per component: what billing spans are worth now, exact"),
+    Input("worth", "one row per line: what billing spans are worth now, rounded once"),
+    Input("booked", "one row per line key of final invoices, for billing periods of the period"),
+    Input("booked_line", "one row per line key: what final invoices booked, all together"),
+    Input("booked_charge", "one row per component key: what final invoices booked, all together"),
+    Input("unpriced_usage", "one row per (span, price, cell) that a price takes and has no amount for"),
+    Input("frozen_span", "one row per billing span whose plan leaves its invoices as they are"),
+    Input("entitled_use", "one row per (tenant, feature, meter): use beyond grants in the period"),
+    Input("control_run", "one row per control: how it ran just now; read by a control that runs after all others"),
+)  # fmt: skip
+
+_GIVEN: Final = (
+    Input(
+        "final_invoice",
+        "one row per final document: invoice, credit note or supplementary invoice",
+        {
+            "invoice_id": "text", "number": "text", "close_id": "text", "document_type": "text", "account_id": "text",
+            "currency": "text", "period_start": "instant", "period_end": "instant", "issued_at": "instant",
+            "total": "exact", "amount_due": "exact",
+        },
+        "issued_at",
+    ),
+    Input("final_line", "one row per line of a final document", _LINE_COLUMNS),
+    Input(
+        "witness",
+        "one row per (tenant, meter, start of a bucket): how often somebody else saw it used",
+        {"tenant_id": "text", "meter": "text", "bucket_start": "instant", "count": "quantity"},
+        "bucket_start",
+        "give a witness: a table or file of tenant_id, meter, bucket_start and count, such as an access log",
+    ),
+)  # fmt: skip
+
+INPUTS: Final = {one.name: one for one in (*_DERIVED, *_GIVEN)}
+
+
+def schema_of(name: str) -> pa.Schema:
+    """Return the columns of a table that a caller gives. A column is null only where the row has no such thing."""
+    import pyarrow as pa
+
+    columns = INPUTS[name].columns
+    if columns is None:
+        raise KeyError(f"{name} is derived; nobody gives it")
+    return pa.schema([pa.field(column, kinds()[kind]) for column, kind in columns.items()])
+
+
+def register_given(engine: duckdb.DuckDBPyConnection, given: Mapping[str, pa.Table]) -> dict[str, str]:
+    """Make every given table of the engine, the others empty. Return the absent ones with what would make each possible.
+
+    Columns are cast exactly; a table with other columns raises ValueError with what is missing.
+    """
+    unknown = sorted(set(given) - {one.name for one in _GIVEN})
+    if unknown:
+        raise ValueError(f"nobody reads {', '.join(unknown)}; inputs are {', '.join(one.name for one in _GIVEN)}")
+    absent = {}
+    for one in _GIVEN:
+        schema = schema_of(one.name)
+        table = given.get(one.name)
+        if table is None and one.remedy is not None:
+            absent[one.name] = one.remedy
+            continue
+        if table is None:
+            table = schema.empty_table()
+        missing = [column for column in schema.names if column not in table.schema.names]
+        if missing:
+            raise ValueError(f"{one.name} has no column {', '.join(missing)}; it is {one.grain}")
+        register(engine, one.name, table.select(schema.names).cast(schema))
+    return absent

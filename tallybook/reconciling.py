@@ -1,0 +1,66 @@
+"""The conservation statement of a workspace: what is in the journal, the lake, the books and the catalog, compared.
+
+Enters: an open workspace and a period. Leaves: a Statement with what every control found, those of the workspace's own
+`controls/` folder among them. Refuses: to write anything.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from billing_adapters.reconciliation import Bookings, Capture, conservation, in_flight_of
+from billing_adapters.reconciliation.controls import all_controls
+from metering.in_flight import in_flight
+from metering.meters import load_rules
+from metering.periods import parse_period
+from metering.usage import open_evidence
+from rating.close import read_closes
+from rating.ledger import booked_before
+from rating.terms import billing_spans
+from tallybook.books import reading
+from tallybook.control_inputs import documents_since
+from tallybook.overuse import entitled_use
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pyarrow as pa
+
+    from billing_adapters.reconciliation import Statement
+    from tallybook.workspace import Workspace
+
+CONTROLS_FOLDER = "controls"
+
+
+def reconcile(workspace: Workspace, period: str, given: Mapping[str, pa.Table] | None = None) -> Statement:
+    """Return the conservation statement of a period. `given` adds inputs of controls, such as a witness.
+
+    Reads the journal first and the lake afterwards, so that what moves in between is counted once.
+    """
+    wall = parse_period(period)
+    layout = workspace.layout
+    journal = in_flight_of(in_flight(layout, load_rules(layout.meters_file), workspace.clock.now_us()))
+    files, snapshot = workspace.evidence()
+    capture = Capture(snapshot, workspace.lake.segments(), workspace.lake.dead_letters(), journal)
+    terms = workspace.terms_or_empty()
+    with reading(workspace.books) as connection:
+        closes = [close for close in read_closes(connection) if not close.is_draft]
+        spans = billing_spans(terms, wall)
+        since = min((one.period.start for one in spans.stretches), default=wall.in_zone("UTC").start)
+        bookings = Bookings(
+            *booked_before(connection, None, since),
+            is_complete=any(close.is_complete for close in closes if close.wall == wall),
+        )
+        documents = documents_since(connection, since)
+    controls, refused = all_controls(layout.root / CONTROLS_FOLDER, workspace.settings.controls)
+    entitled = entitled_use(workspace, wall, (files, snapshot))
+    ends = max((one.period.end for one in spans.stretches), default=workspace.now)
+    engine = open_evidence(files, snapshot)
+    try:
+        return conservation(
+            engine, wall, capture, terms, bookings,
+            as_of=max(workspace.now, ends), entitled=entitled,
+            given={**documents, **(given or {})}, controls=controls, refused=refused,
+        )  # fmt: skip
+    finally:
+        engine.close()
