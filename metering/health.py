@@ -104,6 +104,32 @@ def find_unshipped(producer: Producer) -> Unshipped:
     return Unshipped(segments, size, oldest_ns)
 
 
+def oldest_unshipped_ns(layout: Layout) -> int | None:
+    """Return when the oldest row of this host's journal was recorded, of all producers, live or dead; None: there is none.
+
+    Reads the head of one segment per producer. Segments are in the order of recording, and one that was just begun is empty.
+    """
+    found: list[int] = []
+    with contextlib.suppress(FileNotFoundError):
+        for folder in layout.journal.glob("p-*"):
+            for path in sorted(one for one in folder.iterdir() if one.suffix in {".open", ".sealed"}):
+                # The shipper may delete a segment between the listing and the look.
+                with contextlib.suppress(OSError, ValueError):
+                    recorded_ns = _first_row_ns(_head_of(path))
+                    if recorded_ns is not None:
+                        found.append(recorded_ns)
+                        break
+    return min(found, default=None)
+
+
+def _first_row_ns(head: bytes) -> int | None:
+    """Return what `first_recorded_ns` does, but None for a segment without rows."""
+    header = get_part(head[:PAGE], HEADER_AT)
+    is_batch = header is not None and header["kind"] == "batch"
+    kinds = {head[start + SLOT - 1] for start in range(PAGE, len(head) - SLOT + 1, SLOT)}
+    return first_recorded_ns(head) if is_batch or kinds & {WHOLE, NANO, DETAIL} else None
+
+
 def first_recorded_ns(head: bytes | mmap.mmap) -> int | None:
     """Return when the first row of a segment was recorded; of a batch, when its segment was made."""
     for start in range(PAGE, min(len(head), PAGE + _LOOKED_AT * SLOT), SLOT):

@@ -25,6 +25,7 @@ from sqlalchemy.exc import ArgumentError
 import billing_adapters.books  # noqa: F401 (as rating.books)
 import entitlements.books  # noqa: F401 (as rating.books)
 import rating.books  # noqa: F401 (all put their tables on the MetaData that migrations are compared with)
+import tallybook.run_books  # noqa: F401 (as rating.books)
 from metering.books import metadata
 from metering.columns import Instant
 from rating.errors import BooksUnavailable, InvariantViolated

@@ -21,6 +21,7 @@ from tallybook.cli_delivery import delivery
 from tallybook.cli_documents import documents
 from tallybook.cli_entitlements import entitlements
 from tallybook.cli_questions import questions
+from tallybook.cli_run import running
 from tallybook.cli_shell import (
     DONE,
     FINDING,
@@ -254,6 +255,7 @@ def reconcile(period: PeriodOption, as_json: JsonOption = False) -> None:
 
 app.add_typer(documents)
 app.add_typer(delivery)
+app.add_typer(running)
 app.add_typer(questions)
 app.add_typer(entitlements)
 

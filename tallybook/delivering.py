@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import socket
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -66,10 +66,14 @@ def deliver(
     is_dry: bool = False,
     limit: int | None = None,
     calls_max: int | None = None,
+    usage_until: datetime | None = None,
     on_item: Callable[[int], object] = lambda _items: None,
     wait: Callable[[float], object] | None = None,
 ) -> list[AdapterRun]:
-    """Deliver by the adapters named, or by all that the settings have; see `Workspace.deliver`."""
+    """Deliver by the adapters named, or by all that the settings have; see `Workspace.deliver`.
+
+    `usage_until`: of usage by the hour or the window only what ended by then is new; for who does one hour after the other.
+    """
     sections = workspace.settings.delivery
     unknown = sorted(set(names or ()) - sections.keys())
     if unknown:
@@ -80,6 +84,7 @@ def deliver(
         since, options = _since(name, sections[name])
         hours = HourSettings.taken_from(options)
         windows = WindowSettings.taken_from(options, hours.settle)
+        hours, windows = replace(hours, until=usage_until), replace(windows, until=usage_until)
         try:
             adapter = make_adapter(name, options)
             if is_dry:

@@ -39,10 +39,18 @@ SETTLE_MINUTES = 15
 
 @dataclass(frozen=True, slots=True)
 class HourSettings:
-    """Who the contracts are at the provider, by licence, and how long after its end an hour is taken for complete."""
+    """Who the contracts are at the provider, by licence, and how long after its end an hour is taken for complete.
+
+    `until`: hours that end later are not told by this run.
+    """
 
     licences: Mapping[str, Licence]
     settle: timedelta
+    until: datetime | None = None
+
+    def complete_until(self, now: datetime) -> datetime:
+        """Return the latest end of what may be told now."""
+        return now - self.settle if self.until is None else min(now - self.settle, self.until)
 
     @classmethod
     def taken_from(cls, options: dict[str, Any]) -> HourSettings:
@@ -104,7 +112,7 @@ def hour_intents(workspace: Workspace, adapter: Adapter, settings: HourSettings,
 def _untold(workspace: Workspace, adapter: Adapter, settings: HourSettings, since: datetime) -> list[_Untold]:
     catalog, now = workspace.catalog_or_empty(), workspace.now
     payers = {tenant: account.id for account in catalog.accounts for tenant in account.tenants}
-    complete_until = now - settings.settle
+    complete_until = settings.complete_until(now)
     found = []
     for one in catalog.contracts:
         licence = settings.licences.get(licence_tail(one.licence))

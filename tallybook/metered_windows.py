@@ -45,6 +45,7 @@ class WindowSettings:
     window: Literal["hour", "day"]
     settle: timedelta
     retell: timedelta
+    until: datetime | None = None
 
     @classmethod
     def taken_from(cls, options: dict[str, Any], settle: timedelta) -> WindowSettings:
@@ -102,7 +103,8 @@ def _edges(workspace: Workspace, settings: WindowSettings, since: datetime) -> t
     length, now = LENGTHS[settings.window], workspace.now
     begin = _floor(since, length)
     edges = [max(begin, _floor(now - settings.retell, length))]
-    while edges[-1] + length <= now - settings.settle:
+    complete_until = now - settings.settle if settings.until is None else min(now - settings.settle, settings.until)
+    while edges[-1] + length <= complete_until:
         edges.append(edges[-1] + length)
     return begin, edges
 

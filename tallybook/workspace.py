@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
-from metering.clock import Clock, SystemClock, from_us
+from metering.clock import Clock, SystemClock, from_us, iso_utc
+from metering.errors import BadPeriod
 from metering.layout import Layout
 from metering.meters import load_rules, publish_rules
 from metering.periods import parse_period
@@ -293,6 +294,25 @@ class Workspace:
         close = self._close(wall, closed[-1].sequence + 1 if closed else 1)
         return Invoiced(self._book(close), close, close.is_complete, was_there=False)
 
+    def end_of(self, period: str) -> datetime:
+        """Return when a period is over in the zone of every plan that bills in it; in UTC where none does."""
+        return _end_of(self.terms_or_empty(), parse_period(period))
+
+    def close_period(self, period: str) -> Close:
+        """Close a period that is over: pin the snapshot and the catalog its invoices are made from. Books nothing. Idempotent.
+
+        `invoice(period, final=True)` books it, now or later. Raises BadPeriod while the period is open in the zone of a plan.
+        """
+        wall = parse_period(period)
+        self._complete_closes()
+        with reading(self.books) as connection:
+            closed = [close for close in read_closes(connection, wall=wall) if not close.is_draft]
+        if closed and closed[-1].is_complete:
+            return closed[-1]
+        if (ends := self.end_of(period)) > self.now:
+            raise BadPeriod(f"{period} is open until {iso_utc(ends)} in the zone of its plans; close it after that")
+        return self._close(wall, closed[-1].sequence + 1 if closed else 1)
+
     def correct(self) -> Invoiced:
         """Book now what was found late for periods that are closed: credit notes and supplementary invoices. Idempotent.
 
@@ -464,9 +484,7 @@ class Workspace:
     def _cut(self, wall: WallPeriod) -> tuple[int, Snapshot, datetime]:
         """Return what a close of now would pin, catalog revision and snapshot, and when the last plan's period ends."""
         revision = self.catalog().revision or 0
-        spans = billing_spans(self.terms(revision), wall)
-        ends = max((one.period.end for one in spans.stretches), default=wall.in_zone("UTC").end)
-        return revision, Snapshot.of(self.lake.cut()), ends
+        return revision, Snapshot.of(self.lake.cut()), _end_of(self.terms(revision), wall)
 
     def _book(self, close: Close) -> list[Invoice]:
         with self.rating(close) as (connection, terms, files):
@@ -480,6 +498,11 @@ class Workspace:
             unfinished = [close for close in read_closes(connection) if not close.is_draft and not close.invoices_made]
         for close in unfinished:
             self._book(close)
+
+
+def _end_of(terms: Terms, wall: WallPeriod) -> datetime:
+    spans = billing_spans(terms, wall)
+    return max((one.period.end for one in spans.stretches), default=wall.in_zone("UTC").end)
 
 
 def read_example_catalog() -> str:

@@ -1,0 +1,120 @@
+"""What is due: the next period of a step, when it may begin, and what it waits for.
+
+Enters: the table of steps, the markers of the books, settings, an instant. Leaves: a `Next`, and the first obstacle in words.
+Refuses: to look at a clock, or to change anything; the same markers and the same instant give the same answer to every scheduler.
+
+A period follows from the marker, never from the clock: after downtime every missed hour and month is next in turn, one by one.
+A pass has no periods: however much time it missed, it is due once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from metering.clock import iso_utc
+from tallybook.steps import BY_NAME
+from tallybook.triggers import DAY, HOUR, ZONES_WIDEST, floor_hour, floor_month, month_from
+
+if TYPE_CHECKING:
+    from tallybook.run_books import Marker
+    from tallybook.settings import RunSettings
+    from tallybook.steps import Step
+
+# A host that shipped nothing for so long is gone; closes do not wait for it. What its journal holds is booked later.
+HOST_GONE_AFTER = DAY
+Markers = Mapping[tuple[str, str], "Marker"]
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """The next run of a step: its period, what `done_until` becomes by it, and from when on it may begin."""
+
+    period: str
+    done_until: datetime
+    due_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What decides beside the markers. `end_of` says when a month is over in the zones of all plans."""
+
+    run: RunSettings
+    settle: timedelta
+    end_of: Callable[[str], datetime]
+
+    def first_until(self, step: Step, now: datetime) -> datetime:
+        """Return where the marker of a step that never ran begins: months and hours before it are not ours."""
+        since = self.run.since
+        begin = now if since is None else datetime(since.year, since.month, since.day, tzinfo=UTC)
+        if step.grain == "hour":
+            return floor_hour(begin)
+        return floor_month(begin) if step.grain == "month" else datetime(1970, 1, 1, tzinfo=UTC)
+
+    def next_of(self, step: Step, marker: Marker, markers: Markers, now: datetime) -> Next | None:
+        """Return what a step does next; None: it is off."""
+        if self.run.is_off(step.name):
+            return None
+        if step.grain == "hour":
+            until = marker.done_until + HOUR
+            return Next(iso_utc(marker.done_until), until, until + self.settle)
+        if step.grain == "month":
+            return self._month(marker, now)
+        trigger = self.run.trigger_of(step.name)
+        if trigger is None:
+            return None
+        last = trigger.last_at(now)
+        if last > marker.done_until:
+            return Next(iso_utc(last), last, last)
+        if any(one.done > marker.begun for name in step.follows for one in _of(markers, name)):
+            return Next(iso_utc(now), marker.done_until, now)
+        coming = trigger.next_after(now)
+        return Next(iso_utc(coming), coming, coming)
+
+    def _month(self, marker: Marker, now: datetime) -> Next:
+        name, wall = month_from(marker.done_until)
+        until = wall.end.replace(tzinfo=UTC)
+        grace = timedelta(minutes=self.run.grace_minutes)
+        # The zones of the plans are asked only when the month is over somewhere; until then it is not due, whatever they are.
+        ends = until if until - ZONES_WIDEST + grace > now else self.end_of(name)
+        return Next(name, until, ends + grace)
+
+    def obstacle(self, step: Step, coming: Next, marker: Marker, markers: Markers, now: datetime) -> str | None:
+        """Return why a step cannot begin now; None: it can."""
+        if coming.due_at > now:
+            return f"due at {iso_utc(coming.due_at)}"
+        if marker.retry_at is not None and marker.retry_at > now:
+            return f"failed {marker.failures} times; tried again at {iso_utc(marker.retry_at)}"
+        if not marker.is_free(now):
+            return f"{marker.holder} is at it"
+        for name in step.after:
+            if not self.run.is_off(name) and any(one.done_until < marker.done_until for one in _of(markers, name)):
+                return f"waits for {name} of what was before"
+        for name in step.needs:
+            if not self.run.is_off(name) and not self._is_met(step, name, coming, markers, now):
+                return f"waits for {name}"
+        return None
+
+    def _is_met(self, step: Step, need: str, coming: Next, markers: Markers, now: datetime) -> bool:
+        needed = BY_NAME[need]
+        held = _of(markers, need)
+        if needed.grain == step.grain != "pass":
+            return all(one.done_until >= coming.done_until for one in held) and bool(held)
+        if needed.grain != "pass":
+            # A pass that books waits until the months that are over are done.
+            nexts = [self.next_of(needed, one, markers, now) for one in held]
+            return all(one is None or one.due_at > now for one in nexts)
+        if needed.scope == "host":
+            held = [one for one in held if one.began_at is None or one.began_at > now - HOST_GONE_AFTER]
+        # What the step is made of was there before the pass began.
+        since = max((one.done for name in step.needs if BY_NAME[name].grain == step.grain != "pass"
+                     for one in _of(markers, name)), default=0)  # fmt: skip
+        if not held:
+            return needed.scope == "adapter"
+        return all(one.begun > since and one.began_at is not None and one.began_at >= coming.due_at for one in held)
+
+
+def _of(markers: Markers, step: str) -> list[Marker]:
+    return [marker for (name, _place), marker in markers.items() if name == step]
