@@ -432,7 +432,7 @@ class HardQuota:
             self._unsettled.pop(0)
         if self._is_rate and self._monotonic_s() - self._pruned_at_s > RATE_KEPT.total_seconds() / 60:
             self._pruned_at_s = self._monotonic_s()
-            self._book.prune(now - RATE_KEPT, tenant=self.tenant, feature=f"{self.feature}{RATE}")
+            self._book.prune(RATE_KEPT, tenant=self.tenant, feature=f"{self.feature}{RATE}")
 
 
 def rate_limit(

@@ -20,18 +20,31 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, delete, func, insert, select, update
+from sqlalchemy import delete, select
 
 from entitlements.books import leases, quotas
 from entitlements.decisions import BILLIONTHS, from_billionths, to_billionths
 from entitlements.errors import EntitlementError, LeaseLost
+from entitlements.lease_statements import (
+    ADD_LEASE,
+    CHANGE_QUOTA,
+    COUNT_HOLDERS,
+    FIND_LEASE,
+    FIND_QUOTA,
+    NOW,
+    PROLONG_LEASE,
+    SETTLE_LEASE,
+    is_of,
+    is_quota,
+    is_same_quota,
+)
 from metering.books import insertion
 from metering.clock import SystemClock, from_us
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from sqlalchemy import ColumnElement, Connection, Engine, Row
+    from sqlalchemy import Connection, Engine, Row
 
     from metering.clock import Clock
 
@@ -168,7 +181,7 @@ class LeaseBook:
             row = self._locked(connection, key, to_billionths(quota), said_at)
             row = self._hear(connection, key, row, to_billionths(quota), said_at)
             now = self._now(connection)
-            found = connection.execute(select(leases).where(leases.c.lease_id == lease_id)).one_or_none()
+            found = connection.execute(FIND_LEASE, {"of_lease": lease_id}).one_or_none()
             if found is not None:
                 if found.state != "open":
                     raise LeaseLost(f"lease {lease_id} was settled; take another", lease_id=lease_id)
@@ -183,11 +196,12 @@ class LeaseBook:
                 return self._lease(lease_id, 0, now, expires_at, to_billionths(row.quota), granted, holders)
             granted = self._change(connection, key, row, more=size)
             connection.execute(
-                insert(leases).values(
-                    lease_id=lease_id, tenant_id=key.tenant, feature=key.feature, window_start=key.start, holder=holder,
-                    quantity=from_billionths(size), spent=from_billionths(0), state="open", taken_at=now,
-                    expires_at=expires_at,
-                )
+                ADD_LEASE,
+                {
+                    "lease_id": lease_id, "tenant_id": key.tenant, "feature": key.feature, "window_start": key.start,
+                    "holder": holder, "quantity": from_billionths(size), "spent": from_billionths(0), "state": "open",
+                    "taken_at": now, "expires_at": expires_at,
+                },
             )  # fmt: skip
             return self._lease(lease_id, size, now, expires_at, to_billionths(row.quota), granted, holders)
 
@@ -228,11 +242,11 @@ class LeaseBook:
             expires_at = self._expiry(key, now)
             granted = self._change(connection, key, row, more=held + more - had)
             connection.execute(
-                update(leases)
-                .where(leases.c.lease_id == lease_id)
-                .values(
-                    quantity=from_billionths(held + more), spent=from_billionths(spent), expires_at=expires_at,
-                )
+                PROLONG_LEASE,
+                {
+                    "of_lease": lease_id, "new_quantity": from_billionths(held + more),
+                    "new_spent": from_billionths(spent), "new_expires_at": expires_at,
+                },
             )  # fmt: skip
             return self._lease(lease_id, held + more, now, expires_at, to_billionths(row.quota), granted, holders)
 
@@ -247,7 +261,7 @@ class LeaseBook:
         """
         with self._engine.begin() as connection:
             row = self._found(connection, key)
-            lease = connection.execute(select(leases).where(leases.c.lease_id == lease_id)).one_or_none()
+            lease = connection.execute(FIND_LEASE, {"of_lease": lease_id}).one_or_none()
             if row is None or lease is None or lease.state != "open":
                 return
             had = to_billionths(lease.quantity)
@@ -257,17 +271,15 @@ class LeaseBook:
                     lease_id=lease_id,
                 )
             self._change(connection, key, row, more=spent - had)
-            counted = from_billionths(spent)
             connection.execute(
-                update(leases)
-                .where(leases.c.lease_id == lease_id)
-                .values(quantity=counted, spent=counted, state="settled", ended_at=self._now(connection))
+                SETTLE_LEASE,
+                {"of_lease": lease_id, "new_spent": from_billionths(spent), "new_ended_at": self._now(connection)},
             )
 
     def granted(self, key: QuotaKey) -> tuple[Decimal, Decimal] | None:
         """Return the quota and what was granted of it, in units of the meter. None: nobody asked for any yet."""
         with self._engine.begin() as connection:
-            row = connection.execute(select(quotas).where(_is(key))).one_or_none()
+            row = connection.execute(select(quotas).where(is_quota(key))).one_or_none()
             return None if row is None else (row.quota, row.granted)
 
     def reconcile(self, key: QuotaKey, metered: Decimal) -> Reconciled:
@@ -294,10 +306,14 @@ class LeaseBook:
                 ungranted=from_billionths(max(0, used - granted)),
             )
 
-    def prune(self, ended_before: datetime, *, tenant: str | None = None, feature: str | None = None) -> int:
-        """Forget quotas whose window ended before, with their leases; return how many. For rate limits and old history."""
+    def prune(self, kept: timedelta, *, tenant: str | None = None, feature: str | None = None) -> int:
+        """Forget quotas whose window ended longer ago than `kept`, with their leases; return how many.
+
+        For rate limits and old history. By the clock of the books: a window that a wrong clock forgot while others are in
+        it would be granted a second time.
+        """
         with self._engine.begin() as connection:
-            return self._prune(connection, ended_before, tenant, feature)
+            return self._prune(connection, self._now(connection) - kept, tenant, feature)
 
     def _prune(self, connection: Connection, ended_before: datetime, tenant: str | None, feature: str | None) -> int:
         old = [quotas.c.window_end.is_not(None), quotas.c.window_end < ended_before]
@@ -307,8 +323,8 @@ class LeaseBook:
         found = connection.execute(doomed.with_for_update()).all()
         for tenant_id, name, start in found:
             one = QuotaKey(tenant_id, name, start)
-            connection.execute(delete(leases).where(_is_of(one)))
-            connection.execute(delete(quotas).where(_is(one)))
+            connection.execute(delete(leases).where(is_of(one)))
+            connection.execute(delete(quotas).where(is_quota(one)))
         return len(found)
 
     def expired(self, holders: str, *, limit: int = 10_000) -> list[OpenLease]:
@@ -319,7 +335,7 @@ class LeaseBook:
         with self._engine.begin() as connection:
             rows = connection.execute(
                 select(leases, quotas.c.window_end)
-                .join(quotas, _is_same_quota())
+                .join(quotas, is_same_quota())
                 .where(
                     leases.c.state == "open",
                     leases.c.expires_at < self._now(connection),
@@ -384,7 +400,7 @@ class LeaseBook:
     @staticmethod
     def _found(connection: Connection, key: QuotaKey) -> Row[Any] | None:
         # SQLite leaves FOR UPDATE out; there BEGIN IMMEDIATE locked already.
-        return connection.execute(select(quotas).where(_is(key)).with_for_update()).one_or_none()
+        return connection.execute(FIND_QUOTA, _of(key)).one_or_none()
 
     @staticmethod
     def _change(connection: Connection, key: QuotaKey, row: Row[Any], *, more: int = 0, **values: object) -> int:
@@ -395,10 +411,9 @@ class LeaseBook:
         granted = to_billionths(row.granted) + more
         if more > 0 and granted > to_billionths(row.quota):
             raise EntitlementError(f"{from_billionths(granted)} granted of {row.quota} cannot be; nothing was granted")
+        change = CHANGE_QUOTA.values(**values) if values else CHANGE_QUOTA
         done = connection.execute(
-            update(quotas)
-            .where(_is(key), quotas.c.revision == row.revision)
-            .values(granted=from_billionths(granted), revision=row.revision + 1, **values)
+            change, _of(key) | {"of_revision": row.revision, "new_granted": from_billionths(granted)}
         )
         if done.rowcount != 1:
             raise EntitlementError(
@@ -409,7 +424,7 @@ class LeaseBook:
 
     @staticmethod
     def _open_quantity(connection: Connection, lease_id: str) -> int:
-        lease = connection.execute(select(leases).where(leases.c.lease_id == lease_id)).one_or_none()
+        lease = connection.execute(FIND_LEASE, {"of_lease": lease_id}).one_or_none()
         if lease is None or lease.state != "open":
             raise LeaseLost(f"lease {lease_id} is not open; take another", lease_id=lease_id)
         return to_billionths(lease.quantity)
@@ -417,12 +432,11 @@ class LeaseBook:
     @staticmethod
     def _holders(connection: Connection, key: QuotaKey, now: datetime, lease_id: str) -> int:
         """Count the other leases whose holders are alive, as far as the books know."""
-        alive = and_(_is_of(key), leases.c.state == "open", leases.c.expires_at > now, leases.c.lease_id != lease_id)
-        return int(connection.execute(select(func.count()).select_from(leases).where(alive)).scalar_one())
+        return int(connection.execute(COUNT_HOLDERS, _of(key) | {"of_lease": lease_id, "alive_at": now}).scalar_one())
 
     def _now(self, connection: Connection) -> datetime:
         if connection.dialect.name == "postgresql":
-            now: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+            now: datetime = connection.execute(NOW).scalar_one()
             return now.astimezone(UTC)
         return from_us(self._clock.now_us())
 
@@ -451,21 +465,5 @@ def _key(row: Row[Any]) -> QuotaKey:
     return QuotaKey(row.tenant_id, row.feature, row.window_start, row.window_end)
 
 
-def _is_same_quota() -> ColumnElement[bool]:
-    return and_(
-        quotas.c.tenant_id == leases.c.tenant_id,
-        quotas.c.feature == leases.c.feature,
-        quotas.c.window_start == leases.c.window_start,
-    )
-
-
-def _is(key: QuotaKey) -> ColumnElement[bool]:
-    return and_(
-        quotas.c.tenant_id == key.tenant, quotas.c.feature == key.feature, quotas.c.window_start == key.start
-    )  # fmt: skip
-
-
-def _is_of(key: QuotaKey) -> ColumnElement[bool]:
-    return and_(
-        leases.c.tenant_id == key.tenant, leases.c.feature == key.feature, leases.c.window_start == key.start
-    )  # fmt: skip
+def _of(key: QuotaKey) -> dict[str, Any]:
+    return {"of_tenant": key.tenant, "of_feature": key.feature, "of_start": key.start}

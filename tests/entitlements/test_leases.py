@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Engine, create_engine, event, func, select
+from sqlalchemy import Engine, create_engine, event, func, select, update
 from sqlalchemy.exc import OperationalError
 
 from entitlements.books import leases, quotas
@@ -188,10 +188,18 @@ def test_more_than_was_granted_cannot_have_been_spent(books: Engine, clock: Fixe
 
 
 def test_old_windows_are_forgotten_with_their_leases(both: Engine) -> None:
-    book = LeaseBook(both, FixedClock(START))
-    book.take(QuotaKey("acme", "t", START, START + timedelta(days=9999)), 10, lease_id="a", holder="", needed=U)
-    assert book.prune(START) == 0
-    assert book.prune(START + timedelta(days=10_000), tenant="acme", feature="t") == 1
+    # Of no clock but that of the books: PostgreSQL's own.
+    now = datetime.now(UTC)
+    clock = FixedClock(now)
+    book = LeaseBook(both, clock)
+    key = QuotaKey("acme", "t", now - timedelta(days=1), now + timedelta(seconds=1))
+    book.take(key, 10, lease_id="a", holder="", needed=U)
+    assert book.prune(timedelta(0)) == 0
+    with both.begin() as connection:
+        connection.execute(update(quotas).values(window_end=now - timedelta(hours=2)))
+    assert book.prune(timedelta(hours=3)) == 0
+    assert book.prune(timedelta(hours=1), tenant="acme", feature="other") == 0
+    assert book.prune(timedelta(hours=1), tenant="acme", feature="t") == 1
     with both.connect() as connection:
         assert connection.execute(select(func.count()).select_from(leases)).scalar_one() == 0
 
@@ -327,7 +335,30 @@ def test_a_rate_limit_is_per_second_over_all_and_apart_from_the_quota(books: Eng
             assert refused.reason == "rate_limited"
             assert month.spend().limit == 100
             clock.advance(timedelta(seconds=1))
-    assert LeaseBook(books, clock).prune(START + timedelta(days=5), feature="tokens (rate)") == 3
+    clock.advance(timedelta(days=1))
+    assert LeaseBook(books, clock).prune(timedelta(hours=1), feature="tokens (rate)") == 3
+
+
+def test_a_host_whose_clock_is_ahead_forgets_no_window_that_others_are_in(both: Engine, clock: FixedClock) -> None:
+    """The limit of a window that is forgotten while it goes on would be granted a second time."""
+    now, hour = datetime.now(UTC), timedelta(hours=1)
+    books_clock, ahead = FixedClock(now), FixedClock(now + 7 * hour)
+    book = LeaseBook(both, books_clock)
+
+    def in_time() -> HardQuota:
+        return HardQuota(
+            book, tenant="acme", feature="tokens", quota=3, window=lambda _now: (now - hour, now + hour),
+            refusal="rate_limited", clock=books_clock,
+        )  # fmt: skip
+
+    assert [quota.spend().allowed for quota in [in_time()] * 4] == [True, True, True, False]
+    wrong = rate_limit(book, tenant="acme", feature="tokens", quantity=3, clock=ahead)
+    for _ in range(3):
+        # Old windows are looked for once a minute.
+        ahead.advance(timedelta(minutes=2))
+        wrong.spend()
+        wrong.tend()
+    assert not in_time().spend()
 
 
 def test_consuming_records_what_it_spends(books: Engine, clock: FixedClock, tmp_path: Path) -> None:
