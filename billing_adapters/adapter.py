@@ -68,12 +68,27 @@ class ReadBack:
 
 
 @dataclass(frozen=True, slots=True)
+class Listing:
+    """What a provider can tell of all that it has (`billing_adapters.provider_list.Lister`).
+
+    `tables`: which of documents, lines, quantities, payments. `settles`: after so long a figure is final. `is_double`: quantities
+    come as doubles, good for nine digits. `needs_asking`: it answers per series, and lists nothing that nobody asks for.
+    """
+
+    tables: tuple[str, ...]
+    settles: timedelta = timedelta(0)
+    is_double: bool = False
+    needs_asking: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """An adapter's provider, as data. `name` is that of the provider, `natural_key` names what it dedupes by.
 
     `repeat_same`: is the identical item, sent again under its key, harmless, and for how long (`key_lives`; None: for ever)?
     `repeat_other`: what the provider does with another value under a taken key. `zero`: what it does with nothing used.
-    `downwards`, `upwards`: how something sent is corrected. `calls_per_s` is the provider's own limit for one account.
+    `downwards`, `upwards`: how something sent is corrected. `listing`: what the adapter's `list_held` tells; None: it has none.
+    `calls_per_s` is the provider's own limit for one account.
     """
 
     name: str
@@ -92,6 +107,7 @@ class Capabilities:
     batch_items: int = 1
     batch_bytes: int | None = None
     calls_per_s: int = 10
+    listing: Listing | None = None
 
 
 @dataclass(frozen=True, slots=True)

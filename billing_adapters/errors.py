@@ -7,6 +7,8 @@
     ├── EventRefused         Terminal  an event of a provider that is not signed by it, or not for now
     ├── FindingNotOpen       Terminal  no such finding, or one in a status in which this cannot be decided
     ├── LeaseLost            Retryable another deliverer took an item over; what is there is found by reading back
+    ├── ProviderAway         Retryable a provider's list could not be read to its end just now; nothing of it was kept
+    ├── ProviderListRefused  Terminal  an imported list of a provider has not the columns, numbers or instants it must have
     ├── PublicationConflict  Terminal   the folder of a run is there already and holds something else
     ├── PublicationDamaged   Terminal   files of a published run are not what its manifest says
     ├── PublicationFailed    Retryable  the files could not be written just now; no reader sees a part of them
@@ -62,6 +64,18 @@ class LeaseLost(BillingAdaptersError, Retryable):
     """A deliverer was away for longer than its lease and somebody else took over. It stops; nothing is written twice."""
 
     code = "lease_lost"
+
+
+class ProviderAway(BillingAdaptersError, Retryable):
+    """A provider did not answer while its list was read. There is no half a list: nothing was kept, read it again."""
+
+    code = "provider_away"
+
+
+class ProviderListRefused(BillingAdaptersError, Terminal):
+    """A file is not a provider's list. The message names file, row and column; correct it and import it again."""
+
+    code = "provider_list_refused"
 
 
 class PublicationConflict(BillingAdaptersError, Terminal):

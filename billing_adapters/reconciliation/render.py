@@ -13,7 +13,13 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from billing_adapters.reconciliation.statement import EQUATIONS, MISSING, UNEXPLAINED, period_text
+from billing_adapters.reconciliation.statement import (
+    COLLECTION_EQUATIONS,
+    EQUATIONS,
+    MISSING,
+    UNEXPLAINED,
+    period_text,
+)
 from metering.numbers import trimmed
 from rating.rounding import exact_sum
 
@@ -26,6 +32,10 @@ _TITLES = {
     "recorded": "Capture: what producers recorded, by UTC date of use",
     "stored": "Attribution: what is stored, by UTC date of use",
     "rated_value": "Money: what the billing periods are worth, exact",
+    "net": "Documents: what the charges on final documents of the period come to",
+    "invoiced": "Delivery: what became of the documents",
+    "confirmed": "Provider: what it confirmed, and what it says that it has",
+    "provider": "Collection: what became of what the provider has",
 }
 _NAMES = {
     "recorded": "recorded by producers",
@@ -55,7 +65,7 @@ def render(statement: Statement) -> RenderableType:
     parts: list[RenderableType] = [verdict]
     parts += [
         _equation_table(equation, [row for row in statement.rows if row.equation == equation])
-        for equation in EQUATIONS
+        for equation in (*EQUATIONS, *COLLECTION_EQUATIONS)
         if any(row.equation == equation for row in statement.rows)
     ]
     if statement.findings:
@@ -91,6 +101,8 @@ def _is_shown(row: ConservationRow) -> bool:
 
 
 def _meter_name(row: ConservationRow) -> str:
+    if row.equation in COLLECTION_EQUATIONS:
+        return row.adapter or "all documents"
     if row.meter is None:
         return "all meters"
     return row.meter or _NO_METER[row.equation]

@@ -3,12 +3,17 @@
 Enters: the sum of every bucket, as the SQL counted it. Leaves: a Statement with the unexplained remainder of every line.
 Refuses: to net. Each meter is an account of its own; differences of two meters, or of two signs, never cancel out.
 
-Three equations, each closed in itself:
+Three equations of usage, each closed in itself:
     recorded     = stored + duplicate + dead_lettered + in_flight + missing        rows and quantity, UTC dates
     stored       = rated + voided + unknown_tenant + no_subscription + unpriced_meter + late_usage_refused
                                                                                    rows and quantity, UTC dates
     rated_value  = invoiced + carried + not_finalised + waiting_corrections + late_frozen
                                                                                    exact money, billing periods
+and four of documents, from paper to payment (`COLLECTION_EQUATIONS`, `against_provider`), in money, per currency:
+    net          = invoiced + carried + credits_applied
+    invoiced     = confirmed + pending + failed + waived + not_sent + rounding                    per adapter
+    confirmed    = provider + timing + provider_difference                                        per adapter
+    provider     = paid + open + credit_notes + refunds + disputes + written_off + to_balance + provider_fee
 Meter '' stands for no meter: a flat fee, a name that could not be read, a segment of unknown content. None is the total.
 """
 
@@ -40,6 +45,22 @@ EQUATIONS: dict[str, tuple[str, ...]] = {
     "rated_value": ("invoiced", "carried", "not_finalised", "waiting_corrections", "late_frozen"),
 }
 MONEY_EQUATION = "rated_value"
+# The same of documents, from what is on paper to what was collected, per currency; those past the first per adapter as well.
+COLLECTION_EQUATIONS: dict[str, tuple[str, ...]] = {
+    "net": ("invoiced", "carried", "credits_applied"),
+    "invoiced": ("confirmed", "pending", "failed", "waived", "not_sent", "rounding"),
+    "confirmed": ("provider", "timing", "provider_difference"),
+    "provider": (
+        "paid",
+        "open",
+        "credit_notes",
+        "refunds",
+        "disputes",
+        "written_off",
+        "to_balance",
+        "provider_fee",
+    ),
+}
 # Evidence that is gone, contradicts itself or was not looked at: no statement is conserved beside one of these.
 BREAKING_CONTROLS = frozenset({"SEQUENCE_GAP", "BATCH_TOTALS", "ROUNDING_RESIDUAL", "CONTROL_NOT_RUN"})
 
@@ -51,6 +72,7 @@ class ConservationRow:
     """One bucket of one equation: of a meter, or of all (`meter` None). Money has an amount, the others rows and quantity.
 
     The left side of an equation is the bucket of its own name. Quantities are units of the meter; amounts are exact.
+    `adapter`: of which provider the row speaks, None where of none.
     """
 
     equation: str
@@ -60,6 +82,7 @@ class ConservationRow:
     quantity: Decimal | None
     amount: Decimal | None
     currency: str | None
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +143,13 @@ class Statement:
     @property
     def unexplained(self) -> Unexplained:
         """Return what no bucket explains. A finding, whatever its size."""
-        remainders = [row for row in self.rows if row.bucket == UNEXPLAINED and row.meter is not None]
-        money = [row for row in self.rows if row.equation == MONEY_EQUATION and row.currency is not None]
+        # Documents have no meter: each of their rows is an account of its own.
+        remainders = [
+            row
+            for row in self.rows
+            if row.bucket == UNEXPLAINED and (row.meter is not None or row.equation in COLLECTION_EQUATIONS)
+        ]
+        money = [row for row in self.rows if row.currency is not None]
         return Unexplained(
             rows=sum(abs(row.rows or 0) for row in remainders),
             quantity=exact_sum([abs(row.quantity or _ZERO) for row in remainders]),
@@ -145,11 +173,19 @@ class Statement:
         return "conserved" if self.is_conserved else "breaks"
 
     def row(
-        self, equation: str, bucket: str, meter: str | None = None, currency: str | None = None
+        self,
+        equation: str,
+        bucket: str,
+        meter: str | None = None,
+        currency: str | None = None,
+        adapter: str | None = None,
     ) -> ConservationRow | None:
         """Return one row, or None where the statement has none; `meter` None is the total."""
-        wanted = (equation, meter, bucket, currency)
-        return next((row for row in self.rows if (row.equation, row.meter, row.bucket, row.currency) == wanted), None)
+        wanted = (equation, meter, bucket, currency, adapter)
+        return next(
+            (row for row in self.rows if (row.equation, row.meter, row.bucket, row.currency, row.adapter) == wanted),
+            None,
+        )
 
 
 def count_rows(equation: str, counted: Iterable[tuple[str, str, int, Decimal]]) -> list[ConservationRow]:
@@ -206,6 +242,31 @@ def money_rows(summed: Iterable[tuple[str, str, str, Decimal]]) -> list[Conserva
     return listed
 
 
+def collection_rows(
+    equation: str, summed: Iterable[tuple[str, str, Decimal]], adapter: str | None = None
+) -> list[ConservationRow]:
+    """Return the rows of an equation of documents from (currency, bucket, amount), unexplained included.
+
+    All buckets of every currency are there. A bucket that the equation does not know raises ValueError.
+    """
+    names = COLLECTION_EQUATIONS[equation]
+    sums: dict[str, dict[str, Decimal]] = {}
+    for currency, bucket, amount in summed:
+        if bucket not in {equation, *names}:
+            raise ValueError(f"{bucket} is no bucket of {equation}")
+        account = sums.setdefault(currency, {})
+        account[bucket] = exact_sum([account.get(bucket, _ZERO), amount])
+    listed = []
+    for currency, account in sorted(sums.items()):
+        parts = {name: account.get(name, _ZERO) for name in (equation, *names)}
+        rest = exact_sum([parts[equation], *(-parts[name] for name in names)])
+        listed += [
+            ConservationRow(equation, None, bucket, None, None, amount, currency, adapter)
+            for bucket, amount in {**parts, UNEXPLAINED: rest}.items()
+        ]
+    return listed
+
+
 def period_text(period: WallPeriod) -> str:
     """Return a period as people write it: `2026`, `2026-10`, `2026-10-05` or `START..END` with the end open."""
     start, end = period.start, period.end
@@ -233,6 +294,7 @@ def as_json(statement: Statement) -> dict[str, Any]:
                 "quantity": _text(row.quantity),
                 "amount": _text(row.amount),
                 "currency": row.currency,
+                **({} if row.adapter is None else {"adapter": row.adapter}),
             }
             for row in statement.rows
         ],

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import stripe
 
-from billing_adapters.adapter import Answer, Capabilities, Document, Found, Numbers, ReadBack
+from billing_adapters.adapter import Answer, Capabilities, Document, Found, Listing, Numbers, ReadBack
 from billing_adapters.stripe_adapter.access import access_of
 from billing_adapters.stripe_adapter.answers import answer_of
 from billing_adapters.stripe_adapter.calls import Calls
 from billing_adapters.stripe_adapter.documents import StripeSettings, intents_of
 from billing_adapters.stripe_adapter.invoices import look_for_invoice, send_invoice
+from billing_adapters.stripe_adapter.listing import held_at_stripe
 from billing_adapters.stripe_adapter.lowering import (
     look_for_credit_note,
     look_for_void,
@@ -26,9 +27,11 @@ from billing_adapters.stripe_adapter.lowering import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
 
     from billing_adapters.adapter import Desk, Intent, Item
+    from billing_adapters.provider_list import Asked, ProviderList
 
 CAPABILITIES = Capabilities(
     name="stripe",
@@ -45,6 +48,7 @@ CAPABILITIES = Capabilities(
     upwards=("supplementary invoice",),
     key_lives=timedelta(hours=24),
     calls_per_s=20,
+    listing=Listing(("documents", "lines", "payments")),
 )
 
 
@@ -68,6 +72,12 @@ class StripeAdapter:
 
     def read_back(self, items: Sequence[Item], desk: Desk) -> Sequence[Found]:
         return [self._look(item, desk) for item in items]
+
+    def list_held(
+        self, start: datetime, end: datetime, *, asked: Sequence[Asked], spend: Callable[[], object], read_at: datetime
+    ) -> ProviderList:
+        """Return every invoice and credit note that was made at Stripe in `[start, end)`, with lines and payment."""
+        return held_at_stripe(self.client, start, end, read_at=read_at, spend=spend, units=self.settings.units)
 
     def _send(self, item: Item, desk: Desk) -> Answer:
         calls = Calls(self.client, item, desk)

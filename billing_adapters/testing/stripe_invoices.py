@@ -96,6 +96,7 @@ class Invoices:
                 "amount_paid": 0,
                 "amount_remaining": 0,
                 "starting_balance": 0,
+                "ending_balance": None,
                 "pre_payment_credit_notes_amount": 0,
                 "post_payment_credit_notes_amount": 0,
                 "status_transitions": {"finalized_at": None, "paid_at": None, "voided_at": None},
@@ -167,7 +168,9 @@ class Invoices:
         """Apply the customer's balance (below zero: we owe; above: they do), and pay what is nothing or too little."""
         found["starting_balance"] = customer["balance"]
         due = found["total"] + customer["balance"]
+        found["ending_balance"] = 0
         if due <= 0 or due < MINIMUM_CHARGE:
+            found["ending_balance"] = due
             customer["balance"], due, found["status"] = due, 0, "paid"
             found["status_transitions"]["paid_at"] = self._store.now_s
         else:

@@ -18,10 +18,9 @@ from billing_adapters.adapter import Document, Intent, Lowered
 from billing_adapters.books import deliveries, delivery_attempts, delivery_links, delivery_paces
 from billing_adapters.deliver import Delivered, Deliverer
 from billing_adapters.deliveries import Delivery, list_deliveries
-from billing_adapters.errors import AdapterMisconfigured
+from billing_adapters.errors import AdapterMisconfigured, ProviderAway
 from billing_adapters.stripe_adapter import StripeAdapter, StripeSettings, make
 from billing_adapters.stripe_adapter.documents import intents_of
-from billing_adapters.stripe_adapter.read_back import StripeDocument, documents_at_stripe
 from billing_adapters.testing.contract import AdapterContract
 from billing_adapters.testing.stripe_fake import StripeFake
 from billing_adapters.testing.stripe_server import serve
@@ -335,23 +334,36 @@ def test_stripe_s_own_list_is_read_back_exactly_with_what_is_not_ours() -> None:
     world.client.v1.invoices.finalize_invoice(theirs.id, {})
     spent: list[int] = []
     end = from_us(world.clock.now_us()) + timedelta(seconds=1)
-    found = list(documents_at_stripe(world.client, start, end, spend=lambda: spent.append(1)))
-    ours = {one.delivery_id: one for one in found if one.delivery_id is not None}
+    held = world.adapter().list_held(start, end, asked=[], spend=lambda: spent.append(1), read_at=end)
+    found = held.table("documents").to_pylist()
+    ours = {one["delivery_id"]: one for one in found if one["delivery_id"] is not None}
     assert {row.delivery_id: (row.provider_id, abs(row.quantity or 0)) for row in rows_with_quantity(engine)} == {
-        identity: (one.provider_id, one.total) for identity, one in ours.items()
+        identity: (one["provider_id"], one["total"]) for identity, one in ours.items()
     }
-    assert [(one.provider_id, one.total) for one in found if one.delivery_id is None] == [(theirs.id, Decimal("0.07"))]
-    assert [one.lowers for one in found if one.kind == "credit_note"] == [ours_of(ours, "invoice-10").provider_id]
+    orphans = [(one["provider_id"], one["total"]) for one in found if one["delivery_id"] is None]
+    assert orphans == [(theirs.id, Decimal("0.07"))]
+    (lowered,) = [one["provider_id"] for one in found if one["invoice_id"] == "invoice-10"]
+    assert [one["lowers"] for one in found if one["kind"] == "credit_note"] == [lowered]
     assert len(spent) == 3
-    assert list(documents_at_stripe(world.client, end, end + timedelta(days=1))) == []
+    lines = held.table("lines").to_pylist()
+    assert sum(one["amount"] for one in lines if one["currency"] == "USD") == sum(
+        one["total"] for one in found if one["currency"] == "USD" and one["kind"] == "invoice"
+    )
+    nothing = world.adapter().list_held(end, end + timedelta(days=1), asked=[], spend=lambda: None, read_at=end)
+    assert all(table.num_rows == 0 for table in nothing.tables.values())
+
+
+def test_a_list_that_breaks_off_is_no_list() -> None:
+    world, engine = StripeWorld(), books()
+    deliver(world, engine, [Document(invoice(1, "1.99"))])
+    start = from_us(world.clock.now_us()) - timedelta(days=1)
+    world.fake.fault = lambda method, path: "throttled" if path == "/v1/invoices" else None
+    with pytest.raises(ProviderAway, match="read it again"):
+        world.adapter().list_held(start, start + timedelta(days=2), asked=[], spend=lambda: None, read_at=start)
 
 
 def rows_with_quantity(engine: Engine) -> list[Delivery]:
     return [row for row in rows(engine) if row.quantity is not None]
-
-
-def ours_of(found: dict[str | None, StripeDocument], invoice_id: str) -> StripeDocument:
-    return next(one for one in found.values() if one.invoice_id == invoice_id)
 
 
 def test_a_revoked_key_stops_delivery_and_harms_nothing() -> None:

@@ -40,6 +40,7 @@ from billing_adapters.testing.contract import BEGINNING, Crashed
 from billing_adapters.testing.stripe_fake import StripeFake
 from billing_adapters.testing.stripe_server import InProcess
 from metering.clock import FixedClock
+from rating.books import invoices
 from tests.billing_adapters.invoices import invoice
 
 FAILURES = ("lost", "away", "error", "error_after", "throttled", "conflict")
@@ -60,7 +61,8 @@ def empty_books() -> Engine:
 
 
 def make_tables(engine: Engine) -> None:
-    tables = [deliveries, delivery_attempts, delivery_links, delivery_paces, payments, provider_events]
+    # The documents of the stories are not in the books; reconciliation looks for them there.
+    tables = [deliveries, delivery_attempts, delivery_links, delivery_paces, payments, provider_events, invoices]
     deliveries.metadata.create_all(engine, tables=tables)
 
 
