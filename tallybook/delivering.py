@@ -34,6 +34,7 @@ from rating.rate import LINE_KEY
 from tallybook.books import reading
 from tallybook.errors import BadSettings
 from tallybook.metered_hours import HourSettings, hour_intents
+from tallybook.metered_instances import instance_intents
 from tallybook.metered_windows import WindowSettings, window_intents
 
 if TYPE_CHECKING:
@@ -158,6 +159,9 @@ def _new_intents(workspace: Workspace, adapter: Adapter, since: datetime, usage:
 
 def _prepared(workspace: Workspace, adapter: Adapter, since: datetime, usage: UsageSettings) -> Iterator[list[Intent]]:
     """Yield the intents of documents that have none yet, some at a time, in the order of issue; of hours, where it takes such."""
+    if "metered_hour" in adapter.capabilities.kinds:
+        yield instance_intents(workspace, adapter, usage[1].meters, usage[0].settle, since)
+        return
     if adapter.capabilities.grain == "hour":
         yield hour_intents(workspace, adapter, usage[0], since)
         return

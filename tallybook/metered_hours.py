@@ -119,7 +119,7 @@ def _untold(workspace: Workspace, adapter: Adapter, settings: HourSettings, sinc
         if licence is None:
             continue
         term = one.contract
-        told = _last_told(workspace, adapter.capabilities.name, f"{one.id} {one.dimension}")
+        told = last_told(workspace, adapter.capabilities.name, f"{one.id} {one.dimension}")
         first = max(term.starts_at, since) if told is None else told + HOUR
         one_of = _Untold(
             one.id,
@@ -145,7 +145,7 @@ def _untold(workspace: Workspace, adapter: Adapter, settings: HourSettings, sinc
     return found
 
 
-def _last_told(workspace: Workspace, adapter: str, series: str) -> datetime | None:
+def last_told(workspace: Workspace, adapter: str, series: str) -> datetime | None:
     """Return the start of the last hour of a series that stands in the outbox; it is the rank of its delivery."""
     query = select(func.max(deliveries.c.rank)).where(deliveries.c.adapter == adapter, deliveries.c.series == series)
     with reading(workspace.books) as connection:

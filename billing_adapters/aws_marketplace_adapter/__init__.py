@@ -1,4 +1,4 @@
-"""The AWS Marketplace adapter: hourly totals by BatchMeterUsage, each hour once, fractions carried."""
+"""The AWS Marketplace adapters: hours by BatchMeterUsage (SaaS) or by MeterUsage (in the buyer's account), each once."""
 
 from __future__ import annotations
 
@@ -9,5 +9,22 @@ from billing_adapters.aws_marketplace_adapter.adapter import (
     make,
 )
 from billing_adapters.aws_marketplace_adapter.hours import HourTotal, Licence
+from billing_adapters.aws_marketplace_adapter.meter_usage import (
+    MeteredHour,
+    MeterUsageAdapter,
+    MeterUsageSettings,
+    make_meter_usage,
+)
 
-__all__ = ["CAPABILITIES", "HourTotal", "Licence", "MarketplaceAdapter", "MarketplaceSettings", "make"]
+__all__ = [
+    "CAPABILITIES",
+    "HourTotal",
+    "Licence",
+    "MarketplaceAdapter",
+    "MarketplaceSettings",
+    "MeterUsageAdapter",
+    "MeterUsageSettings",
+    "MeteredHour",
+    "make",
+    "make_meter_usage",
+]

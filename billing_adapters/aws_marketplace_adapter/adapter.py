@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from billing_adapters.adapter import Answer, Capabilities, Found, Numbers
-from billing_adapters.aws_marketplace_adapter.hours import DECIMALS_MAX, WINDOW, HourTotal, hour_intent
-from billing_adapters.errors import AdapterMisconfigured
+from billing_adapters.aws_marketplace_adapter.answers import answered
+from billing_adapters.aws_marketplace_adapter.clients import make_client
+from billing_adapters.aws_marketplace_adapter.hours import WINDOW, HourTotal, hour_intent
+from billing_adapters.aws_marketplace_adapter.records import DECIMALS_MAX
 from billing_adapters.outcomes import Outcome
 
 if TYPE_CHECKING:
@@ -52,27 +54,6 @@ _STATUSES = {
     "DuplicateRecord": Outcome.CONFLICT_OTHER_VALUE,
     "CustomerNotSubscribed": Outcome.NOT_ENTITLED,
 }
-_THROTTLED = frozenset({"ThrottlingException", "TooManyRequestsException", "Throttling"})
-_MISCONFIGURED = frozenset(
-    {
-        "AccessDeniedException",
-        "DisabledApiException",
-        "ExpiredTokenException",
-        "InvalidSignatureException",
-        "UnrecognizedClientException",
-    }
-)
-_POISON = frozenset(
-    {
-        "InvalidCustomerIdentifierException",
-        "InvalidLicenseException",
-        "InvalidProductCodeException",
-        "InvalidTagException",
-        "InvalidUsageAllocationsException",
-        "InvalidUsageDimensionException",
-        "TimestampOutOfBoundsException",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +76,7 @@ class MarketplaceSettings:
 
 @dataclass(frozen=True, slots=True)
 class MarketplaceAdapter:
-    """Delivers hours. `client` is boto3's `meteringmarketplace`, made by `make_client` or like it: without retries."""
+    """Delivers hours. `client` is boto3's `meteringmarketplace`, made by `clients.make_client` or like it: without retries."""
 
     client: Any
     settings: MarketplaceSettings
@@ -123,33 +104,18 @@ class MarketplaceAdapter:
         return [Found("unclear", "AWS answers no questions about an hour")] * len(items)
 
     def _call(self, items: Sequence[Item]) -> dict[str, Answer]:
-        import botocore.exceptions
-
         bodies = {item.delivery_id: orjson.loads(item.payload) for item in items}
         product_code = next(iter(bodies.values()))["product_code"]
         records = [_timed(body["record"]) for body in bodies.values()]
-        try:
-            answer = self.client.batch_meter_usage(
-                UsageRecords=records, **({"ProductCode": product_code} if product_code is not None else {})
-            )
-        except botocore.exceptions.ClientError as error:
-            return dict.fromkeys(bodies, _refused(error, len(items)))
-        except (botocore.exceptions.NoCredentialsError, botocore.exceptions.PartialCredentialsError) as error:
-            raise AdapterMisconfigured(
-                f"there are no credentials for AWS: {error}", adapter="aws_marketplace"
-            ) from error
-        except (botocore.exceptions.HTTPClientError, botocore.exceptions.ResponseParserError) as error:
-            return dict.fromkeys(bodies, Answer(Outcome.UNKNOWN, f"{type(error).__name__}: {error}"))
+        product = {} if product_code is None else {"ProductCode": product_code}
+        answer = answered(
+            CAPABILITIES.name,
+            lambda: self.client.batch_meter_usage(UsageRecords=records, **product),
+            len(items),
+        )
+        if isinstance(answer, Answer):
+            return dict.fromkeys(bodies, answer)
         return _judged(answer, bodies)
-
-
-def make_client(region: str, address: str | None = None) -> Any:
-    """Return boto3's client as this adapter needs it: one region, no retries of its own, credentials from the environment."""
-    import boto3
-    from botocore.config import Config
-
-    config = Config(retries={"mode": "standard", "total_max_attempts": 1}, region_name=region)
-    return boto3.client("meteringmarketplace", region_name=region, endpoint_url=address, config=config)
 
 
 def make(settings: Mapping[str, Any]) -> MarketplaceAdapter:
@@ -157,7 +123,7 @@ def make(settings: Mapping[str, Any]) -> MarketplaceAdapter:
     chosen = dict(settings)
     address = chosen.pop("address", None)
     made = MarketplaceSettings(**chosen)
-    return MarketplaceAdapter(make_client(made.region, address), made)
+    return MarketplaceAdapter(make_client("meteringmarketplace", made.region, address), made)
 
 
 def _calls(items: Sequence[Item]) -> Iterator[list[Item]]:
@@ -207,29 +173,3 @@ def _judged(answer: Mapping[str, Any], bodies: Mapping[str, Any]) -> dict[str, A
         else:
             found[delivery_id] = Answer(Outcome.UNKNOWN, "the answer does not speak of it", request_id=request_id)
     return found
-
-
-def _refused(error: Any, records: int) -> Answer:
-    """Return what a refusal of a whole call means for each record of it. Raises AdapterMisconfigured."""
-    code = error.response.get("Error", {}).get("Code", "")
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    request_id = error.response.get("ResponseMetadata", {}).get("RequestId")
-    if code in _MISCONFIGURED:
-        raise AdapterMisconfigured(
-            f"AWS refuses us ({code}): {error}; nothing is lost yet, but hours expire: see their `recover_by`",
-            adapter="aws_marketplace",
-        ) from error
-    if code in _THROTTLED or status == 429:
-        outcome = Outcome.RETRY_SAFE
-    elif code in _POISON and records > 1:
-        outcome = Outcome.BATCH_POISONED
-    elif code == "TimestampOutOfBoundsException":
-        outcome = Outcome.EXPIRED
-    elif status >= 500 or code == "InternalServiceErrorException":
-        outcome = Outcome.UNKNOWN
-    elif records > 1:
-        # Whatever else AWS refuses whole is looked for in the same way.
-        outcome = Outcome.BATCH_POISONED
-    else:
-        outcome = Outcome.REJECTED_PERMANENT
-    return Answer(outcome, str(error), code=code, request_id=request_id)

@@ -11,7 +11,6 @@ because only closed hours are told.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -19,10 +18,9 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from billing_adapters.adapter import Intent, Window
+from billing_adapters.aws_marketplace_adapter.records import allocations, quantity_field, refusal_of
 from billing_adapters.usage_totals import UsageTotal, by_first_write
 from metering.clock import iso_utc, to_us
-from metering.numbers import plain, trimmed
-from rating.allocation import allocate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,12 +28,6 @@ if TYPE_CHECKING:
 
 # Under 24 hours old, and the month before only until 06:00 UTC on the 1st.
 WINDOW = Window(oldest=timedelta(hours=24), month_grace=timedelta(hours=6))
-DECIMALS_MAX = 6
-TAGS_MAX, ALLOCATIONS_MAX = 5, 2500
-_QUANTITY = re.compile(r"(0|[1-9][0-9]{0,9})(\.[0-9]{1,6})?")
-_WHOLE_MAX = 2_147_483_647
-_TAG_KEY = re.compile(r"[a-zA-Z0-9+ \-=._:/@]{1,100}")
-_TAG_VALUE = re.compile(r"[a-zA-Z0-9+ \-=._:/@]{1,256}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +95,10 @@ def hour_intent(hour: HourTotal, region: str, decimals: int) -> Intent:
         **hour.licence.identity,
         "Dimension": total.name,
         "Timestamp": to_us(timestamp) // 1_000_000,
-        **_quantity(quantity, decimals, ""),
+        **quantity_field("Quantity", quantity, decimals),
     }
     if hour.shares:
-        record["UsageAllocations"] = _allocations(quantity, hour, decimals)
+        record["UsageAllocations"] = allocations(quantity, hour.shares, decimals)
     body = {
         "product": hour.licence.product,
         "product_code": hour.licence.product if hour.licence.is_legacy else None,
@@ -125,45 +117,5 @@ def hour_intent(hour: HourTotal, region: str, decimals: int) -> Intent:
         quantity=quantity,
         series=total.series,
         recover_by=WINDOW.recover_by(timestamp),
-        refusal=_refusal(hour, quantity, decimals),
+        refusal=refusal_of(total.name, quantity, decimals, hour.shares),
     )
-
-
-def _quantity(quantity: Decimal, decimals: int, prefix: str) -> dict[str, Any]:
-    field = f"{prefix}UsageQuantity" if prefix else "Quantity"
-    if decimals == 0:
-        return {field: int(quantity)}
-    return {f"{field}AsDecimal": trimmed(quantity)}
-
-
-def _allocations(quantity: Decimal, hour: HourTotal, decimals: int) -> list[dict[str, Any]]:
-    """Split what is sent, not what was used: the parts must add up to it exactly."""
-    parts = allocate(quantity, [weight for _, weight in hour.shares], decimals)
-    return [
-        {
-            **_quantity(part, decimals, "Allocated"),
-            **({"Tags": [{"Key": key, "Value": value} for key, value in sorted(tags.items())]} if tags else {}),
-        }
-        for (tags, _), part in zip(hour.shares, parts, strict=True)
-    ]
-
-
-def _refusal(hour: HourTotal, quantity: Decimal, decimals: int) -> str | None:
-    if not 1 <= len(hour.total.name) <= 255:
-        return "a dimension has 1 to 255 characters"
-    if not _QUANTITY.fullmatch(trimmed(quantity)) or (decimals == 0 and quantity > _WHOLE_MAX):
-        return (
-            f"{plain(quantity)} {hour.total.name} is more than AWS takes of an hour; give the dimension a larger unit"
-        )
-    if len(hour.shares) > ALLOCATIONS_MAX:
-        return f"an hour has up to {ALLOCATIONS_MAX} allocations, not {len(hour.shares)}"
-    seen = {tuple(sorted(tags.items())) for tags, _ in hour.shares}
-    if len(seen) < len(hour.shares):
-        return "two allocations of an hour have the same tags"
-    for tags, _ in hour.shares:
-        if len(tags) > TAGS_MAX:
-            return f"an allocation has up to {TAGS_MAX} tags, not {len(tags)}"
-        for key, value in tags.items():
-            if not _TAG_KEY.fullmatch(key) or not _TAG_VALUE.fullmatch(value):
-                return f"AWS takes no tag {key!r}: {value!r}; letters, digits, space and + - = . _ : / @ only"
-    return None

@@ -1,6 +1,6 @@
 """The form of usage records, as AWS checks it and botocore does not: providers.md, sections 2.1 and 2.2.
 
-Enters: a request as JSON. Leaves: its records. Refuses: by the exception that the caller names, with AWS's own name for it.
+Enters: a record as it was sent. Leaves: nothing. Refuses: by the exception that the caller names, with AWS's own name for it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-RECORDS_MAX, REQUEST_BYTES_MAX, QUANTITY_MAX = 25, 1_000_000, 2_147_483_647
+REQUEST_BYTES_MAX, QUANTITY_MAX = 1_000_000, 2_147_483_647
 ALLOCATIONS_MAX, TAGS_MAX = 2500, 5
 _DECIMAL = re.compile(r"(0|[1-9][0-9]{0,9})(\.[0-9]{1,6})?")
 _TAG = re.compile(r"[a-zA-Z0-9+ \-=._:/@]+")
@@ -30,16 +30,6 @@ _FIELDS = frozenset(
 )
 
 
-def check_request(request: dict[str, Any], size: int, refused: Callable[..., Exception]) -> list[dict[str, Any]]:
-    """Return the records of a request of an allowed size. Raises what `refused` makes."""
-    records: list[dict[str, Any]] = request.get("UsageRecords", [])
-    if len(records) > RECORDS_MAX or size >= REQUEST_BYTES_MAX:
-        raise refused("ValidationException", f"{len(records)} records in {size} bytes; 25 and under 1 MB are taken")
-    if request.keys() - {"UsageRecords", "ProductCode"}:
-        raise refused("ValidationException", "unknown fields")
-    return records
-
-
 def check_record(record: dict[str, Any], product_code: str | None, refused: Callable[..., Exception]) -> None:
     """Refuse a record that is out of form."""
     if record.keys() - _FIELDS or not 1 <= len(record.get("Dimension", "")) <= 255:
@@ -53,7 +43,7 @@ def check_record(record: dict[str, Any], product_code: str | None, refused: Call
         raise refused("ValidationException", "Quantity and QuantityAsDecimal exclude each other")
     _check_quantity(record.get("Quantity"), record.get("QuantityAsDecimal"), refused)
     if "UsageAllocations" in record:
-        _check_allocations(record, refused)
+        check_allocations(record, refused)
 
 
 def _check_quantity(whole: object, text: object, refused: Callable[..., Exception]) -> None:
@@ -63,11 +53,12 @@ def _check_quantity(whole: object, text: object, refused: Callable[..., Exceptio
         raise refused("ValidationException", f"{text} is not a decimal of 10 and 6 digits")
 
 
-def _check_allocations(record: dict[str, Any], refused: Callable[..., Exception]) -> None:
+def check_allocations(record: dict[str, Any], refused: Callable[..., Exception], quantity: str = "Quantity") -> None:
+    """Refuse allocations that do not add up to the quantity of their record, which is in the field of that name."""
     allocations = record["UsageAllocations"]
     if not 1 <= len(allocations) <= ALLOCATIONS_MAX:
         raise refused("InvalidUsageAllocationsException", f"{len(allocations)} allocations")
-    is_decimal = "QuantityAsDecimal" in record
+    is_decimal = f"{quantity}AsDecimal" in record
     field = "AllocatedUsageQuantityAsDecimal" if is_decimal else "AllocatedUsageQuantity"
     total, seen = Decimal(0), set()
     for one in allocations:
@@ -81,7 +72,6 @@ def _check_allocations(record: dict[str, Any], refused: Callable[..., Exception]
         if any(not _TAG.fullmatch(tag["Key"] + tag["Value"]) for tag in tags):
             raise refused("InvalidTagException", "characters of a tag")
         seen.add(tuple(sorted((tag["Key"], tag["Value"]) for tag in tags)))
-    if total != Decimal(record["QuantityAsDecimal"] if is_decimal else record["Quantity"]) or len(seen) < len(
-        allocations
-    ):
+    whole = record[f"{quantity}AsDecimal"] if is_decimal else record.get(quantity, 0)
+    if total != Decimal(whole) or len(seen) < len(allocations):
         raise refused("InvalidUsageAllocationsException", "allocations do not add up, or have the same tags")

@@ -1,12 +1,16 @@
-"""A faithful fake of AWS Marketplace metering, one region: in process behind boto3, or an HTTP server on the loopback address.
+"""A faithful fake of AWS Marketplace, one region: in process behind boto3, or an HTTP server on the loopback address.
 
     fake = MarketplaceFake(FixedClock(now))
     fake.add_licence("arn:aws:license-manager::123456789012:license:l-1", account="111122223333", product="prod-1", starts_at=...)
     client = fake.client()                        # boto3's own client, in process
     with serve(fake) as url: ...                  # boto3.client("meteringmarketplace", endpoint_url=url)
 
-Enters: BatchMeterUsage as botocore sends it. Leaves: answers and errors as botocore reads them, or none.
-Refuses: what AWS refuses, whole batches because of one record included. Source: reference/providers.md, section 2.8.
+Enters: calls as botocore sends them. Leaves: answers and errors as botocore reads them, or none.
+Refuses: what AWS refuses, whole batches because of one record included, and what botocore's own model does not allow.
+Source: reference/providers.md, section 2.8.
+
+    BatchMeterUsage    here, hours of licences in `billed`
+    MeterUsage         `fake.workloads`, software in the buyer's account (aws_marketplace_workloads)
 
 Failures, by `fake.fail` or `fake.fault`: `lost` (done, no answer), `away`, `throttled`, `error` (500, nothing done),
 `error_after` (500, done), `unprocessed` (every other record is left).
@@ -17,37 +21,32 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import orjson
 
-from billing_adapters.testing.aws_marketplace_records import check_record, check_request
+from billing_adapters.testing.aws_marketplace_records import REQUEST_BYTES_MAX, check_record
+from billing_adapters.testing.aws_marketplace_workloads import Workloads
+from billing_adapters.testing.aws_refusal import Refused
+from billing_adapters.testing.aws_wire import CBOR, JSON, check_model, instant_of, read_request
 from billing_adapters.testing.loopback import QuietHandler, serve_handler
 from metering.clock import from_us, iso_utc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
+    from datetime import datetime
 
+    from billing_adapters.testing.aws_wire import Asked
     from metering.clock import Clock
-
-TARGET = "AWSMPMeteringService.BatchMeterUsage"
-CALLS_PER_S = 10
 
 
 class NoAnswer(ConnectionError):
     """The caller gets no answer."""
-
-
-class Refused(Exception):
-    """AWS refuses the whole call: the name of its exception, a sentence, a status."""
-
-    def __init__(self, kind: str, message: str, status: int = 400) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +83,11 @@ class MarketplaceFake:
         self._customers: dict[tuple[str, str], _Licence] = {}
         self._records = 0
         self._lock = threading.RLock()
+        self.workloads = Workloads(clock, region)
+        self._operations: dict[str, Callable[[Asked, str | None], dict[str, Any]]] = {
+            "BatchMeterUsage": self._batch_meter_usage,
+            "MeterUsage": self.workloads.meter_usage,
+        }
 
     def add_licence(
         self,
@@ -108,40 +112,53 @@ class MarketplaceFake:
         """Make the next calls fail, each in this way."""
         self._failures.extend([how] * times)
 
-    def client(self) -> Any:
-        """Return boto3's own client, talking to this fake in process."""
-        return in_process_client(self)
+    def client(self, service: str = "meteringmarketplace", *, key_id: str = "fake", region: str | None = None) -> Any:
+        """Return boto3's own client, talking to this fake in process. `key_id` says who signs, `region` for where."""
+        return in_process_client(self, service, key_id, region or self.region)
 
-    def handle(self, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
-        """Answer one request. Raises NoAnswer where the caller gets none. Header names are in lower case."""
+    def handle(self, headers: Mapping[str, str], body: bytes, path: str = "/") -> tuple[int, bytes, str]:
+        """Answer one request: status, body and content type. Raises NoAnswer where the caller gets none.
+
+        Header names are in lower case.
+        """
         with self._lock:
             how = self._failures.popleft() if self._failures else self.fault()
             if how == "away":
                 raise NoAnswer("the request did not arrive")
+            asked = read_request(headers, path, body)
+            if asked is None or asked.operation not in self._operations:
+                unknown = {"__type": "UnknownOperationException", "message": "the fake has no such operation"}
+                return 400, orjson.dumps(unknown), JSON
             try:
-                answer = self._answer(headers, body, how)
+                answer = self._answer(asked, len(body), how)
             except Refused as refused:
-                return refused.status, orjson.dumps({"__type": refused.kind, "message": str(refused)})
+                said = {"__type": refused.kind, "message": str(refused)}
+                return refused.status, asked.answer(said), asked.language
             if how == "lost":
                 raise NoAnswer("it was done, and the answer was lost")
             if how == "error_after":
-                return 500, orjson.dumps({"__type": "InternalServiceErrorException", "message": "after it was done"})
-            return 200, orjson.dumps(answer)
+                said = {"__type": "InternalServiceErrorException", "message": "after it was done"}
+                return 500, asked.answer(said), asked.language
+            return 200, asked.answer(answer), asked.language
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
-    def _answer(self, headers: Mapping[str, str], body: bytes, how: str | None) -> dict[str, Any]:
-        if headers.get("x-amz-target") != TARGET:
-            raise Refused("UnknownOperationException", "the fake answers BatchMeterUsage")
+    def _answer(self, asked: Asked, size: int, how: str | None) -> dict[str, Any]:
         if self.is_disabled:
             raise Refused("DisabledApiException", "this API is not enabled in the region")
         if how == "throttled" or self._is_too_fast():
             raise Refused("ThrottlingException", "slow down")
         if how == "error":
             raise Refused("InternalServiceErrorException", "nothing was done", 500)
-        request = orjson.loads(body)
-        self.calls.append(request)
-        records = check_request(request, len(body), Refused)
+        self.calls.append(asked.parameters)
+        if size >= REQUEST_BYTES_MAX:
+            raise Refused("ValidationException", f"a request of {size} bytes; under 1 MB is taken")
+        check_model(asked.input_shape, asked.parameters, partial(Refused, "ValidationException"))
+        return self._operations[asked.operation](asked, how)
+
+    def _batch_meter_usage(self, asked: Asked, how: str | None) -> dict[str, Any]:
+        request = asked.parameters
+        records = request["UsageRecords"]
         for record in records:
             self._check(record, request.get("ProductCode"))
         if "ProductCode" not in request and len({self._licences[one["LicenseArn"]].product for one in records}) > 1:
@@ -161,7 +178,7 @@ class MarketplaceFake:
     def _check(self, record: dict[str, Any], product_code: str | None) -> None:
         """Refuse the whole call for what is wrong with one record."""
         check_record(record, product_code, Refused)
-        now, at = from_us(self._clock.now_us()), _instant(record)
+        now, at = from_us(self._clock.now_us()), instant_of(record["Timestamp"])
         cut = now.replace(day=1, hour=6, minute=0, second=0, microsecond=0)
         is_last_month = (at.year, at.month) != (now.year, now.month)
         if now - at >= timedelta(hours=24) or at > now or (is_last_month and now >= cut):
@@ -194,7 +211,7 @@ class MarketplaceFake:
             if product_code is None
             else f"{product_code}:{licence.account}"
         )
-        hour = _instant(record).replace(minute=0, second=0, microsecond=0)
+        hour = instant_of(record["Timestamp"]).replace(minute=0, second=0, microsecond=0)
         key = (who, record["Dimension"], iso_utc(hour))
         quantity = Decimal(record.get("QuantityAsDecimal") or record.get("Quantity", 0))
         if self.billed.setdefault(key, quantity) != quantity:
@@ -203,7 +220,7 @@ class MarketplaceFake:
         return {**result, "Status": "Success"}
 
 
-def in_process_client(fake: MarketplaceFake) -> Any:
+def in_process_client(fake: MarketplaceFake, service: str, key_id: str, region: str) -> Any:
     """Return boto3's client with a transport that calls the fake."""
     import boto3
     from botocore.awsrequest import AWSResponse
@@ -211,9 +228,9 @@ def in_process_client(fake: MarketplaceFake) -> Any:
     from botocore.exceptions import ConnectionClosedError
 
     client = boto3.client(
-        "meteringmarketplace",
-        region_name=fake.region,
-        aws_access_key_id="fake",
+        service,
+        region_name=region,
+        aws_access_key_id=key_id,
         aws_secret_access_key="fake",  # noqa: S106 (of a fake)
         config=Config(retries={"mode": "standard", "total_max_attempts": 1}),
     )
@@ -224,10 +241,11 @@ def in_process_client(fake: MarketplaceFake) -> Any:
             for name, value in request.headers.items()
         }
         try:
-            status, body = fake.handle(headers, request.body)
+            status, body, kind = fake.handle(headers, request.body, urlsplit(request.url).path)
         except NoAnswer as lost:
             raise ConnectionClosedError(endpoint_url=request.url, error=lost) from lost
-        return AWSResponse(request.url, status, {"x-amzn-requestid": "fake"}, _Raw(body))
+        said = {"x-amzn-requestid": "fake", "content-type": kind, **_protocol(kind)}
+        return AWSResponse(request.url, status, said, _Raw(body))
 
     client.meta.events.register("before-send.*.*", send)
     return client
@@ -248,12 +266,14 @@ def serve(fake: MarketplaceFake) -> AbstractContextManager[str]:
         def do_POST(self) -> None:  # noqa: N802 (the name that http.server calls)
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             try:
-                status, answer = fake.handle({name.lower(): value for name, value in self.headers.items()}, body)
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                status, answer, kind = fake.handle(headers, body, self.path)
             except NoAnswer:
                 self.close_connection = True
                 return
             self.send_response(status)
-            self.send_header("content-type", "application/x-amz-json-1.1")
+            for name, value in {"content-type": kind, **_protocol(kind)}.items():
+                self.send_header(name, value)
             self.send_header("x-amzn-requestid", "fake")
             self.send_header("content-length", str(len(answer)))
             self.end_headers()
@@ -262,5 +282,5 @@ def serve(fake: MarketplaceFake) -> AbstractContextManager[str]:
     return serve_handler(Handler)
 
 
-def _instant(record: dict[str, Any]) -> datetime:
-    return from_us(int(Decimal(str(record["Timestamp"])) * 1_000_000))
+def _protocol(kind: str) -> dict[str, str]:
+    return {"smithy-protocol": "rpc-v2-cbor"} if kind == CBOR else {}

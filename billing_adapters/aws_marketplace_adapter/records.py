@@ -1,0 +1,65 @@
+"""The form of a quantity as AWS takes it, of an hour or an increment: digits, allocations, and what spoils a record.
+
+Enters: a quantity that is cut to its decimals already, and shares of it. Leaves: fields of a record, or the sentence that says
+why AWS would refuse it. Refuses: nothing by itself; the intent is parked with the sentence, before it can spoil a batch.
+Source: reference/providers.md, sections 2.1 and 2.2.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from metering.numbers import plain, trimmed
+from rating.allocation import allocate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from decimal import Decimal
+
+    Shares = Sequence[tuple[Mapping[str, str], Decimal]]
+
+DECIMALS_MAX = 6
+TAGS_MAX, ALLOCATIONS_MAX = 5, 2500
+_QUANTITY = re.compile(r"(0|[1-9][0-9]{0,9})(\.[0-9]{1,6})?")
+_WHOLE_MAX = 2_147_483_647
+_TAG_KEY = re.compile(r"[a-zA-Z0-9+ \-=._:/@]{1,100}")
+_TAG_VALUE = re.compile(r"[a-zA-Z0-9+ \-=._:/@]{1,256}")
+
+
+def quantity_field(name: str, quantity: Decimal, decimals: int) -> dict[str, Any]:
+    """Return the one field that says a quantity: a whole number where the dimension takes no decimals, else decimal text."""
+    if decimals == 0:
+        return {name: int(quantity)}
+    return {f"{name}AsDecimal": trimmed(quantity)}
+
+
+def allocations(quantity: Decimal, shares: Shares, decimals: int) -> list[dict[str, Any]]:
+    """Split what is sent, not what was used: the parts must add up to it exactly."""
+    parts = allocate(quantity, [weight for _, weight in shares], decimals)
+    return [
+        {
+            **quantity_field("AllocatedUsageQuantity", part, decimals),
+            **({"Tags": [{"Key": key, "Value": value} for key, value in sorted(tags.items())]} if tags else {}),
+        }
+        for (tags, _), part in zip(shares, parts, strict=True)
+    ]
+
+
+def refusal_of(dimension: str, quantity: Decimal, decimals: int, shares: Shares) -> str | None:
+    """Return why AWS would refuse a record, None if it would not."""
+    if not 1 <= len(dimension) <= 255:
+        return "a dimension has 1 to 255 characters"
+    if not _QUANTITY.fullmatch(trimmed(quantity)) or (decimals == 0 and quantity > _WHOLE_MAX):
+        return f"{plain(quantity)} {dimension} is more than AWS takes of an hour; give the dimension a larger unit"
+    if len(shares) > ALLOCATIONS_MAX:
+        return f"an hour has up to {ALLOCATIONS_MAX} allocations, not {len(shares)}"
+    if len({tuple(sorted(tags.items())) for tags, _ in shares}) < len(shares):
+        return "two allocations of an hour have the same tags"
+    for tags, _ in shares:
+        if len(tags) > TAGS_MAX:
+            return f"an allocation has up to {TAGS_MAX} tags, not {len(tags)}"
+        for key, value in tags.items():
+            if not _TAG_KEY.fullmatch(key) or not _TAG_VALUE.fullmatch(value):
+                return f"AWS takes no tag {key!r}: {value!r}; letters, digits, space and + - = . _ : / @ only"
+    return None
