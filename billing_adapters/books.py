@@ -273,3 +273,50 @@ control_runs = Table(
     CheckConstraint("result IN ('passed', 'breaks', 'not_run', 'not_possible')", name="result"),
     Index(None, "control_id", "period_start", "as_of"),
 )
+
+# One row per licence (or, in the older style, per customer of a product) that buyers of a marketplace registered. `licence` is
+# its `l-...` tail, or `PRODUCT:CUSTOMER`. `account_id` and `tenant_id` are ours, null until somebody says whose it is.
+# `starts_at` is when its agreement began, null where the marketplace did not say.
+marketplace_buyers = Table(
+    "marketplace_buyers",
+    metadata,
+    Column("adapter", Text, primary_key=True),
+    Column("licence", Text, primary_key=True),
+    Column("product", Text, nullable=False),
+    Column("aws_account_id", Text),
+    Column("licence_arn", Text),
+    Column("customer_identifier", Text),
+    Column("agreement_id", Text),
+    Column("account_id", Text),
+    Column("tenant_id", Text),
+    Column("starts_at", Instant),
+    Column("registered_at", Instant, nullable=False),
+)
+
+# One row per registration token that was redeemed. The token itself is a secret of the buyer: its sha256 is kept.
+marketplace_registrations = Table(
+    "marketplace_registrations",
+    metadata,
+    Column("adapter", Text, primary_key=True),
+    Column("token_hash", Text, primary_key=True),
+    Column("licence", Text, nullable=False),
+    Column("redeemed_at", Instant, nullable=False),
+)
+
+# One row per notice of a marketplace about a licence, an agreement or a product, whatever the order they come in; never changed
+# but for `handled_at`, null while what it asks for (reading entitlements anew) is still to be done. `detail` is JSON as it came.
+marketplace_notices = Table(
+    "marketplace_notices",
+    metadata,
+    Column("adapter", Text, primary_key=True),
+    Column("notice_id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("licence", Text),
+    Column("agreement_id", Text),
+    Column("product", Text),
+    Column("happened_at", Instant, nullable=False),
+    Column("received_at", Instant, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("handled_at", Instant),
+    Index("ix_marketplace_notices_licence", "adapter", "licence"),
+)

@@ -7,11 +7,13 @@
     ├── EventRefused         Terminal  an event of a provider that is not signed by it, or not for now
     ├── FindingNotOpen       Terminal  no such finding, or one in a status in which this cannot be decided
     ├── LeaseLost            Retryable another deliverer took an item over; what is there is found by reading back
-    ├── ProviderAway         Retryable a provider's list could not be read to its end just now; nothing of it was kept
+    ├── ProviderAway         Retryable a provider did not answer a question of ours, or not to the end; nothing was kept
     ├── ProviderListRefused  Terminal  an imported list of a provider has not the columns, numbers or instants it must have
     ├── PublicationConflict  Terminal   the folder of a run is there already and holds something else
     ├── PublicationDamaged   Terminal   files of a published run are not what its manifest says
     ├── PublicationFailed    Retryable  the files could not be written just now; no reader sees a part of them
+    ├── QuestionRefused      Terminal  a provider refuses what it is asked, so asking again is in vain
+    ├── RegistrationRefused  Terminal  a buyer of a marketplace that it does not vouch for, or that is somebody else's
     └── TotalOverflow        Terminal   a total of the conservation statement does not fit the exact decimals
 
 Every error has a stable `code`, typed attributes, and one of two markers of `metering.errors`: `Retryable` (the same
@@ -67,7 +69,7 @@ class LeaseLost(BillingAdaptersError, Retryable):
 
 
 class ProviderAway(BillingAdaptersError, Retryable):
-    """A provider did not answer while its list was read. There is no half a list: nothing was kept, read it again."""
+    """A provider did not answer a question of ours, or not to the end. There is no half a list: nothing was kept, ask again."""
 
     code = "provider_away"
 
@@ -98,6 +100,22 @@ class PublicationFailed(BillingAdaptersError, Retryable):
     """The files could not be written: no room, no right, a failing disk. Nothing was published; publish again."""
 
     code = "publication_failed"
+
+
+class QuestionRefused(BillingAdaptersError, Terminal):
+    """A provider refuses what it is asked: a wrong product, filter or id. Nothing was changed; ask something else."""
+
+    code = "question_refused"
+
+
+class RegistrationRefused(BillingAdaptersError, Terminal):
+    """A registration at a marketplace is refused. `reason`: expired or invalid, for the buyer's token; else by ourselves."""
+
+    code = "registration_refused"
+
+    def __init__(self, message: str, reason: str = "refused", **details: object) -> None:
+        super().__init__(message, **details)
+        self.reason = reason
 
 
 class TotalOverflow(BillingAdaptersError, Terminal):

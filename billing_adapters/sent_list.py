@@ -106,7 +106,13 @@ def sent_documents(
     """Return SENT_DOCUMENTS of an adapter: of all documents, or of those issued from then on and of the deliveries named."""
     import pyarrow as pa
 
-    columns: list[Any] = [deliveries, invoices.c.number, invoices.c.period_start, invoices.c.period_end, invoices.c.issued_at]
+    columns: list[Any] = [
+        deliveries,
+        invoices.c.number,
+        invoices.c.period_start,
+        invoices.c.period_end,
+        invoices.c.issued_at,
+    ]
     # A delivery whose document is not in the books is one for its own sake.
     joined = deliveries.outerjoin(invoices, invoices.c.invoice_id == deliveries.c.subject)
     query = (

@@ -20,6 +20,7 @@ from tallybook import show
 from tallybook.cli_delivery import delivery
 from tallybook.cli_documents import documents
 from tallybook.cli_entitlements import entitlements
+from tallybook.cli_marketplace import marketplace_app
 from tallybook.cli_questions import questions
 from tallybook.cli_run import running
 from tallybook.cli_shell import (
@@ -258,6 +259,7 @@ app.add_typer(delivery)
 app.add_typer(running)
 app.add_typer(questions)
 app.add_typer(entitlements)
+app.add_typer(marketplace_app)
 
 
 @app.command()

@@ -33,6 +33,7 @@ from rating.ledger import read_invoices
 from rating.rate import LINE_KEY
 from tallybook.books import reading
 from tallybook.errors import BadSettings
+from tallybook.marketplace_settings import SECTION, MarketplaceOptions
 from tallybook.metered_hours import HourSettings, hour_intents
 from tallybook.metered_instances import instance_intents
 from tallybook.metered_windows import WindowSettings, window_intents
@@ -82,16 +83,14 @@ def deliver(
     runs: list[AdapterRun] = []
     failures: list[AdapterMisconfigured] = []
     for name in names or sorted(sections):
-        since, options = _since(name, sections[name])
-        hours = HourSettings.taken_from(options)
-        windows = WindowSettings.taken_from(options, hours.settle)
-        hours, windows = replace(hours, until=usage_until), replace(windows, until=usage_until)
+        since, options, (hours, windows) = _taken(name, sections[name])
+        usage = replace(hours, until=usage_until), replace(windows, until=usage_until)
         try:
             adapter = make_adapter(name, options)
             if is_dry:
-                runs.append(AdapterRun(name, tuple(_new_intents(workspace, adapter, since, (hours, windows)))))
+                runs.append(AdapterRun(name, tuple(_new_intents(workspace, adapter, since, usage))))
                 continue
-            enqueued = _enqueue(workspace, adapter, since, (hours, windows))
+            enqueued = _enqueue(workspace, adapter, since, usage)
             deliverer = Deliverer(
                 workspace.books,
                 adapter,
@@ -111,10 +110,18 @@ def deliver(
 
 def adapter_of(workspace: Workspace, name: str) -> Adapter:
     """Return the adapter of a section of the settings. Raises BadSettings, AdapterMisconfigured."""
-    _, options = _since(name, workspace.settings.delivery[name])
-    hours = HourSettings.taken_from(options)
-    WindowSettings.taken_from(options, hours.settle)
+    _, options, _ = _taken(name, workspace.settings.delivery[name])
     return make_adapter(name, options)
+
+
+def _taken(name: str, section: Mapping[str, Any]) -> tuple[datetime, dict[str, Any], UsageSettings]:
+    """Return from when on, what is the adapter's own, and what is said of usage. Raises BadSettings."""
+    since, options = _since(name, section)
+    hours = HourSettings.taken_from(options)
+    if name == SECTION:
+        market = MarketplaceOptions.taken_from(options)
+        hours = replace(hours, final_window=market.final_window)
+    return since, options, (hours, WindowSettings.taken_from(options, hours.settle))
 
 
 def _with_deadline(workspace: Workspace, adapter: str, failure: AdapterMisconfigured) -> AdapterMisconfigured:
@@ -160,7 +167,7 @@ def _new_intents(workspace: Workspace, adapter: Adapter, since: datetime, usage:
 def _prepared(workspace: Workspace, adapter: Adapter, since: datetime, usage: UsageSettings) -> Iterator[list[Intent]]:
     """Yield the intents of documents that have none yet, some at a time, in the order of issue; of hours, where it takes such."""
     if "metered_hour" in adapter.capabilities.kinds:
-        yield instance_intents(workspace, adapter, usage[1].meters, usage[0].settle, since)
+        yield instance_intents(workspace, adapter, usage[1].meters, since, usage[0].complete_until(workspace.now))
         return
     if adapter.capabilities.grain == "hour":
         yield hour_intents(workspace, adapter, usage[0], since)

@@ -6,6 +6,10 @@ of closed hours that were not told yet, in order. Refuses: hours that are still 
 An hour is told what the contract is worth at its end, minus all that was told before: what came late for an hour that was told,
 what an outage let expire, and the fractions that the provider does not take come with the next hour. What is included in the
 contract is netted away first. Told is what stands in the outbox, so that two hosts tell the same.
+
+Who a contract is at the provider is said by the settings, else by the buyer who registered. When its licence ends, the open hour
+is told at once, while AWS still takes it; what could not be told in time is told all the same, so that it is parked, and seen.
+The same use under two licences at once would be billed twice: the later of the two is parked with that reason.
 """
 
 from __future__ import annotations
@@ -18,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, select
 
 from billing_adapters.aws_marketplace_adapter import HourTotal, Licence
+from billing_adapters.aws_marketplace_adapter.buyers import list_buyers
+from billing_adapters.aws_marketplace_adapter.licence_states import FINAL_WINDOW, licence_states, list_notices
 from billing_adapters.books import deliveries
 from billing_adapters.outbox import Outbox
 from billing_adapters.usage_totals import UsageTotal
@@ -30,7 +36,8 @@ from tallybook.errors import BadSettings
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from billing_adapters.adapter import Adapter, Intent
+    from billing_adapters.adapter import Adapter, Intent, Window
+    from billing_adapters.aws_marketplace_adapter.licence_states import LicenceState
     from tallybook.workspace import Workspace
 
 HOUR = timedelta(hours=1)
@@ -46,11 +53,13 @@ class HourSettings:
 
     licences: Mapping[str, Licence]
     settle: timedelta
+    final_window: timedelta = FINAL_WINDOW
     until: datetime | None = None
 
-    def complete_until(self, now: datetime) -> datetime:
+    def complete_until(self, now: datetime, settle: timedelta | None = None) -> datetime:
         """Return the latest end of what may be told now."""
-        return now - self.settle if self.until is None else min(now - self.settle, self.until)
+        complete_until = now - (self.settle if settle is None else settle)
+        return complete_until if self.until is None else min(complete_until, self.until)
 
     @classmethod
     def taken_from(cls, options: dict[str, Any]) -> HourSettings:
@@ -76,11 +85,20 @@ class _Untold:
     starts_at: datetime
     ends_at: datetime | None
     licence: Licence
-    hours: tuple[datetime, ...]
+    final_until: datetime | None
+    hours: tuple[datetime, ...] = ()
+    refusal: str | None = None
 
     def end_of(self, start: datetime) -> datetime:
         """Return when an hour is over: at its end, or that of the contract where it comes first."""
         return start + HOUR if self.ends_at is None else min(start + HOUR, self.ends_at)
+
+    def counts_again(self, other: _Untold) -> bool:
+        """Would the same use be told under both? They have other identities, and a time in common."""
+        same = (self.tenant, self.meter, self.dimension) == (other.tenant, other.meter, other.dimension)
+        starts, ends = max(self.starts_at, other.starts_at), [at for at in (self.ends_at, other.ends_at) if at]
+        is_shared = not ends or starts < min(ends)
+        return same and is_shared and self.licence.key != other.licence.key and other.refusal is None
 
     @property
     def series(self) -> str:
@@ -103,25 +121,25 @@ def hour_intents(workspace: Workspace, adapter: Adapter, settings: HourSettings,
             total = UsageTotal(
                 one.account_id, one.contract_id, one.dimension, start, start + HOUR, ledger, sent=sent[one.series]
             )
-            for intent in adapter.prepare(HourTotal(total, one.licence)):
+            hour = HourTotal(total, one.licence, final_until=one.final_until, refusal=one.refusal)
+            for intent in adapter.prepare(hour):
                 sent[one.series] = exact_sum([sent[one.series], intent.quantity or Decimal(0)])
                 made.append(intent)
     return made
 
 
 def _untold(workspace: Workspace, adapter: Adapter, settings: HourSettings, since: datetime) -> list[_Untold]:
-    catalog, now = workspace.catalog_or_empty(), workspace.now
+    catalog = workspace.catalog_or_empty()
     payers = {tenant: account.id for account in catalog.accounts for tenant in account.tenants}
-    complete_until = settings.complete_until(now)
+    licences, states = _licences(workspace, settings)
     found = []
     for one in catalog.contracts:
-        licence = settings.licences.get(licence_tail(one.licence))
-        if licence is None:
+        name, term = licence_tail(one.licence), one.contract
+        if name not in licences:
             continue
-        term = one.contract
-        told = last_told(workspace, adapter.capabilities.name, f"{one.id} {one.dimension}")
-        first = max(term.starts_at, since) if told is None else told + HOUR
-        one_of = _Untold(
+        state = states.get(name)
+        ends = [at for at in (term.ends_at, state.ends_at if state else None) if at is not None]
+        untold = _Untold(
             one.id,
             one.tenant,
             one.meter,
@@ -129,20 +147,62 @@ def _untold(workspace: Workspace, adapter: Adapter, settings: HourSettings, sinc
             one.dimension,
             term.included,
             term.starts_at,
-            term.ends_at,
-            licence,
-            (),
+            min(ends, default=None),
+            licences[name],
+            state.final_until if state else None,
         )
-        hours, start = [], first.replace(minute=0, second=0, microsecond=0)
-        # A contract that ended closes its last hour: AWS takes final records for about an hour more.
-        while one_of.end_of(start) <= complete_until and (term.ends_at is None or start < term.ends_at):
-            # What cannot be told any more goes with the first hour that can.
-            recover_by = adapter.capabilities.window.recover_by(start)
-            if recover_by is None or recover_by > now:
-                hours.append(start)
-            start += HOUR
-        found.append(replace(one_of, hours=tuple(hours)))
-    return found
+        told = last_told(workspace, adapter.capabilities.name, untold.series)
+        first = max(term.starts_at, since) if told is None else told + HOUR
+        found.append(replace(untold, hours=_hours(untold, first, workspace.now, settings, adapter.capabilities.window)))
+    return _once(found)
+
+
+def _licences(workspace: Workspace, settings: HourSettings) -> tuple[dict[str, Licence], dict[str, LicenceState]]:
+    """Return who the licences are, of the settings or else of buyers, and what the provider told of them."""
+    with reading(workspace.books) as connection:
+        buyers, notices = list_buyers(connection), list_notices(connection)
+    states = licence_states(notices, now=workspace.now, final_window=settings.final_window)
+    return {**{one.licence: one.as_licence for one in buyers}, **settings.licences}, states
+
+
+def _hours(
+    one: _Untold, first: datetime, now: datetime, settings: HourSettings, window: Window
+) -> tuple[datetime, ...]:
+    """Return the starts of the hours from `first` on that are complete and can be told."""
+    hours, start = [], first.replace(minute=0, second=0, microsecond=0)
+    last: datetime | None = None
+    while one.ends_at is None or start < one.ends_at:
+        is_last = one.ends_at is not None and one.end_of(start) == one.ends_at
+        settle = settings.settle
+        if is_last and one.final_until is not None:
+            # The provider takes final records for about an hour: a quarter of it is waited for late ones at most.
+            settle = min(settle, settings.final_window / 4)
+        if one.end_of(start) > settings.complete_until(now, settle):
+            break
+        last = start if is_last else None
+        # What cannot be told any more goes with the first hour that can.
+        ends = [at for at in (window.recover_by(start), one.final_until) if at is not None]
+        if not ends or min(ends) > now:
+            hours.append(start)
+        start += HOUR
+    # No later hour will make up for what the last one misses: it is told late, and parked as lost.
+    return tuple(hours) if hours or last is None else (last,)
+
+
+def _once(found: list[_Untold]) -> list[_Untold]:
+    """Refuse the later of two contracts under which the same use would be told: other licences, the same dimension and time."""
+    checked: list[_Untold] = []
+    for one in sorted(found, key=lambda one: (one.starts_at, one.contract_id)):
+        twice = next((other for other in checked if one.counts_again(other)), None)
+        if twice is not None:
+            why = (
+                f"what {one.tenant} uses of {one.meter} is told under {twice.licence.key} already (contract "
+                f"{twice.contract_id}): AWS would bill it twice; end one of the two contracts"
+            )
+            checked.append(replace(one, refusal=why))
+        else:
+            checked.append(one)
+    return checked
 
 
 def last_told(workspace: Workspace, adapter: str, series: str) -> datetime | None:

@@ -36,15 +36,13 @@ BUYER = "buyer"
 
 
 def instance_intents(
-    workspace: Workspace, adapter: Adapter, meters: Mapping[str, str], settle: timedelta, since: datetime
+    workspace: Workspace, adapter: Adapter, meters: Mapping[str, str], since: datetime, complete_until: datetime
 ) -> list[Intent]:
     """Return the intents of all hours that can be told now, of every meter that the settings name. Raises BadSettings."""
     _check(workspace, meters)
     made: list[Intent] = []
     outbox = Outbox(workspace.books, adapter.capabilities, workspace.clock)
-    hours = {
-        name: _untold(workspace, adapter, f"{BUYER} {name}", since, workspace.now - settle) for name in meters.values()
-    }
+    hours = {name: _untold(workspace, adapter, f"{BUYER} {name}", since, complete_until) for name in meters.values()}
     if not any(hours.values()):
         return []
     tenants = _tenants(workspace)

@@ -40,15 +40,24 @@ _OF_ONE: Mapping[str, Outcome] = {
 
 def answered(adapter: str, call: Callable[[], Mapping[str, Any]], items: int = 1) -> Mapping[str, Any] | Answer:
     """Return what a call answers, or what its failure means for each of its items. Raises AdapterMisconfigured."""
-    import botocore.exceptions
+    from botocore import exceptions
+    from botocore.parsers import ResponseParserError
 
     try:
         return call()
-    except botocore.exceptions.ClientError as error:
+    except exceptions.ClientError as error:
         return refused(adapter, error, items)
-    except (botocore.exceptions.NoCredentialsError, botocore.exceptions.PartialCredentialsError) as error:
+    except exceptions.ParamValidationError as error:
+        # The SDK itself would not send it.
+        outcome = Outcome.BATCH_POISONED if items > 1 else Outcome.REJECTED_PERMANENT
+        return Answer(outcome, f"{type(error).__name__}: {error}")
+    except (
+        exceptions.CredentialRetrievalError,
+        exceptions.NoCredentialsError,
+        exceptions.PartialCredentialsError,
+    ) as error:
         raise AdapterMisconfigured(f"there are no credentials for AWS: {error}", adapter=adapter) from error
-    except (botocore.exceptions.HTTPClientError, botocore.exceptions.ResponseParserError) as error:
+    except (exceptions.HTTPClientError, exceptions.ConnectionError, ResponseParserError) as error:
         return Answer(Outcome.UNKNOWN, f"{type(error).__name__}: {error}")
 
 

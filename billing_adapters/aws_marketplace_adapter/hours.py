@@ -77,12 +77,14 @@ class HourTotal:
     """A closed hour of a licence and dimension: a source of `prepare`. `total.name` is the dimension.
 
     `shares`: how the hour's quantity splits over tags that the buyer wants to see, each with its weight; they take no part in
-    the price.
+    the price. `final_until`: of a licence that ended, until when AWS takes its last records. `refusal`: why it must not be told.
     """
 
     total: UsageTotal
     licence: Licence
     shares: tuple[tuple[Mapping[str, str], Decimal], ...] = ()
+    final_until: datetime | None = None
+    refusal: str | None = None
 
 
 def hour_intent(hour: HourTotal, region: str, decimals: int) -> Intent:
@@ -116,6 +118,6 @@ def hour_intent(hour: HourTotal, region: str, decimals: int) -> Intent:
         rank=iso_utc(start),
         quantity=quantity,
         series=total.series,
-        recover_by=WINDOW.recover_by(timestamp),
-        refusal=refusal_of(total.name, quantity, decimals, hour.shares),
+        recover_by=min((at for at in (WINDOW.recover_by(timestamp), hour.final_until) if at is not None), default=None),
+        refusal=hour.refusal or refusal_of(total.name, quantity, decimals, hour.shares),
     )

@@ -11,6 +11,9 @@ Source: reference/providers.md, section 2.8.
 
     BatchMeterUsage    here, hours of licences in `billed`
     MeterUsage         `fake.workloads`, software in the buyer's account (aws_marketplace_workloads)
+    ResolveCustomer, GetEntitlements        `fake.buyers` (aws_marketplace_buyers)
+    DescribeAgreement, billing adjustments  `fake.agreements` (aws_marketplace_agreements)
+    the queue of notices                    `fake.queue` (sqs_queue)
 
 Failures, by `fake.fail` or `fake.fault`: `lost` (done, no answer), `away`, `throttled`, `error` (500, nothing done),
 `error_after` (500, done), `unprocessed` (every other record is left).
@@ -29,11 +32,14 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from billing_adapters.testing.aws_marketplace_agreements import Agreements
+from billing_adapters.testing.aws_marketplace_buyers import Buyers
 from billing_adapters.testing.aws_marketplace_records import REQUEST_BYTES_MAX, check_record
 from billing_adapters.testing.aws_marketplace_workloads import Workloads
 from billing_adapters.testing.aws_refusal import Refused
 from billing_adapters.testing.aws_wire import CBOR, JSON, check_model, instant_of, read_request
 from billing_adapters.testing.loopback import QuietHandler, serve_handler
+from billing_adapters.testing.sqs_queue import Queue
 from metering.clock import from_us, iso_utc
 
 if TYPE_CHECKING:
@@ -84,9 +90,21 @@ class MarketplaceFake:
         self._records = 0
         self._lock = threading.RLock()
         self.workloads = Workloads(clock, region)
+        self.buyers = Buyers(clock, region)
+        self.agreements = Agreements(clock)
+        self.queue = Queue(clock)
         self._operations: dict[str, Callable[[Asked, str | None], dict[str, Any]]] = {
             "BatchMeterUsage": self._batch_meter_usage,
             "MeterUsage": self.workloads.meter_usage,
+            "ResolveCustomer": self.buyers.resolve_customer,
+            "GetEntitlements": self.buyers.get_entitlements,
+            "DescribeAgreement": self.agreements.describe_agreement,
+            "ListAgreementInvoiceLineItems": self.agreements.list_invoice_lines,
+            "BatchCreateBillingAdjustmentRequest": self.agreements.create,
+            "GetBillingAdjustmentRequest": self.agreements.get,
+            "ListBillingAdjustmentRequests": self.agreements.list,
+            "ReceiveMessage": self.queue.receive_message,
+            "DeleteMessage": self.queue.delete_message,
         }
 
     def add_licence(
@@ -153,7 +171,8 @@ class MarketplaceFake:
         self.calls.append(asked.parameters)
         if size >= REQUEST_BYTES_MAX:
             raise Refused("ValidationException", f"a request of {size} bytes; under 1 MB is taken")
-        check_model(asked.input_shape, asked.parameters, partial(Refused, "ValidationException"))
+        kind = "InvalidParameterException" if asked.operation == "GetEntitlements" else "ValidationException"
+        check_model(asked.input_shape, asked.parameters, partial(Refused, kind))
         return self._operations[asked.operation](asked, how)
 
     def _batch_meter_usage(self, asked: Asked, how: str | None) -> dict[str, Any]:

@@ -278,6 +278,18 @@ def test_over_http_with_boto3_as_it_is(engine: Engine, monkeypatch: pytest.Monke
     assert sum(world.fake.billed.values()) == sum(Decimal(n) + Decimal("0.25") for n in range(1, 31))
 
 
+def test_lost_answers_are_no_failure_of_the_adapter(engine: Engine) -> None:
+    """However many come in a row: they say nothing about it, and stop nothing."""
+    world = MarketplaceWorld()
+    world.fake.fail("lost", 8)
+    for number in range(1, 9):
+        done = deliver(world, engine, hour("1", number=number))
+        assert done.errors == []
+        world.clock.advance(timedelta(minutes=5))
+    deliver(world, engine, passes=3)
+    assert {row.state for row in rows(engine)} == {"delivered"}
+
+
 def test_zeros_are_told_only_if_wanted(engine: Engine) -> None:
     assert MarketplaceWorld().adapter().prepare(hour("0")) == []
     world = MarketplaceWorld(MarketplaceSettings("us-east-1", sends_zeros=True))

@@ -232,7 +232,9 @@ def some_days(begin: datetime, days: int, seed: int, *, is_summed: bool) -> None
     world, engine = WorkloadWorld(is_summed=is_summed, now=begin), AdapterContract().open_books()
     clock, storm = world.clock, {"until": begin, "how": "away"}
     world.fake.fault = lambda: (
-        storm["how"] if from_us(clock.now_us()) < storm["until"] else chance.choice(["lost", "error_after", None, None])  # type: ignore[operator,return-value]
+        storm["how"]
+        if from_us(clock.now_us()) < storm["until"]
+        else chance.choice(["lost", "error_after", *[None] * 4])  # type: ignore[operator,return-value]
     )
     decimals = {"tokens": 6, "calls": 0}
     outbox = Outbox(engine, world.adapter().capabilities, clock)
@@ -255,15 +257,18 @@ def some_days(begin: datetime, days: int, seed: int, *, is_summed: bool) -> None
     for at in range(days * 24):
         start = begin + at * HOUR
         clock.advance(max(start + HOUR - from_us(clock.now_us()), timedelta(0)))
-        if chance.random() < 0.05:
-            storm.update(until=from_us(clock.now_us()) + timedelta(hours=chance.randint(1, 3)),
+        if chance.random() < 0.1 and from_us(clock.now_us()) - storm["until"] > 6 * HOUR:  # type: ignore[operator]
+            # Shorter than the hours that AWS takes back.
+            storm.update(until=from_us(clock.now_us()) + timedelta(minutes=chance.randint(20, 150)),
                          how=chance.choice(["away", "error_after"]))  # fmt: skip
         sent = outbox.sent([f"buyer {name}" for name in decimals])
         for name, places in decimals.items():
             ledger[name] += Decimal(chance.randint(-40_000, 10**9)).scaleb(-9)
             total = UsageTotal("buyer", "buyer", name, start, start + HOUR, ledger[name], sent=sent[f"buyer {name}"])
             outbox.enqueue(world.adapter(decimals_of={name: places}).prepare(MeteredHour(total)))
-        run(may_die=True)
+        for _ in range(3):
+            run(may_die=True)
+            clock.advance(timedelta(minutes=12))
     for _ in range(20):
         clock.advance(timedelta(minutes=15))
         run(may_die=False)
@@ -278,12 +283,13 @@ def some_days(begin: datetime, days: int, seed: int, *, is_summed: bool) -> None
 
 
 @pytest.mark.parametrize("is_summed", [False, True])
-def test_two_days_of_fractions_add_up_over_the_end_of_a_month(is_summed: bool) -> None:
-    some_days(datetime(2026, 8, 31, tzinfo=UTC), 2, seed=1, is_summed=is_summed)
+def test_a_day_of_fractions_adds_up_over_the_end_of_a_month(is_summed: bool) -> None:
+    some_days(datetime(2026, 8, 31, 12, tzinfo=UTC), 1, seed=1, is_summed=is_summed)
 
 
 @pytest.mark.prove
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("is_summed", [False, True])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_quarter_of_fractions_adds_up(seed: int, is_summed: bool) -> None:
     some_days(datetime(2026, 8, 20, tzinfo=UTC), 92, seed=200 + seed, is_summed=is_summed)

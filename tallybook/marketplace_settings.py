@@ -1,0 +1,46 @@
+"""What the section [delivery.aws_marketplace] says beside the adapter's own settings.
+
+Enters: the section. Leaves: options. Refuses: values of another kind, as BadSettings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from billing_adapters.aws_marketplace_adapter.licence_states import FINAL_WINDOW
+from tallybook.errors import BadSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SECTION = "aws_marketplace"
+
+
+@dataclass(frozen=True, slots=True)
+class MarketplaceOptions:
+    """`products` to ask for beside those of buyers; `queue` of notices; `meters` of dimensions that have other names.
+
+    `final_window`: how long AWS takes records of a licence that ended. `addresses`: of services that are elsewhere (a fake).
+    """
+
+    products: tuple[str, ...] = ()
+    queue: str | None = None
+    meters: Mapping[str, str] = field(default_factory=dict)
+    final_window: timedelta = FINAL_WINDOW
+    addresses: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def taken_from(cls, options: dict[str, Any]) -> MarketplaceOptions:
+        """Take its keys out of a section of the settings. Raises BadSettings."""
+        try:
+            return cls(
+                products=tuple(options.pop("products", ())),
+                queue=options.pop("queue", None),
+                addresses=dict(options.pop("addresses", {})),
+                meters=dict(options.pop("dimensions", {})),
+                final_window=timedelta(minutes=options.pop("final_minutes", FINAL_WINDOW // timedelta(minutes=1))),
+            )
+        except (TypeError, ValueError) as refused:
+            raise BadSettings(f"[delivery.{SECTION}] cannot be used: {refused}") from refused

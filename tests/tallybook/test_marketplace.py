@@ -1,0 +1,286 @@
+"""AWS Marketplace over a workspace: from a registration token to contracts, final hours, and nothing billed twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from billing_adapters.deliveries import list_deliveries
+from billing_adapters.errors import RegistrationRefused
+from billing_adapters.testing.aws_marketplace_server import MarketplaceFake, serve
+from billing_adapters.testing.sqs_queue import envelope_of_event, envelope_of_sns
+from metering.clock import FixedClock, from_us
+from rating.errors import CatalogInvalid
+from tallybook import Workspace
+from tallybook.cli import app
+from tallybook.marketplace import (
+    assign_buyer,
+    buyers_and_states,
+    import_entitlements,
+    listen_once,
+    register_buyer,
+)
+from tallybook.marketplace_contracts import Bought, merged
+
+BEGIN = datetime(2026, 3, 10, tzinfo=UTC)
+ARN = "arn:aws:license-manager::294406891311:license:l-1"
+WHO = {"LicenseArn": ARN, "CustomerAWSAccountId": "000000000001"}
+CATALOG = """
+meters: [{name: tokens}, {name: seats}]
+accounts: [{id: a, name: A, tenants: [acme]}, {id: b, name: B, tenants: [b1, b2]}]
+"""
+SETTINGS = """
+[delivery.aws_marketplace]
+from = 2026-03-10
+region = "us-east-1"
+address = "URL"
+queue = "URL/queue"
+[delivery.aws_marketplace.dimensions]
+tok = "tokens"
+"""
+
+
+def hour(number: int, minute: int = 0) -> datetime:
+    return BEGIN + timedelta(hours=number, minutes=minute)
+
+
+class Market:
+    """A workspace without any contract, a clock, and the fake AWS on the loopback address."""
+
+    def __init__(self, root: Path, url: str, clock: FixedClock, fake: MarketplaceFake) -> None:
+        Workspace.init(root, clock=clock).close()
+        (root / "catalog" / "all.yaml").write_text(CATALOG, encoding="utf-8")
+        (root / "tallybook.toml").write_text(SETTINGS.replace("URL", url), encoding="utf-8")
+        self.workspace = Workspace(root, clock=clock)
+        self.workspace.apply()
+        self.clock, self.fake, self.files = clock, fake, 0
+
+    def use(self, quantity: str, at: datetime, tenant: str = "acme") -> None:
+        self.files += 1
+        path = self.workspace.layout.root / f"usage-{self.files}.csv"
+        path.write_text(f"tenant_id,meter,quantity,event_time\n{tenant},tokens,{quantity},{at:%Y-%m-%dT%H:%M:%SZ}\n")
+        self.workspace.import_files([path])
+
+    def go_to(self, at: datetime) -> None:
+        self.clock.advance(at - from_us(self.clock.now_us()))
+
+    def deliver(self) -> None:
+        self.workspace.deliver(wait=lambda seconds: self.clock.advance(timedelta(seconds=seconds)))
+
+    def billed(self) -> dict[int, Decimal]:
+        return {
+            (datetime.fromisoformat(at) - BEGIN) // timedelta(hours=1): quantity
+            for (_, _, at), quantity in self.fake.billed.items()
+        }
+
+    def contracts(self) -> list[tuple[str, Decimal, datetime, datetime | None]]:
+        found = [(one.dimension, one.contract) for one in self.workspace.catalog_or_empty().contracts]
+        return [(name, one.included, one.starts_at, one.ends_at) for name, one in found]
+
+    def register(self, token: str, account: str | None = "a") -> None:
+        register_buyer(self.workspace, token, account)
+
+
+@pytest.fixture
+def market(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Market]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "fake")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "fake")
+    clock = FixedClock(BEGIN)
+    fake = MarketplaceFake(clock)
+    fake.add_licence(ARN, account="000000000001", product="code-1", starts_at=BEGIN)
+    fake.agreements.add("agmt-1", starts_at=BEGIN)
+    fake.buyers.give_token("t-1", product="code-1", agreement_id="agmt-1", **WHO)
+    with serve(fake) as url:
+        made = Market(tmp_path, url, clock, fake)
+        yield made
+        made.workspace.close()
+
+
+def event(kind: str, at: datetime, request: str) -> str:
+    detail = {
+        "requestId": request,
+        "license": {"arn": ARN},
+        "product": {"code": "code-1"},
+        "agreement": {"id": "agmt-1"},
+    }
+    return envelope_of_event(f"{kind} - Proposer", detail, request, at)
+
+
+def test_what_a_buyer_bought_becomes_contracts_and_changes_with_it(market: Market) -> None:
+    market.fake.buyers.entitle("code-1", "tok", {"IntegerValue": 100}, hour(48), **WHO)
+    market.fake.buyers.entitle("code-1", "sso", {"BooleanValue": True}, hour(48), **WHO)
+    market.register("t-1")
+    done = import_entitlements(market.workspace)
+    assert (done.contracts, done.left_out) == (1, ())
+    assert market.contracts() == [("tok", Decimal(100), BEGIN, hour(48))]
+    assert import_entitlements(market.workspace).changed == ()
+    # More was bought within the term; a notice says that something changed, twice, with an older one after it.
+    market.fake.buyers.entitle("code-1", "tok", {"IntegerValue": 150}, hour(48), **WHO)
+    message = {"action": "entitlement-updated", "customer-identifier": "c", "product-code": "code-1"}
+    for identity, at in (("m-2", hour(1)), ("m-2", hour(1)), ("m-1", hour(0))):
+        market.fake.queue.send(envelope_of_sns(message, identity, at))
+    market.go_to(hour(2))
+    taken, imported = listen_once(market.workspace)
+    assert (taken.new, taken.known) == (2, 1)
+    assert imported is not None
+    assert market.contracts() == [("tok", Decimal(150), BEGIN, hour(48))]
+    # Nothing asks for it any more.
+    assert listen_once(market.workspace)[1] is None
+    # The same licence, prolonged after its end: another term. Gone from AWS: over now.
+    market.go_to(hour(49))
+    market.fake.buyers.entitle("code-1", "tok", {"IntegerValue": 7}, hour(96), **WHO)
+    import_entitlements(market.workspace)
+    market.go_to(hour(60))
+    market.fake.buyers.entitlements.clear()
+    import_entitlements(market.workspace)
+    import_entitlements(market.workspace)
+    assert market.contracts() == [
+        ("tok", Decimal(150), BEGIN, hour(48)),
+        ("tok", Decimal(7), hour(48), hour(60)),
+    ]
+
+
+def test_what_cannot_be_imported_is_told_and_all_else_is(market: Market) -> None:
+    market.fake.buyers.entitle("code-1", "tok", {"IntegerValue": 100}, None, **WHO)
+    market.fake.buyers.entitle("code-1", "unheard", {"IntegerValue": 1}, None, **WHO)
+    other = {"LicenseArn": ARN.replace("l-1", "l-2"), "CustomerAWSAccountId": "000000000002"}
+    market.fake.buyers.entitle("code-1", "tok", {"IntegerValue": 1}, None, **other)
+    third = {"LicenseArn": ARN.replace("l-1", "l-3"), "CustomerAWSAccountId": "000000000003"}
+    market.fake.buyers.entitle("code-1", "tok", {"IntegerValue": 1}, None, **third)
+    market.fake.buyers.give_token("t-3", product="code-1", **third)
+    market.register("t-1")
+    market.register("t-3", None)
+    left_out = import_entitlements(market.workspace).left_out
+    assert [sentence.split(":")[0] for sentence in left_out] == [
+        "dimension unheard has no meter",
+        "licence l-2 did not register",
+        "licence l-3 belongs to no tenant yet",
+    ]
+    with pytest.raises(RegistrationRefused, match="no billing account"):
+        assign_buyer(market.workspace, "l-3", "nobody")
+    with pytest.raises(RegistrationRefused, match="does not list tenant"):
+        assign_buyer(market.workspace, "l-3", "b", "acme")
+    assign_buyer(market.workspace, "l-3", "b", "b2")
+    left_out = import_entitlements(market.workspace).left_out
+    assert "the start of licence l-3 is not known; no notice and no agreement says it" in left_out
+    assert [one[0] for one in market.contracts()] == ["tok"]
+
+
+def test_a_file_that_the_catalog_refuses_is_put_back(market: Market) -> None:
+    market.fake.buyers.entitle("code-1", "tok", {"IntegerValue": 100}, None, **WHO)
+    market.register("t-1")
+    (market.workspace.layout.catalog / "other.yaml").write_text("meters: [{name: tokens, aggregation: nonsense}]\n")
+    with pytest.raises(CatalogInvalid):
+        import_entitlements(market.workspace)
+    assert not (market.workspace.layout.catalog / "aws-marketplace.yaml").exists()
+    assert market.contracts() == []
+
+
+def test_a_licence_that_ends_is_metered_to_its_last_minute_and_then_no_more(market: Market) -> None:
+    market.fake.buyers.entitle("code-1", "tok", {"IntegerValue": 100}, None, **WHO)
+    market.register("t-1")
+    import_entitlements(market.workspace)
+    market.use("150", hour(0, 10))
+    market.use("30", hour(5, 10))
+    market.use("4", hour(5, 40))
+    market.fake.add_licence(ARN, account="000000000001", product="code-1", starts_at=BEGIN, ends_at=hour(5, 30))
+    market.go_to(hour(5, 46))
+    # Out of order, and twice.
+    for request, kind, at in (("r2", "License Deprovisioned", hour(5, 30)), ("r1", "License Updated", BEGIN)) * 2:
+        market.fake.queue.send(event(kind, at, request))
+    market.fake.buyers.entitlements.clear()
+    listen_once(market.workspace)
+    ((_, state),) = buyers_and_states(market.workspace)
+    assert state is not None
+    assert (state.state, state.final_until) == ("ending", hour(6, 30))
+    market.deliver()
+    # The open hour is told now, without what was used after the end.
+    assert market.billed() == {0: Decimal(50), 5: Decimal(30)}
+    market.use("9", hour(5, 20))
+    market.go_to(hour(9))
+    market.deliver()
+    assert market.billed() == {0: Decimal(50), 5: Decimal(30)}
+
+
+def test_what_a_licence_s_last_hour_missed_is_parked_as_lost(market: Market) -> None:
+    market.fake.buyers.entitle("code-1", "tok", {"IntegerValue": 100}, None, **WHO)
+    market.register("t-1")
+    import_entitlements(market.workspace)
+    market.use("150", hour(5, 10))
+    market.fake.queue.send(event("License Deprovisioned", hour(5, 30), "r2"))
+    market.go_to(hour(8))
+    listen_once(market.workspace)
+    market.deliver()
+    market.deliver()
+    assert market.billed() == {}
+    with market.workspace.books.connect() as connection:
+        (row,) = list_deliveries(connection)
+    assert (row.state, row.outcome, row.money, row.quantity) == ("parked", "EXPIRED", "LOST", Decimal(50))
+
+
+def test_the_same_use_is_never_told_under_two_licences(market: Market) -> None:
+    """Both styles of identity at once would be billed twice: the later one is parked, with that reason."""
+    market.fake.add_customer("code-1", "cust-1", starts_at=BEGIN)
+    contracts = """
+contracts:
+  - {id: new, tenant: acme, licence: l-1, dimension: tok, meter: tokens, included: 0, from: 2026-03-10}
+  - {id: old, tenant: acme, licence: "code-1:cust-1", dimension: tok, meter: tokens, included: 0, from: 2026-03-10}
+"""
+    (market.workspace.layout.catalog / "more.yaml").write_text(contracts)
+    market.workspace.apply()
+    market.fake.buyers.give_token(
+        "t-2", product="code-1", CustomerIdentifier="cust-1", CustomerAWSAccountId="000000000001"
+    )
+    market.register("t-1")
+    market.register("t-2")
+    market.use("5", hour(0, 10))
+    market.go_to(hour(2))
+    market.deliver()
+    assert list(market.fake.billed.values()) == [Decimal(5)]
+    with market.workspace.books.connect() as connection:
+        found = {row.subject: (row.state, row.reason) for row in list_deliveries(connection)}
+    assert found["new"] == ("delivered", "")
+    assert found["old"][0] == "parked"
+    assert "AWS would bill it twice" in found["old"][1]
+
+
+def test_the_command_line_reads_the_token_from_stdin(market: Market) -> None:
+    root = ["-w", str(market.workspace.layout.root), "marketplace"]
+    shown = CliRunner().invoke(app, [*root, "register", "--account", "a", "--json"], input="t-1\n")
+    assert json.loads(shown.stdout)["buyers"][0]["licence"] == "l-1"
+    market.fake.buyers.entitle("code-1", "tok", {"IntegerValue": 100}, None, **WHO)
+    assert CliRunner().invoke(app, [*root, "import"]).exit_code == 0
+    market.fake.queue.send(event("License Updated", BEGIN, "r1"))
+    listened = CliRunner().invoke(app, [*root, "listen", "--json"])
+    assert (listened.exit_code, json.loads(listened.stdout)["new"]) == (0, 1)
+    buyers = CliRunner().invoke(app, [*root, "buyers", "--json"])
+    assert json.loads(buyers.stdout)["buyers"][0]["state"]["state"] == "active"
+    assert "nobody" not in CliRunner().invoke(app, [*root, "buyers"]).stdout
+    refused = CliRunner().invoke(app, [*root, "assign", "l-1", "--account", "b"])
+    assert isinstance(refused.exception, RegistrationRefused)
+
+
+def test_merging_is_the_same_however_often_and_forgets_no_term() -> None:
+    def bought(included: int, ends: datetime | None) -> Bought:
+        return Bought("l-1", "tok", "code-1", "acme", "tokens", Decimal(included), BEGIN, ends)
+
+    first = merged([], [bought(5, hour(10))], set(), hour(1))
+    assert merged(first, [bought(5, hour(10))], set(), hour(2)) == first
+    # Expired, and AWS shows it still: no new term.
+    assert merged(first, [bought(5, hour(10))], set(), hour(11)) == first
+    second = merged(first, [bought(6, None)], set(), hour(11))
+    assert [(one["included"], one["from"], one.get("to")) for one in second] == [
+        ("5", "2026-03-10T00:00:00Z", "2026-03-10T10:00:00Z"),
+        ("6", "2026-03-10T10:00:00Z", None),
+    ]
+    gone = merged(second, [], {("l-1", "tok")}, hour(12))
+    assert gone[1]["to"] == "2026-03-10T12:00:00Z"
+    assert merged(gone, [], {("l-1", "tok")}, hour(13)) == gone
+    # Not asked about: nothing ends.
+    assert merged(second, [], set(), hour(12)) == second
