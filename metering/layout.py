@@ -29,6 +29,11 @@ class Layout:
         return self.root / "tallybook.toml"
 
     @property
+    def settings_yaml(self) -> Path:
+        """The settings as YAML, for who has no tallybook.toml."""
+        return self.root / "tallybook.yaml"
+
+    @property
     def catalog(self) -> Path:
         return self.root / "catalog"
 

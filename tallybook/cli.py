@@ -276,6 +276,20 @@ def demo(
 
 
 @app.command()
+def settings(as_json: JsonOption = False) -> None:
+    """The settings in force, and where each comes from: a variable, the file, or the default. Secrets are not shown."""
+    from metering.layout import Layout
+    from tallybook.settings_shown import shown_settings
+
+    rows = shown_settings(Layout.of(State.root))
+    if as_json:
+        print_json({"settings": [{name: getattr(row, name) for name in row.__slots__} for row in rows]})
+    else:
+        columns = [("setting", "left"), ("value", "left"), ("from", "left")]
+        out.print(show.table("", columns, [(row.name, row.value, row.source) for row in rows]))
+
+
+@app.command()
 def doctor(as_json: JsonOption = False) -> None:
     """Check this machine and workspace: versions, names, disk, clock, journal, lake, books, catalog."""
     from tallybook.doctor import examine

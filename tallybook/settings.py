@@ -1,7 +1,8 @@
-"""What a workspace is told: where its books and its lake are.
+"""What a workspace is told: where its books are, what runs by itself, whom to deliver to and whom to alert.
 
-Enters: `tallybook.toml` in the workspace, then environment variables, which win. Leaves: frozen settings.
-Refuses: unknown keys, and to print a password.
+Enters: `tallybook.toml` (or `tallybook.yaml`) in the workspace, then environment variables, which win: `TALLYBOOK_SECTION_NAME`,
+as `TALLYBOOK_BOOKS_URL`; tables are JSON there. Leaves: frozen settings. Refuses: unknown keys, secrets in the file, and to
+print a secret: whatever shows settings, errors among them, shows `***` in its place.
 
     [books]
     url = "sqlite:///books.sqlite"        # or postgresql+psycopg://user@host/books;  TALLYBOOK_BOOKS_URL
@@ -11,8 +12,8 @@ Refuses: unknown keys, and to print a password.
     from = 2026-11-01                     # invoices issued on this day or later
     [files]
     formats = ["csv", "parquet"]          # what a published run consists of; by default all
-    [controls.DEAD_LETTER_AGED]           # one section per control whose thresholds are other ones here
-    age_max_days = 3
+    [run]
+    grace_minutes = 180                   # what `tallybook run` does, and when; TALLYBOOK_RUN_GRACE_MINUTES
 """
 
 from __future__ import annotations
@@ -22,9 +23,13 @@ import re
 import tomllib
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from sqlalchemy.engine import make_url
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 from billing_adapters.file_adapter.columns import Format
 from entitlements.webhook import Webhook
@@ -36,6 +41,8 @@ from tallybook.steps import BY_NAME
 from tallybook.triggers import Every, parse_trigger
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from metering.layout import Layout
     from tallybook.triggers import Trigger
 
@@ -57,28 +64,45 @@ url = "sqlite:///books.sqlite"
 # [files]
 # What a published run consists of. By default all formats.
 # formats = ["csv", "jsonl", "parquet", "xlsx", "html"]
+
+# [run]
+# What `tallybook run` does by itself, and when; `tallybook steps` lists the steps.
+# from = 2026-11-01
+# timezone = "Europe/Berlin"
+# grace_minutes = 180
 """
 
 
+PREFIX = "TALLYBOOK_"
+HIDDEN = "***"
 # Names of environment variables, and of keys, that hold secrets.
 _SECRET_NAME = re.compile(r"(^|_)(key|secret|token|password|passwd|credentials?)s?($|_)", re.IGNORECASE)
+_OURS = (PREFIX, "AWS_", "STRIPE_")
 SECRET_CHARACTERS_MIN = 6
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # An error that shows what it refuses would show a secret that stands in the wrong place.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class BooksSettings(_Section):
-    """Where the books are kept."""
+    """Where the books are kept. A URL may hold a password."""
 
-    url: str = "sqlite:///books.sqlite"
+    url: SecretStr = SecretStr("sqlite:///books.sqlite")
 
 
 class AlertSettings(_Section):
-    """Where alerts are posted."""
+    """Where alerts are posted, and what signs them (from the environment alone). A URL may hold a password or a token."""
 
-    webhook: str | None = None
+    webhook: SecretStr | None = None
+    secret: SecretStr | None = None
+
+
+class StripeKey(_Section):
+    """The secret key of Stripe, from the environment alone; the adapters read it there."""
+
+    key: SecretStr | None = None
 
 
 class FileSettings(_Section):
@@ -90,7 +114,7 @@ class FileSettings(_Section):
 class RunSettings(_Section):
     """What runs by itself, and when. `from`: months and hours before it are not ours; by default those before the first run."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
     since: date | None = Field(default=None, alias="from")
     timezone: str = "UTC"
@@ -125,64 +149,130 @@ class RunSettings(_Section):
         return parse_trigger(self.steps.get(step, BY_NAME[step].trigger), self.timezone)
 
 
-class Settings(_Section):
+class Settings(BaseSettings):
     """All settings of a workspace."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="_",
+        env_nested_max_split=1,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
 
     books: BooksSettings = Field(default_factory=BooksSettings)
     alerts: AlertSettings = Field(default_factory=AlertSettings)
     # What a section may hold is the adapter's to say.
-    delivery: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    delivery: dict[str, dict[str, Any]] = Field(default_factory=dict, repr=False)
+    stripe: StripeKey = Field(default_factory=StripeKey)
     files: FileSettings = Field(default_factory=FileSettings)
     # By control, what its settings are here. Which there are is said by the heads of the controls.
     controls: dict[str, dict[str, Any]] = Field(default_factory=dict)
     run: RunSettings = Field(default_factory=RunSettings)
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 (the signature is pydantic's)
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the signature is pydantic's)
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the signature is pydantic's)
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over what the file says, which is given as arguments."""
+        return env_settings, init_settings
+
     def webhook(self) -> Webhook | None:
         """Return who receives alerts. None: nobody was named. Raises BadSettings without a secret to sign with."""
-        url = os.environ.get("TALLYBOOK_ALERTS_WEBHOOK", self.alerts.webhook)
-        if not url:
+        if self.alerts.webhook is None:
             return None
-        secret = os.environ.get("TALLYBOOK_ALERTS_SECRET")
-        if not secret:
+        if self.alerts.secret is None:
             raise BadSettings("alerts are posted signed; put the secret of the webhook into TALLYBOOK_ALERTS_SECRET")
         try:
-            return Webhook(url, secret=secret.encode)
+            return Webhook(self.alerts.webhook.get_secret_value(), secret=self.alerts.secret.get_secret_value().encode)
         except ValueError as refused:
             raise BadSettings(f"the webhook of alerts cannot be used: {refused}") from refused
 
     def without_secrets(self, text: str) -> str:
-        """Return a text in which every secret of these settings stands as `***`."""
+        """Return a text in which every secret of these settings, and of the environment, stands as `***`."""
         for secret in self._secrets():
-            text = text.replace(secret, "***")
+            text = text.replace(secret, HIDDEN)
         return text
 
     def _secrets(self) -> list[str]:
-        password = make_url(os.environ.get("TALLYBOOK_BOOKS_URL", self.books.url)).password
-        named = [value for name, value in os.environ.items() if _is_secret(name)]
-        # A short one would tear words apart, and protects nothing.
-        return [one for one in [str(password or ""), *named] if len(one) >= SECRET_CHARACTERS_MIN]
+        kept = [one.get_secret_value() for one in (self.alerts.secret, self.stripe.key) if one is not None]
+        named = [value for name, value in os.environ.items() if name.startswith(_OURS) and is_secret(name)]
+        address = urlsplit("" if self.alerts.webhook is None else self.alerts.webhook.get_secret_value())
+        found = {str(self._books_url().password or ""), address.password or "", address.query, *kept, *named}
+        # A short one would tear words apart, and protects nothing. The longest first: one may be a part of another.
+        return sorted((one for one in found if len(one) >= SECRET_CHARACTERS_MIN), key=len, reverse=True)
+
+    def _books_url(self) -> URL:
+        try:
+            return make_url(self.books.url.get_secret_value())
+        except ArgumentError:
+            raise BadSettings(
+                "the URL of the books cannot be read; write sqlite:///path or postgresql+psycopg://..."
+            ) from None
 
     def books_url(self, layout: Layout) -> str:
         """Return the books' URL; a relative SQLite path is relative to the workspace, not to the current folder."""
-        url = make_url(os.environ.get("TALLYBOOK_BOOKS_URL", self.books.url))
+        url = self._books_url()
         if url.get_backend_name() == "sqlite" and url.database:
             url = url.set(database=str(layout.root / url.database))
         return url.render_as_string(hide_password=False)
 
 
-def _is_secret(name: str) -> bool:
-    return name.startswith(("TALLYBOOK_", "AWS_", "STRIPE_")) and _SECRET_NAME.search(name) is not None
+def is_secret(name: str) -> bool:
+    """Return whether a variable, or a key of a section, holds a secret, by its name."""
+    return _SECRET_NAME.search(name) is not None
 
 
 def load_settings(layout: Layout) -> Settings:
     """Return the settings of a workspace. Raises NotFound where there is none, BadSettings for a file that is not right."""
+    path, told = read_file(layout)
+    if "stripe" in told or "secret" in (told.get("alerts") or {}):
+        raise BadSettings(
+            f"{path} holds a secret; take it out, and put it into TALLYBOOK_STRIPE_KEY or TALLYBOOK_ALERTS_SECRET"
+        )
     try:
-        text = layout.settings_file.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise NotFound(
-            f"there is no workspace at {layout.root}; make one with `tallybook -w {layout.root} init`"
-        ) from error
+        return Settings(**told)
+    except (ValidationError, SettingsError, TypeError) as error:
+        raise BadSettings(f"{path}, or a variable {PREFIX}..., cannot be used: {error}") from None
+
+
+def read_file(layout: Layout) -> tuple[Path, dict[str, Any]]:
+    """Return the settings file of a workspace and what it says. Raises NotFound, BadSettings."""
+    there = [path for path in (layout.settings_file, layout.settings_yaml) if path.exists()]
+    if not there:
+        raise NotFound(f"there is no workspace at {layout.root}; make one with `tallybook -w {layout.root} init`")
+    if len(there) > 1:
+        raise BadSettings(f"there are two files of settings, {there[0].name} and {there[1].name}; remove one")
+    (path,) = there
+    text = path.read_text(encoding="utf-8")
     try:
-        return Settings.model_validate(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, ValidationError) as error:
-        raise BadSettings(f"{layout.settings_file} cannot be read: {error}") from error
+        told = tomllib.loads(text) if path.suffix == ".toml" else yaml.load(text, Loader=_Yaml)  # noqa: S506 (is safe)
+    except (tomllib.TOMLDecodeError, yaml.MarkedYAMLError) as error:
+        # The mark of a YAML error shows the line, and the line may hold a password.
+        where = error if isinstance(error, tomllib.TOMLDecodeError) else f"{error.problem} {_place(error)}"
+        raise BadSettings(f"{path} cannot be read: {where}") from None
+    if not isinstance(told or {}, dict):
+        raise BadSettings(f"{path} cannot be read: write sections, as `books:`")
+    return path, told or {}
+
+
+def _place(error: yaml.MarkedYAMLError) -> str:
+    mark = error.problem_mark
+    return "" if mark is None else f"(line {mark.line + 1}, column {mark.column + 1})"
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML that refuses a key that stands twice, as TOML does."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        made = super().construct_mapping(node, deep=deep)
+        if len(made) != len(node.value):
+            raise yaml.MarkedYAMLError(problem="a key stands twice", problem_mark=node.start_mark)
+        return made

@@ -101,7 +101,7 @@ class Workspace:
         for folder in (layout.root, layout.catalog, layout.journal, layout.lake):
             folder.mkdir(parents=True, exist_ok=True)
         layout.journal.chmod(0o700)
-        if not layout.settings_file.exists():
+        if not (layout.settings_file.exists() or layout.settings_yaml.exists()):
             layout.settings_file.write_text(DEFAULT_SETTINGS, encoding="utf-8")
         example = layout.catalog / EXAMPLE_CATALOG
         if not example.exists():

@@ -83,8 +83,8 @@ def sparse() -> list[datetime]:
         datetime(2026, 12, 1, tzinfo=UTC),
         datetime(2027, 1, 1, tzinfo=UTC),
     ):
-        edges += [month + timedelta(hours=hours) for hours in (-15, -1, 0, 2, 7, 12)]
-    edges += [BEGIN, BEGIN + timedelta(days=20), BEGIN + timedelta(days=50), BEGIN + timedelta(days=80)]
+        edges += [month + timedelta(hours=hours) for hours in (-14, 0, 2, 12)]
+    edges += [BEGIN, END, *(AWAY[0] + timedelta(hours=hours) for hours in (8, 16))]
     return sorted(set(edges))
 
 
@@ -162,8 +162,8 @@ class Quarter:
             self.recorder.close()
             # The quarter is over, and so are the storms: what still waits is done within two days.
             self.is_calm = True
-            for _ in range(8):
-                self.clock.advance(timedelta(hours=6))
+            for _ in range(3):
+                self.clock.advance(timedelta(hours=13))
                 self._wake()
             for runner in self.runners:
                 runner.workspace.close()

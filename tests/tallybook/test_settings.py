@@ -1,0 +1,165 @@
+"""Settings by file and by environment: the environment wins, what is wrong is named, and no secret is ever shown."""
+
+from __future__ import annotations
+
+import json
+import logging
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from metering.layout import Layout
+from rating.errors import NotFound
+from tallybook import Workspace
+from tallybook.cli import app
+from tallybook.errors import BadSettings
+from tallybook.runner import Runner
+from tallybook.settings import Settings, load_settings
+from tallybook.settings_shown import shown_settings
+
+SECRETS = {
+    "TALLYBOOK_BOOKS_URL": "postgresql+psycopg://clerk:p4ssw0rd-of-books@127.0.0.1:1/books",
+    "TALLYBOOK_STRIPE_KEY": "sk_live_0123456789abcdef",
+    "TALLYBOOK_ALERTS_SECRET": "whsec-of-the-alerts",
+    "TALLYBOOK_ALERTS_WEBHOOK": "https://user:hook-pass@example.com/alerts?token=hook-token",
+    "AWS_SECRET_ACCESS_KEY": "aws+secret/of+the+seller",
+}
+HIDDEN = ("p4ssw0rd-of-books", "sk_live_0123456789abcdef", "whsec-of-the-alerts", "hook-pass", "hook-token")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "tallybook.toml").write_text("", encoding="utf-8")
+    return tmp_path / "shop"
+
+
+def settings_of(root: Path, text: str | None = None) -> Settings:
+    if text is not None:
+        (root / "tallybook.toml").write_text(text, encoding="utf-8")
+    return load_settings(Layout.of(root))
+
+
+def shown(root: Path) -> dict[str, tuple[str, str]]:
+    return {one.name: (one.value, one.source) for one in shown_settings(Layout.of(root))}
+
+
+def test_the_environment_wins_over_the_file_and_each_value_says_where_it_is_from(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TALLYBOOK_RUN_GRACE_MINUTES", "60")
+    monkeypatch.setenv("TALLYBOOK_RUN_FROM", "2026-10-01")
+    monkeypatch.setenv("TALLYBOOK_RUN_STEPS", '{"alerts": "off"}')
+    monkeypatch.setenv("TALLYBOOK_FILES_FORMATS", '["csv", "html"]')
+    monkeypatch.setenv("TALLYBOOK_DELIVERY_AWS_MARKETPLACE", '{"from": "2026-11-02", "region": "us-east-1"}')
+    monkeypatch.setenv("TALLYBOOK_ALERTS_WEBHOOK", "")
+    told = (
+        '[run]\ntimezone = "Europe/Berlin"\ngrace_minutes = 5\n[run.steps]\nship = "every 2 minutes"\n'
+        '[alerts]\nwebhook = "https://example.com/a"\n[delivery.stripe]\nfrom = 2026-11-01\n'
+    )
+    settings = settings_of(root, told)
+    assert (settings.run.grace_minutes, settings.run.timezone) == (60, "Europe/Berlin")
+    assert settings.run.steps == {"alerts": "off", "ship": "every 2 minutes"}
+    assert settings.delivery["aws_marketplace"]["region"] == "us-east-1"
+    found = shown(root)
+    assert found["run.grace_minutes"] == ("60", "TALLYBOOK_RUN_GRACE_MINUTES")
+    assert found["run.from"] == ("2026-10-01", "TALLYBOOK_RUN_FROM")
+    assert found["run.timezone"] == ("Europe/Berlin", "tallybook.toml")
+    assert found["files.formats"] == ("csv, html", "TALLYBOOK_FILES_FORMATS")
+    assert found["delivery.stripe.from"] == ("2026-11-01", "tallybook.toml")
+    assert found["delivery.aws_marketplace.region"] == ("us-east-1", "TALLYBOOK_DELIVERY_AWS_MARKETPLACE")
+    assert found["alerts.webhook"] == ("https://example.com/a", "tallybook.toml"), "an empty variable says nothing"
+    assert found["books.url"] == ("sqlite:///books.sqlite", "default")
+
+
+def test_settings_may_be_yaml_in_one_file(root: Path) -> None:
+    (root / "tallybook.yaml").write_text("run: {grace_minutes: 7}\ndelivery: {stripe: {from: 2026-11-01}}\n")
+    with pytest.raises(BadSettings, match="two files"):
+        settings_of(root)
+    (root / "tallybook.toml").unlink()
+    Workspace.init(root).close()
+    assert not (root / "tallybook.toml").exists(), "what is there stays"
+    assert settings_of(root).run.grace_minutes == 7
+    assert shown(root)["delivery.stripe.from"] == ("2026-11-01", "tallybook.yaml")
+    (root / "tallybook.yaml").write_text("run: {grace_minutes: 7, grace_minutes: 8}\n")
+    with pytest.raises(BadSettings, match=r"stands twice \(line 1"):
+        settings_of(root)
+    (root / "tallybook.yaml").unlink()
+    with pytest.raises(NotFound, match="init"):
+        settings_of(root)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[bokos]\n", "bokos"),
+        ('[books]\nuri = "x"\n', r"books\.uri"),
+        ("[books\n", "cannot be read"),
+        ("[run]\ngrace_minutes = 'soon'\n", r"run\.grace_minutes"),
+        ('[stripe]\nkey = "sk_live_0123456789abcdef"\n', "holds a secret"),
+        ('[alerts]\nsecret = "whsec-of-the-alerts"\n', "holds a secret"),
+        ('[books]\nurl = ["p4ssw0rd-of-books"]\n', r"books\.url"),
+    ],
+)
+def test_what_is_wrong_is_named_and_not_shown(root: Path, text: str, said: str) -> None:
+    with pytest.raises(BadSettings, match=said) as refused:
+        settings_of(root, text)
+    shown = "".join(traceback.format_exception(refused.value))
+    assert not any(secret in shown for secret in HIDDEN)
+
+
+def test_a_variable_that_is_no_setting_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TALLYBOOK_RUN_GRACE", "60")
+    with pytest.raises(BadSettings, match=r"run\.grace"):
+        settings_of(root)
+    monkeypatch.delenv("TALLYBOOK_RUN_GRACE")
+    monkeypatch.setenv("TALLYBOOK_RUN_STEPS", "sk_live_0123456789abcdef")
+    with pytest.raises(BadSettings, match="run") as refused:
+        settings_of(root)
+    assert "sk_live" not in "".join(traceback.format_exception(refused.value))
+
+
+def test_no_secret_is_shown_anywhere(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    caplog.set_level(logging.DEBUG)
+    (root / "tallybook.toml").write_text('[delivery.stripe]\nfrom = 2026-11-01\napi_token = "hook-token"\n')
+    settings = load_settings(Layout.of(root))
+    said = [
+        repr(settings),
+        str(settings),
+        settings.model_dump_json(exclude={"delivery"}),
+        repr(settings.alerts),
+    ]
+    for words in (
+        ["settings"],
+        ["settings", "--json"],
+        ["doctor"],
+        ["doctor", "--json"],
+        ["steps"],
+        ["ship", "--json"],
+    ):
+        result = CliRunner().invoke(app, ["-w", str(root), *words])
+        said += [result.output, "".join(traceback.format_exception(result.exception)) if result.exception else ""]
+    said += [settings.without_secrets(f"{name} is {value}") for name, value in SECRETS.items()]
+    said += [record.getMessage() for record in caplog.records]
+    assert any("postgresql" in one for one in said), "it was looked at"
+    for secret in (*HIDDEN, "aws+secret/of+the+seller"):
+        assert not [one for one in said if secret in one], secret
+
+
+def test_what_a_step_says_of_a_secret_is_not_written_down(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("No such key: sk_live_0123456789abcdef")
+
+    monkeypatch.setenv("TALLYBOOK_STRIPE_KEY", SECRETS["TALLYBOOK_STRIPE_KEY"])
+    with Workspace.init(root) as workspace:
+        monkeypatch.setattr(workspace, "ship", broken)
+        (run,) = Runner(workspace, only=["ship"]).run_due()
+        assert run.detail == "RuntimeError: No such key: ***"
+    assert "sk_live" not in json.dumps(json.loads(CliRunner().invoke(app, ["-w", str(root), "runs", "--json"]).stdout))
