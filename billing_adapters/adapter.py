@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from billing_adapters.outcomes import Outcome
     from rating.invoice import Invoice
+    from rating.voids import Voided
 
 Grain = Literal["invoice", "line", "event", "hour", "interval", "run"]
 
@@ -124,13 +125,14 @@ class Document:
     """An invoice or credit note of the books, with what an adapter needs to know around it: a source of `prepare`.
 
     `lowers`: of a credit note, the invoices that it lowers. `carried`: what providers that take only coarser amounts did not
-    get of earlier documents of this account and currency.
+    get of earlier documents of this account and currency. `voided`: of a void document, when and in which order it was.
     """
 
     invoice: Invoice
     account_name: str = ""
     lowers: tuple[Lowered, ...] = ()
     carried: Decimal = Decimal(0)
+    voided: Voided | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from billing_adapters.books import deliveries, delivery_attempts
 from billing_adapters.errors import DeliveryNotOpen
 from billing_adapters.outbox import END_OF_TIME
 from billing_adapters.outcomes import MEANINGS, Outcome
+from rating.books import invoice_voids
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,10 +114,26 @@ def attempts_of(connection: Connection, delivery_id: str) -> list[Attempt]:
 def retry(engine: Engine, delivery_id: str, *, who: str, why: str, now: datetime) -> Delivery:
     """Put a delivery back into the queue, due now, its attempts counted anew. It is looked for before it is written.
 
-    Raises DeliveryNotOpen for what is delivered or under way, ValueError without a name and a reason.
+    Raises DeliveryNotOpen for what is delivered, under way or of a document that is void, ValueError without name and reason.
     """
+    _refuse_void(engine, delivery_id)
     values = {"state": "pending", "next_attempt_at": now, "attempts": 0, "is_uncertain": True, "ended_at": None}
     return _decide(engine, delivery_id, RETRIED, values, who=who, why=why, verb="retried", now=now)
+
+
+def _refuse_void(engine: Engine, delivery_id: str) -> None:
+    """Raise DeliveryNotOpen for a delivery of a document that was taken back; what voids it there may be retried."""
+    query = select(deliveries.c.subject).where(
+        deliveries.c.delivery_id == delivery_id,
+        deliveries.c.kind != "void",
+        select(invoice_voids.c.invoice_id).where(invoice_voids.c.invoice_id == deliveries.c.subject).exists(),
+    )
+    with engine.connect() as connection:
+        subject = connection.scalar(query)
+    if subject is not None:
+        raise DeliveryNotOpen(
+            f"{subject} is void, so it is not sent any more; waive this delivery", delivery_id=delivery_id
+        )
 
 
 def waive(engine: Engine, delivery_id: str, *, who: str, why: str, now: datetime) -> Delivery:

@@ -10,6 +10,8 @@ and the document takes that back. A fee (price type flat) is earned day by day o
 its plan: what belongs to later months is deferred and released in each of them, on its last day, shared out by days with
 the largest remainder. Nothing is posted into months before the document's own: what is found late is earned when found.
 
+A void takes all of its document back on its own day (entries of the kind void), releases that come later on theirs.
+
 Gross is split into what balances paid and what is payable. A burn releases what had been paid for (prepaid balances); what was
 granted for nothing lowers the revenue (promotions). Selling a balance, cash, and write-offs are not documents of Tallybook.
 Source: finance files, section 3. Amounts are those of the documents; nothing is rounded here but the shares of fees.
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from rating.paper import Paper
 
 Row = dict[str, Any]
-_STATEMENTS = ("journal_posting", "journal_entry", "journal_summary")
+_STATEMENTS = ("journal_posting", "journal_void", "journal_entry", "journal_summary")
 
 
 class Journal(NamedTuple):
@@ -59,10 +61,10 @@ class Earned(NamedTuple):
 
 
 def journal_of(papers: Iterable[Paper], ledger: LedgerMap) -> Journal:
-    """Return the journal of the final documents among the papers. Pure: the same papers, the same rows and ids."""
+    """Return the journal of the final and void documents among the papers. Pure: the same papers, the same rows and ids."""
     tables: dict[str, list[Row]] = {name: [] for name in _schemas()}
     for paper in papers:
-        if paper.invoice.status == "final":
+        if paper.invoice.status != "draft":
             _add(paper, ledger, tables)
     engine = open_engine(threads=1)
     try:
@@ -146,10 +148,14 @@ def _add(paper: Paper, ledger: LedgerMap, tables: Mapping[str, list[Row]]) -> No
             "balance_id": burn.balance_id,
             "paid": paid,
             "given": burn.amount - paid,
+            "paid_back": back,
+            "given_back": burn.amount - back,
             "prepaid_account": ledger.account_of("prepaid_balances", **of).number,
             "promotions_account": ledger.account_of("promotions", **of).number,
         }
-        for position, (burn, paid) in enumerate(zip(paper.invoice.prepaid, paper.burns_paid, strict=True), start=1)
+        for position, (burn, paid, back) in enumerate(
+            zip(paper.invoice.prepaid, paper.burns_paid, paper.burns_paid_back, strict=True), start=1
+        )
     ]
 
 
@@ -165,6 +171,7 @@ def _document_row(paper: Paper, ledger: LedgerMap, of: dict[str, str | None]) ->
         "currency": invoice.currency,
         "issued_on": paper.issue_date,
         "earned_on": earned,
+        "voided_on": None if paper.voided is None else paper.voided.voided_at.date(),
         "is_accrued": end_of_month(earned) < end_of_month(paper.issue_date),
         "payable": paper.payable,
         "receivables_account": ledger.account_of("receivables", **of).number,
@@ -206,7 +213,13 @@ def _schemas() -> dict[str, pa.Schema]:
                     (name, text)
                     for name in ("invoice_id", "batch_id", "number", "content_hash", "account_id", "entity")
                 ),
-                *(("currency", text), ("issued_on", day), ("earned_on", day), ("is_accrued", pa.bool_())),
+                *(
+                    ("currency", text),
+                    ("issued_on", day),
+                    ("earned_on", day),
+                    ("voided_on", day),
+                    ("is_accrued", pa.bool_()),
+                ),
                 *(("payable", amount), ("receivables_account", text), ("unbilled_account", text)),
             ]
         ),
@@ -226,7 +239,8 @@ def _schemas() -> dict[str, pa.Schema]:
         "document_burn": pa.schema(
             [
                 *(("invoice_id", text), ("position", whole), ("line_id", text), ("balance_id", text)),
-                *(("paid", amount), ("given", amount), ("prepaid_account", text), ("promotions_account", text)),
+                *((name, amount) for name in ("paid", "given", "paid_back", "given_back")),
+                *(("prepaid_account", text), ("promotions_account", text)),
             ]
         ),
     }

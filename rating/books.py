@@ -2,7 +2,8 @@
 
 A close is the decision "these facts, under this catalog, are what this period is worth now". It is inserted if absent;
 the invoices of a close are a pure function of it and of what earlier closes booked. Two schedulers cannot disagree.
-Final invoices, their lines and charges are append-only. Drafts are derived: they book nothing and may be replaced.
+Final invoices, their lines and charges are append-only; a void changes the status alone. Drafts are derived: they book
+nothing and may be replaced.
 """
 
 from __future__ import annotations
@@ -60,6 +61,18 @@ invoices = Table(
     UniqueConstraint("series", "number"),
     CheckConstraint("status IN ('draft', 'final', 'void')", name="status"),
     CheckConstraint("document_type IN ('invoice', 'credit_note', 'supplementary_invoice')", name="document_type"),
+)
+
+# One row per document that was taken back. `position` is its place among the closes: those after it find its lines not booked.
+invoice_voids = Table(
+    "invoice_voids",
+    metadata,
+    Column("invoice_id", Text, ForeignKey("invoices.invoice_id"), primary_key=True),
+    Column("position", Integer, nullable=False, unique=True),
+    Column("voided_at", Instant, nullable=False),
+    Column("decided_by", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    CheckConstraint("reason <> ''", name="void_with_reason"),
 )
 
 # One row per (invoice, subscription, billing period, price, group): what stands on paper. `exact_amount` and `amount`

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 
 from metering.books import insertion, snapshots
 from metering.periods import WallPeriod
@@ -72,7 +72,8 @@ def draft_close(
     connection: Connection, wall: WallPeriod, *, as_of: datetime, snapshot: Snapshot, catalog_revision: int
 ) -> Close:
     """Return the close that a draft of a period stands for: after all that is booked, and itself not in the books."""
-    last = connection.scalar(select(func.max(closes.c.position)).where(closes.c.sequence != DRAFT_SEQUENCE))
+    # Closes and voids share one series of positions.
+    last = connection.scalar(select(number_series.c.last_number).where(number_series.c.series == "close"))
     start, end = Close.bounds(wall)
     return Close(
         close_id=close_id_of(wall, DRAFT_SEQUENCE),

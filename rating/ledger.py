@@ -20,12 +20,15 @@ from rating.errors import InvariantViolated, NotFound
 from rating.invoice import LINE_COLUMNS, Charge, Invoice, InvoiceLine, content_hash
 from rating.paper import Books
 from rating.rate import BOOKED_LINE_COLUMNS, LINE_KEY
+from rating.voids import read_voids, stands_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     import pyarrow as pa
+
+    from rating.voids import Voided
 
 # The gapless series of each kind of document.
 SERIES = {"invoice": "INV", "supplementary_invoice": "INV", "credit_note": "CN"}
@@ -113,11 +116,11 @@ def invoice_of_line(connection: Connection, line_id: str) -> tuple[Invoice, Invo
 
 
 def booked_before(connection: Connection, position: int | None, since: datetime) -> tuple[pa.Table, pa.Table]:
-    """Return what final invoices of closes before `position` (None: of all) booked for periods from `since` on.
+    """Return what documents of closes before `position` (None: of all) booked for periods from `since` on, if not void by then.
 
     Two tables, one row per booking of a line and of a charge, in the columns that `rating.rate` subtracts.
     """
-    final = (invoices.c.status == "final") & (invoice_lines.c.period_start >= since)
+    final = stands_at(position) & (invoice_lines.c.period_start >= since)
     if position is not None:
         final &= closes.c.position < position
     joined = invoice_lines.join(invoices, invoices.c.invoice_id == invoice_lines.c.invoice_id).join(
@@ -219,7 +222,7 @@ def _lines_of(connection: Connection, ids: Any) -> dict[str, list[InvoiceLine]]:
 
 
 def burned_before(connection: Connection, position: int | None) -> dict[str, list[Burned]]:
-    """Return what final invoices of closes before `position` (None: of all) burned, by account, oldest first."""
+    """Return what documents of closes before `position` (None: of all) burned, by account, oldest first; not of void ones."""
     key = [invoice_lines.c[name] for name in LINE_KEY]
     query = (
         select(invoices.c.account_id, *key, balance_burns.c.balance_id, balance_burns.c.amount)
@@ -228,7 +231,7 @@ def burned_before(connection: Connection, position: int | None) -> dict[str, lis
             .join(invoices, invoices.c.invoice_id == balance_burns.c.invoice_id)
             .join(closes, closes.c.close_id == invoices.c.close_id)
         )
-        .where(invoices.c.status == "final")
+        .where(stands_at(position))
         .order_by(closes.c.position, invoices.c.invoice_id, balance_burns.c.position)
     )
     if position is not None:
@@ -241,7 +244,9 @@ def burned_before(connection: Connection, position: int | None) -> dict[str, lis
 
 def read_around(connection: Connection, close_ids: Sequence[str], balances: Iterable[Balance]) -> Books:
     """Return what other documents say of the invoices of these closes: what they correct, what their burns had cost."""
-    return Books(_corrected(connection, close_ids), _burns_paid(connection, close_ids, balances))
+    voids = read_voids(connection)
+    paid, paid_back = _burns_paid(connection, close_ids, balances, voids)
+    return Books(_corrected(connection, close_ids), paid, voids, paid_back)
 
 
 def _corrected(connection: Connection, close_ids: Sequence[str]) -> dict[str, list[str]]:
@@ -264,7 +269,7 @@ def _corrected(connection: Connection, close_ids: Sequence[str]) -> dict[str, li
             .join(other_close, other_close.c.close_id == other.c.close_id)
         )
         .where(own.c.close_id.in_(close_ids), mine.c.kind == "correction")
-        .where(other.c.status == "final", other_close.c.position < own_close.c.position)
+        .where(other.c.status.in_(("final", "void")), other_close.c.position < own_close.c.position)
         .distinct()
         .order_by(own.c.invoice_id, other.c.number)
     )
@@ -275,28 +280,37 @@ def _corrected(connection: Connection, close_ids: Sequence[str]) -> dict[str, li
 
 
 def _burns_paid(
-    connection: Connection, close_ids: Sequence[str], balances: Iterable[Balance]
-) -> dict[tuple[str, int], Decimal]:
-    """Return, by (invoice, position), the part of each burn that had been paid for, of balances that were partly a gift."""
+    connection: Connection, close_ids: Sequence[str], balances: Iterable[Balance], voids: Mapping[str, Voided]
+) -> tuple[dict[tuple[str, int], Decimal], dict[tuple[str, int], Decimal]]:
+    """Return, by (invoice, position), the part of each burn that had been paid for, of balances that were partly a gift.
+
+    And the same of what voids gave back: a void is a burn of the opposite sign, at its own position among the closes.
+    """
     gifts = {one.id: one for one in balances if one.paid is not None and one.paid != one.amount}
     query = (
-        select(balance_burns)
+        select(balance_burns, closes.c.position.label("booked_at"))
         .select_from(
             balance_burns.join(invoices, invoices.c.invoice_id == balance_burns.c.invoice_id).join(
                 closes, closes.c.close_id == invoices.c.close_id
             )
         )
-        .where((invoices.c.status == "final") | invoices.c.close_id.in_(close_ids))
+        .where(invoices.c.status.in_(("final", "void")) | invoices.c.close_id.in_(close_ids))
         .order_by(closes.c.position, invoices.c.invoice_id, balance_burns.c.position)
     )
+    rows = [row for row in connection.execute(query).mappings() if row["balance_id"] in gifts] if gifts else []
+    moves = [(row["booked_at"], 1, row) for row in rows]
+    moves += [(voids[row["invoice_id"]].position, -1, row) for row in rows if row["invoice_id"] in voids]
     burned = dict.fromkeys(gifts, Decimal(0))
-    found: dict[tuple[str, int], Decimal] = {}
-    for row in connection.execute(query).mappings() if gifts else ():
-        if (balance := gifts.get(row["balance_id"])) is not None:
-            before = burned[balance.id]
-            burned[balance.id] = before + row["amount"]
-            found[row["invoice_id"], row["position"]] = paid_of(balance, burned[balance.id]) - paid_of(balance, before)
-    return found
+    paid: dict[tuple[str, int], Decimal] = {}
+    paid_back: dict[tuple[str, int], Decimal] = {}
+    # Stable: the burns of one position stay in their order.
+    for _, sign, row in sorted(moves, key=lambda move: move[0]):
+        balance = gifts[row["balance_id"]]
+        before = burned[balance.id]
+        burned[balance.id] = before + sign * row["amount"]
+        part = sign * (paid_of(balance, burned[balance.id]) - paid_of(balance, before))
+        (paid if sign > 0 else paid_back)[row["invoice_id"], row["position"]] = part
+    return paid, paid_back
 
 
 def _burns_of(connection: Connection, ids: Any) -> dict[str, list[Burn]]:

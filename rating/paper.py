@@ -9,7 +9,7 @@ which each plan reads in its own time zone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rating.parties import AccountTax, Seller
     from rating.plans import Account, Plan
     from rating.tax import TaxedInvoice
+    from rating.voids import Voided
 
 DOCUMENT_TYPES = {"invoice": "invoice", "credit_note": "credit note", "supplementary_invoice": "supplementary invoice"}
 
@@ -48,10 +49,13 @@ class Books:
 
     `corrects`: by invoice, the numbers of the documents that billed the same subscription and billing period before.
     `paid`: by (invoice, position of a burn, from 1), the part of the burn that had been paid for; the rest was a gift.
+    `voids`: by invoice, its void. `paid_back`: as `paid`, the part that a void gave back.
     """
 
     corrects: Mapping[str, Sequence[str]]
     paid: Mapping[tuple[str, int], Decimal]
+    voids: Mapping[str, Voided] = field(default_factory=dict)
+    paid_back: Mapping[tuple[str, int], Decimal] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ class Paper:
     """One invoice as it is put on paper. Amounts are in the invoice's currency, rounded to its minor unit.
 
     `burns_paid`: per burn of `invoice.prepaid`, the part that had been paid for. `plans` are those of the catalog
-    revision that the invoice pins, by plan key.
+    revision that the invoice pins, by plan key. `voided`: its void, with the parts of burns that it gave back.
     """
 
     invoice: Invoice
@@ -69,6 +73,8 @@ class Paper:
     corrects: tuple[str, ...]
     burns_paid: tuple[Decimal, ...]
     plans: Mapping[str, Plan]
+    voided: Voided | None = None
+    burns_paid_back: tuple[Decimal, ...] = ()
 
     @property
     def document_type(self) -> str:
@@ -85,7 +91,7 @@ class Paper:
         days = self.account.payment_days
         if days is None and self.seller is not None:
             days = self.seller.payment_days
-        is_owed = self.invoice.status != "draft" and self.payable > 0
+        is_owed = self.invoice.status == "final" and self.payable > 0
         return self.issue_date + timedelta(days=days) if is_owed and days is not None else None
 
     @property
@@ -145,7 +151,7 @@ def papers_of(
     made = []
     for invoice in invoices:
         account = accounts[invoice.account_id]
-        burns = enumerate(invoice.prepaid, start=1)
+        burns = [((invoice.invoice_id, at), one.amount) for at, one in enumerate(invoice.prepaid, start=1)]
         made.append(
             Paper(
                 invoice=invoice,
@@ -153,8 +159,10 @@ def papers_of(
                 seller=by_id[account.seller] if account.seller is not None else only,
                 taxed=tax_invoice(invoice, plans, AccountTaxes(account.taxes)),
                 corrects=tuple(books.corrects.get(invoice.invoice_id, ())),
-                burns_paid=tuple(books.paid.get((invoice.invoice_id, at), one.amount) for at, one in burns),
+                burns_paid=tuple(books.paid.get(key, amount) for key, amount in burns),
                 plans=plans,
+                voided=books.voids.get(invoice.invoice_id),
+                burns_paid_back=tuple(books.paid_back.get(key, amount) for key, amount in burns),
             )
         )
     return made

@@ -22,6 +22,7 @@ from rating.rate import rate, subtract_booked
 from rating.scope import narrow
 from rating.spans import BillingSpan, BillingSpans
 from rating.terms import Terms, billing_spans
+from rating.voids import voided_periods
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -134,7 +135,7 @@ def rated(
     with rated_spans(
         files, close.snapshot, terms, rating, close.as_of, may_use_kept=may_use_kept, tenants=tenants
     ) as engine:
-        frozen = frozen_spans(terms, BillingSpans.of(rating), lambda: complete_periods(connection, close), close.wall)
+        frozen = _frozen(connection, close, terms, BillingSpans.of(rating))
         subtract_booked(
             engine,
             booked_lines,
@@ -143,6 +144,16 @@ def rated(
             narrow=lambda it: narrow(it, close.kind, terms, frozen),
         )
         yield engine
+
+
+def _frozen(connection: Connection, close: Close, terms: Terms, spans: BillingSpans) -> list[int]:
+    """Return the spans for which nothing more is booked; none of which an invoice is void: that one does not stay as it is."""
+    frozen = frozen_spans(terms, spans, lambda: complete_periods(connection, close), close.wall)
+    if not frozen:
+        return []
+    voided = voided_periods(connection, close.position)
+    keys = {span.span_id: (span.subscription_id, span.period.start) for span in spans}
+    return [span_id for span_id in frozen if keys[span_id] not in voided]
 
 
 def _booked_for(subscriptions: Collection[str], booked: pa.Table) -> pa.Table:

@@ -6,12 +6,14 @@ Refuses: to book anything twice. Every command can be run at any time, by a sche
 
 from __future__ import annotations
 
+import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from metering.numbers import plain
+from rating.voids import described
 from tallybook import show
 from tallybook.cli_shell import (
     FormatsOption,
@@ -39,6 +41,28 @@ def correct(as_json: JsonOption = False) -> None:
     with open_workspace() as workspace, progress("rating") as _:
         invoiced = workspace.correct()
     _print(invoiced, "Nothing was found late: the books agree with the lake.", as_json=as_json)
+
+
+@documents.command()
+def void(
+    number: Annotated[str, typer.Argument(help="The number of the document, such as INV-00000007, or its id.")],
+    why: Annotated[str, typer.Option("--why", help="The reason; it stays in the books and stands on the document.")],
+    who: Annotated[str | None, typer.Option("--who", help="Who decides; by default the user of this machine.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a final document back, whole. Its number stays; what it had booked is billed again by the next close.
+
+    `tallybook correct` bills it again at once, `tallybook deliver` voids it at the providers that have it.
+    """
+    by = who or getpass.getuser()
+    if not why.strip() or not by.strip():
+        raise typer.BadParameter("a document is voided by somebody and for a reason: --why '...' --who NAME")
+    with open_workspace() as workspace:
+        voided = workspace.void(number, who=by, why=why)
+    if as_json:
+        print_json({name: getattr(voided, name) for name in voided.__slots__})
+    else:
+        err.print(f"{number} is {described(voided)} ({voided.decided_by})", markup=False, highlight=False)
 
 
 @documents.command()

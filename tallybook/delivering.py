@@ -31,6 +31,7 @@ from metering.numbers import exact_sum
 from rating.books import invoice_lines, invoices
 from rating.ledger import read_invoices
 from rating.rate import LINE_KEY
+from rating.voids import read_voids
 from tallybook.books import reading
 from tallybook.errors import BadSettings
 from tallybook.marketplace_settings import SECTION, MarketplaceOptions
@@ -189,6 +190,7 @@ def _prepared(workspace: Workspace, adapter: Adapter, since: datetime, usage: Us
         order = {invoice_id: place for place, invoice_id in enumerate(ids[at : at + INVOICES_AT_ONCE])}
         with reading(workspace.books) as connection:
             found = read_invoices(connection, invoice_ids=list(order))
+            voids = read_voids(connection, list(order))
             intents: list[Intent] = []
             for one in sorted(found, key=lambda one: order[one.invoice_id]):
                 document = Document(
@@ -196,6 +198,7 @@ def _prepared(workspace: Workspace, adapter: Adapter, since: datetime, usage: Us
                     account_names.get(one.account_id, one.account_id),
                     _lowers(connection, name, one, lowered),
                     carried[f"{one.account_id} {one.currency}"],
+                    voids.get(one.invoice_id),
                 )
                 intents += _carrying(adapter.prepare(document), carried)
         yield intents
@@ -239,8 +242,12 @@ def _without_delivery(connection: Connection, adapter: str, since: datetime) -> 
 
 def _carried(connection: Connection, adapter: str) -> defaultdict[str, Decimal]:
     """Return what the provider did not get of what was booked, by account and currency."""
+    # What is void is neither booked nor at the provider, so nothing of it is carried.
     query = select(deliveries.c.series, deliveries.c.amount, deliveries.c.quantity).where(
-        deliveries.c.adapter == adapter, deliveries.c.amount != deliveries.c.quantity, deliveries.c.series.is_not(None)
+        deliveries.c.adapter == adapter,
+        deliveries.c.amount != deliveries.c.quantity,
+        deliveries.c.series.is_not(None),
+        deliveries.c.subject.not_in(select(invoices.c.invoice_id).where(invoices.c.status == "void")),
     )
     carried: defaultdict[str, Decimal] = defaultdict(Decimal)
     for series, amount, quantity in connection.execute(query):

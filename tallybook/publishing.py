@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def run_to_publish(workspace: Workspace, period: str) -> PublishedRun:
-    """Return the invoices of a period, final ones if there are any, else drafts, as they are published. Raises NotFound.
+    """Return the documents of a period as they are published, drafts only if there is no other. Raises NotFound.
 
     The usage is that of the last close, whose snapshot holds all that the closes before it had seen.
     """
@@ -36,7 +36,7 @@ def run_to_publish(workspace: Workspace, period: str) -> PublishedRun:
     with reading(workspace.books) as connection:
         there = read_invoices(connection, wall=wall)
         closes = {close.close_id: close for close in read_closes(connection, wall=wall)}
-    chosen = [one for one in there if one.status == "final"] or there
+    chosen = [one for one in there if one.status != "draft"] or there
     if not chosen:
         raise NotFound(f"{period} has no invoices yet; run `tallybook invoice --period {period}`")
     used = [closes[close_id] for close_id in dict.fromkeys(one.close_id for one in chosen)]

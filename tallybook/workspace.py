@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from rating.close import CloseKind
     from rating.invoice import Invoice
     from rating.tax import RoundingLevel, TaxCalculator
+    from rating.voids import Voided
     from tallybook.alerting import Alerted
     from tallybook.contracting import ContractState
     from tallybook.delivering import AdapterRun
@@ -287,7 +288,7 @@ class Workspace:
             closed = [close for close in read_closes(connection, wall=wall) if not close.is_draft]
         if final and closed and closed[-1].is_complete:
             with reading(self.books) as connection:
-                there = [invoice for invoice in read_invoices(connection, wall=wall) if invoice.status == "final"]
+                there = [invoice for invoice in read_invoices(connection, wall=wall) if invoice.status != "draft"]
             return Invoiced(there, closed[-1], True, was_there=True)
         if not final:
             return self._draft(wall)
@@ -328,6 +329,16 @@ class Workspace:
         """
         return self._book_early("thresholds")
 
+    def void(self, number: str, *, who: str, why: str) -> Voided:
+        """Take a final document back, whole, by its number or id: what it booked is billed again by the next close. Idempotent.
+
+        The number stays. One transaction; what was not sent of it yet is never sent, what was is voided there by `deliver`.
+        Raises NotFound, AlreadyFinal (a draft), DeliveryNotOpen where a credit note lowers it at a provider.
+        """
+        from tallybook.voiding import void
+
+        return void(self, number, who=who, why=why)
+
     def taxes(self, invoice_id: str, calculator: TaxCalculator, *, level: RoundingLevel = "invoice") -> TaxedInvoice:
         """Return the taxes of an invoice of the books, as a calculator of yours says; nothing is booked. Raises NotFound."""
         with reading(self.books) as connection:
@@ -355,7 +366,7 @@ class Workspace:
             return explain_line(connection, line_id, close, terms, files)
 
     def verify(self, invoice_id: str | None = None) -> list[Verified]:
-        """Recompute invoices from the snapshots they pin and compare byte for byte: one, or all that are final.
+        """Recompute invoices from the snapshots they pin and compare byte for byte: one, or all but drafts.
 
         An invoice is named by its id or its number. Raises NotFound, and InvariantViolated where the books were edited.
         """
@@ -367,7 +378,7 @@ class Workspace:
         chosen = [
             invoice
             for invoice in booked
-            if (invoice.status == "final" if invoice_id is None else invoice_id in {invoice.invoice_id, invoice.number})
+            if (invoice.status != "draft" if invoice_id is None else invoice_id in {invoice.invoice_id, invoice.number})
         ]
         if invoice_id is not None and not chosen:
             raise NotFound(f"there is no invoice {invoice_id}; `tallybook invoices` lists them", invoice_id=invoice_id)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from rating.invoice import Charge, InvoiceLine
     from rating.paper import Paper
     from rating.parties import Address
+    from rating.voids import Voided
 
 ROWS_MAX = 400
 _PLACES_SHOWN = 6
@@ -79,6 +80,8 @@ def letter(paper: Paper) -> bytes:
         "title": _TITLES[paper.document_type],
         "number": invoice.number,
         "is_draft": paper.document_type == "pro forma",
+        "watermark": {"draft": "Draft", "void": "Void"}.get(invoice.status),
+        "voided": None if paper.voided is None else _voided(paper.voided),
         "is_credit": paper.document_type == "credit note",
         "currency": invoice.currency,
         "seller": _party(paper.seller.name, paper.seller.address) if paper.seller else None,
@@ -91,7 +94,7 @@ def letter(paper: Paper) -> bytes:
         "left_out": rows > ROWS_MAX,
         "totals": _totals(paper),
         "tax_note": paper.account.tax_note,
-        "bank": _bank(paper) if paper.payable > 0 and paper.document_type != "pro forma" else [],
+        "bank": _bank(paper) if paper.payable > 0 and invoice.status == "final" else [],
         "footer": paper.seller.footer if paper.seller else None,
         "imprint": _imprint(paper),
         "invoice_id": invoice.invoice_id,
@@ -239,12 +242,22 @@ def _facts(paper: Paper) -> list[tuple[str, str]]:
 def _due(paper: Paper) -> dict[str, str]:
     if paper.document_type == "pro forma":
         return {"label": "Would be due", "amount": money(paper.payable), "sentence": "A draft: nothing is owed yet."}
+    if paper.voided is not None:
+        return {
+            "label": "Amount due",
+            "amount": money(paper.payable - paper.payable),
+            "sentence": "Void: nothing is owed.",
+        }
     if paper.payable < 0:
         return {"label": "Credit in your favour", "amount": money(-paper.payable), "sentence": ""}
     if paper.payable == 0:
         return {"label": "Amount due", "amount": money(paper.payable), "sentence": "Nothing to pay."}
     sentence = f"by {_day(paper.due_date)}" if paper.due_date else ""
     return {"label": "Amount due", "amount": money(paper.payable), "sentence": sentence}
+
+
+def _voided(voided: Voided) -> dict[str, str]:
+    return {"label": f"Void since {_day(voided.voided_at.date())}.", "reason": voided.reason}
 
 
 def _corrects(paper: Paper) -> dict[str, str] | None:
@@ -270,9 +283,12 @@ def _totals(paper: Paper) -> list[dict[str, str]]:
         paid = exact_sum(burned)
         label = f"Paid from prepaid balance {balance_id}" if paid >= 0 else f"Returned to prepaid balance {balance_id}"
         rows.append({"kind": "prepaid", "label": label, "amount": money(-paid)})
-    last = "Credit in your favour" if paper.payable < 0 else "Amount due"
+    if paper.voided is not None:
+        rows.append({"kind": "tax", "label": "Taken back by its void", "amount": money(-paper.payable)})
+    last = "Credit in your favour" if paper.payable < 0 and paper.voided is None else "Amount due"
+    left = paper.payable if paper.voided is None else paper.payable - paper.payable
     label = "Would be due" if paper.document_type == "pro forma" else last
-    rows.append({"kind": "payable", "label": f"{label}, {paper.invoice.currency}", "amount": money(paper.payable)})
+    rows.append({"kind": "payable", "label": f"{label}, {paper.invoice.currency}", "amount": money(left)})
     return rows
 
 

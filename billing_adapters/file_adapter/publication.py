@@ -47,6 +47,7 @@ from metering.durable import TEMPORARY_PREFIX, HashedFile, fsync_path, make_fold
 from metering.numbers import trimmed
 from rating.invoice import document
 from rating.rounding import exact_sum
+from rating.voids import described
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -222,8 +223,15 @@ def _paper_identity(paper: Paper) -> list[str]:
         paper.seller.model_dump_json(by_alias=True) if paper.seller else "",
         *paper.corrects,
         *map(trimmed, paper.burns_paid),
+        *_void_identity(paper),
         *(trimmed(line.tax) for line in paper.taxed.lines),
     ]
+
+
+def _void_identity(paper: Paper) -> list[str]:
+    if paper.voided is None:
+        return []
+    return [described(paper.voided), paper.voided.decided_by, *map(trimmed, paper.burns_paid_back)]
 
 
 def folder_name(run: PublishedRun, run_id: str) -> str:
@@ -235,7 +243,7 @@ def _write_files(
     folder: Path, run: PublishedRun, run_id: str, formats: Sequence[str], step: Callable[[str], None]
 ) -> tuple[PublishedFile, ...]:
     """Write every file of the run and return what was written, by name. The manifest is the last."""
-    described: list[dict[str, Any]] = []
+    told: list[dict[str, Any]] = []
     for shape, table in tables_of(run, run_id):
         totals = [(column, per, _sums_per(table, column, per)) for column, per in shape.control_totals]
         listed = [{"sum_of": column, "per": per, "sums": sums} for column, per, sums in totals]
@@ -244,17 +252,17 @@ def _write_files(
             step(name)
             with _new_file(folder / name) as file:
                 FORMATS[file_format](shape, table, cast("BinaryIO", file), _about(run, run_id, totals))
-            described.append({**_describe(shape, file_format, table, name, file), "control_totals": listed})
+            told.append({**_describe(shape, file_format, table, name, file), "control_totals": listed})
     if Format.HTML in formats:
-        described += _write_letters(folder / LETTERS, run, step)
-    manifest = {"manifest_version": MANIFEST_VERSION, "run_id": run_id, **_head(run, formats), "files": described}
+        told += _write_letters(folder / LETTERS, run, step)
+    manifest = {"manifest_version": MANIFEST_VERSION, "run_id": run_id, **_head(run, formats), "files": told}
     written = orjson.dumps(manifest, option=_PRETTY)
-    hashes = {file["name"]: file["sha256"] for file in described}
+    hashes = {file["name"]: file["sha256"] for file in told}
     sums = _sums({**hashes, MANIFEST: _sha256(written)})
     for name, content in ((SUMS, sums), (MANIFEST, written)):
         step(name)
         write_durably(folder / name, content)
-    files = [PublishedFile(one["name"], one["format"], one["rows"], one["bytes"], one["sha256"]) for one in described]
+    files = [PublishedFile(one["name"], one["format"], one["rows"], one["bytes"], one["sha256"]) for one in told]
     files += [
         PublishedFile(name, _format_of(name), None, len(content), _sha256(content))
         for name, content in ((SUMS, sums), (MANIFEST, written))
@@ -265,7 +273,7 @@ def _write_files(
 def _write_letters(folder: Path, run: PublishedRun, step: Callable[[str], None]) -> list[dict[str, Any]]:
     """Write one letter per document into a folder of their own, and return what the manifest says of each."""
     folder.mkdir()
-    described = []
+    told = []
     papers = sorted(run.papers, key=letter_name)
     # Waiting for the disk is most of the time of many small files; waiting together, they share its syncs.
     with ThreadPoolExecutor(_LETTERS_TOGETHER, thread_name_prefix="letters") as threads:
@@ -276,7 +284,7 @@ def _write_letters(folder: Path, run: PublishedRun, step: Callable[[str], None])
                 step(name)
                 content = letter(paper)
                 writing.append(threads.submit(write_durably, folder / letter_name(paper), content))
-                described.append(
+                told.append(
                     {
                         "name": name,
                         "format": Format.HTML.value,
@@ -289,7 +297,7 @@ def _write_letters(folder: Path, run: PublishedRun, step: Callable[[str], None])
             for one in writing:
                 one.result()
     fsync_path(folder)
-    return described
+    return told
 
 
 @contextmanager

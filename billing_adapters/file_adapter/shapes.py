@@ -53,7 +53,9 @@ INVOICE_REGISTER = FileShape(
         Column("document_type", "text", "invoice, credit note, supplementary invoice, or pro forma"),
         Column("corrects_numbers", "text", "JSON list of the documents whose periods it corrects", nullable=True),
         _INVOICE,
-        Column("status", "text", "final, or draft, which books nothing and may change"),
+        Column(
+            "status", "text", "final; void, which is taken back whole; or draft, which books nothing and may change"
+        ),
         Column("issue_date", "date", "the day of issue, UTC"),
         Column("issued_at", "instant", "the instant of the close that made it"),
         Column(
@@ -72,7 +74,10 @@ INVOICE_REGISTER = FileShape(
         Column("amount_gross", "amount", "net and tax together"),
         Column("amount_prepaid", "amount", "what prepaid balances paid of it, or, negative, got back"),
         Column("amount_payable", "amount", "gross less prepaid: what is to be paid, or, negative, what is owed back"),
-        Column("lines", "integer", "how many lines it has"),
+        Column("amount_voided", "amount", "the gross that a void document was issued for; its other amounts are zero"),
+        Column("voided_at", "instant", "when it was voided", nullable=True),
+        Column("void_reason", "text", "why it was voided", nullable=True),
+        Column("lines", "integer", "how many lines it has in invoice_lines; a void document has none there"),
         Column("plan_versions", "text", "JSON list of the plan versions that it rates by"),
         Column("close_id", "text", "the close that it follows from"),
         Column("snapshot_id", "text", "the usage events that it was rated from, so that it can be recomputed"),
@@ -197,13 +202,13 @@ _ENTITY = Column("entity", "text", "the seller whose books they are", nullable=T
 _DEPARTMENT = Column("department", "text", "the cost centre of the ledger account", nullable=True)
 JOURNAL_ENTRIES = FileShape(
     name="journal_entries",
-    grain="one row per leg of an entry of a final document; debits equal credits per entry and currency",
+    grain="one row per leg of an entry of a final or void document; debits equal credits per entry and currency",
     columns=(
         _RUN,
         _BATCH,
         Column("entry_id", "text", "a hash of the document's content, kind and day: imported twice it changes nothing"),
         Column("line_no", "integer", "the leg in its entry, from 1"),
-        Column("kind", "text", "document, accrual (earned before its issue) or release (earned after it)"),
+        Column("kind", "text", "document, accrual (earned before its issue), release (earned after it) or void"),
         _ENTRY_DATE,
         _ENTRY_PERIOD,
         Column(
@@ -221,7 +226,12 @@ JOURNAL_ENTRIES = FileShape(
         Column("line_id", "text", "the invoice line, where the leg is of one", nullable=True),
         Column("product", "text", "the price, tax or prepaid balance that it is of", nullable=True),
         Column("description", "text", "a sentence for the ledger", nullable=True),
-        Column("reverses_entry_id", "text", "the accrual that this leg takes back", nullable=True),
+        Column(
+            "reverses_entry_id",
+            "text",
+            "the entry that this leg takes back: an accrual by its document, a document by its void",
+            nullable=True,
+        ),
     ),
     key=("date", "entry_id", "line_no"),
     control_totals=(("debit", "currency"), ("credit", "currency")),

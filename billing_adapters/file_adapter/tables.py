@@ -66,15 +66,17 @@ def tables_of(run: PublishedRun, run_id: str) -> Iterator[tuple[FileShape, pa.Ta
 
 def _facts_of(run: PublishedRun, run_id: str) -> Iterator[tuple[FileShape, pa.Table]]:
     """Yield the files that repeat books and papers: all but the comparisons of their totals."""
-    lines = ((paper.invoice, line) for paper in run.papers for line in paper.invoice.lines)
+    # A void document keeps its number in the register and its entries in the journal; its lines are billed by others.
+    standing = [paper for paper in run.papers if paper.voided is None]
+    lines = ((paper.invoice, line) for paper in standing for line in paper.invoice.lines)
     yield INVOICE_REGISTER, _table(INVOICE_REGISTER, run_id, map(_register_row, run.papers))
     yield (
         INVOICE_LINES,
-        _table(INVOICE_LINES, run_id, (row for paper in run.papers for row in _line_rows(paper, run.ledger))),
+        _table(INVOICE_LINES, run_id, (row for paper in standing for row in _line_rows(paper, run.ledger))),
     )
     yield CHARGES, _table(CHARGES, run_id, (row for pair in lines for row in _charge_rows(*pair)))
     yield USAGE, usage_table(run, run_id)
-    yield PREPAID_BURNS, _table(PREPAID_BURNS, run_id, (row for paper in run.papers for row in _burn_rows(paper)))
+    yield PREPAID_BURNS, _table(PREPAID_BURNS, run_id, (row for paper in standing for row in _burn_rows(paper)))
     entries, summary = journal_of(run.papers, run.ledger)
     yield JOURNAL_ENTRIES, _table(JOURNAL_ENTRIES, run_id, _rows_of(entries))
     yield JOURNAL_SUMMARY, _table(JOURNAL_SUMMARY, run_id, _rows_of(summary))
@@ -126,18 +128,31 @@ def _register_row(paper: Paper) -> Row:
         "account_country": account.address.country if account.address else None,
         "purchase_order": account.purchase_order,
         "currency": invoice.currency,
-        "amount_net": paper.net,
-        "amount_tax": paper.tax,
-        "amount_gross": paper.gross,
-        "amount_prepaid": paper.prepaid,
-        "amount_payable": paper.payable,
-        "lines": len(invoice.lines),
+        **_amounts(paper),
+        "lines": len(invoice.lines) if paper.voided is None else 0,
         "plan_versions": _listed([f"{plan}/{version}" for plan, version in plan_versions]),
         "close_id": invoice.close_id,
         "snapshot_id": invoice.snapshot_id,
         "catalog_revision": invoice.catalog_revision,
         "content_hash": content_hash(invoice),
     }
+
+
+def _amounts(paper: Paper) -> Row:
+    """Return the amounts of a document in the register: of a void one all are zero, beside what it had been issued for."""
+    stands = {
+        "net": paper.net,
+        "tax": paper.tax,
+        "gross": paper.gross,
+        "prepaid": paper.prepaid,
+        "payable": paper.payable,
+    }
+    is_void = paper.voided is not None
+    amounts = {f"amount_{name}": amount - amount if is_void else amount for name, amount in stands.items()}
+    void: Row = {"voided_at": None, "void_reason": None, "amount_voided": paper.gross - paper.gross}
+    if paper.voided is not None:
+        void = {"voided_at": paper.voided.voided_at, "void_reason": paper.voided.reason, "amount_voided": paper.gross}
+    return amounts | void
 
 
 def _line_rows(paper: Paper, ledger: LedgerMap) -> Iterator[Row]:

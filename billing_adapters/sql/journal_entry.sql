@@ -14,8 +14,10 @@ WITH identified AS (
         'je-' || left(sha256(concat_ws(chr(31), document.content_hash, posting.kind, posting.posted_on::VARCHAR)), 24)
             AS entry_id,
         CASE
-            WHEN posting.is_reversal
-            THEN 'je-' || left(sha256(concat_ws(chr(31), document.content_hash, 'accrual', document.earned_on::VARCHAR)), 24)
+            WHEN posting.reverses_kind IS NOT NULL
+            THEN 'je-' || left(
+                sha256(concat_ws(chr(31), document.content_hash, posting.reverses_kind, posting.reverses_on::VARCHAR)), 24
+            )
         END AS reverses_entry_id
     FROM journal_posting AS posting
     JOIN document USING (invoice_id)
@@ -25,7 +27,8 @@ SELECT
     batch_id,
     entry_id,
     row_number() OVER (
-        PARTITION BY entry_id ORDER BY turn, position, line_id NULLS FIRST, account, product NULLS FIRST
+        PARTITION BY entry_id
+        ORDER BY turn, position, line_id NULLS FIRST, account, product NULLS FIRST, reverses_on NULLS FIRST
     ) AS line_no,
     kind,
     posted_on AS date,
@@ -42,7 +45,7 @@ SELECT
     number,
     line_id,
     product,
-    concat_ws(' ', CASE kind WHEN 'accrual' THEN 'accrued for' WHEN 'release' THEN 'earned of' END, number, product)
+    concat_ws(' ', CASE kind WHEN 'accrual' THEN 'accrued for' WHEN 'release' THEN 'earned of' WHEN 'void' THEN 'void of' END, number, product)
         AS description,
     reverses_entry_id
 FROM identified

@@ -6,28 +6,28 @@ CREATE OR REPLACE TABLE journal_posting AS
 SELECT
     'accrual' AS kind, document.invoice_id, document.earned_on AS posted_on, 1 AS turn, line.position, line.line_id,
     'unbilled_receivables' AS role, document.unbilled_account AS account, NULL::VARCHAR AS department, line.product, line.earned AS amount,
-    false AS is_reversal
+    NULL::VARCHAR AS reverses_kind, NULL::DATE AS reverses_on
 FROM document_line AS line JOIN document USING (invoice_id)
 WHERE document.is_accrued
 UNION ALL
 SELECT
     'accrual', document.invoice_id, document.earned_on, 2, line.position, line.line_id, 'revenue',
-    line.revenue_account, line.department, line.product, -line.earned, false
+    line.revenue_account, line.department, line.product, -line.earned, NULL, NULL
 FROM document_line AS line JOIN document USING (invoice_id)
 WHERE document.is_accrued
 UNION ALL
 SELECT
-    'document', invoice_id, issued_on, 1, 0, NULL, 'receivables', receivables_account, NULL, NULL, payable, false
+    'document', invoice_id, issued_on, 1, 0, NULL, 'receivables', receivables_account, NULL, NULL, payable, NULL, NULL
 FROM document
 UNION ALL
 SELECT
     'document', document.invoice_id, document.issued_on, 2, burn.position, burn.line_id, 'prepaid_balances',
-    burn.prepaid_account, NULL, burn.balance_id, burn.paid, false
+    burn.prepaid_account, NULL, burn.balance_id, burn.paid, NULL, NULL
 FROM document_burn AS burn JOIN document USING (invoice_id)
 UNION ALL
 SELECT
     'document', document.invoice_id, document.issued_on, 3, burn.position, burn.line_id, 'promotions',
-    burn.promotions_account, NULL, burn.balance_id, burn.given, false
+    burn.promotions_account, NULL, burn.balance_id, burn.given, NULL, NULL
 FROM document_burn AS burn JOIN document USING (invoice_id)
 UNION ALL
 SELECT
@@ -35,25 +35,26 @@ SELECT
     CASE WHEN document.is_accrued THEN 'unbilled_receivables' ELSE 'revenue' END,
     CASE WHEN document.is_accrued THEN document.unbilled_account ELSE line.revenue_account END,
     CASE WHEN document.is_accrued THEN NULL ELSE line.department END,
-    line.product, -line.earned, document.is_accrued
+    line.product, -line.earned,
+    CASE WHEN document.is_accrued THEN 'accrual' END, CASE WHEN document.is_accrued THEN document.earned_on END
 FROM document_line AS line JOIN document USING (invoice_id)
 UNION ALL
 SELECT
     'document', document.invoice_id, document.issued_on, 5, line.position, line.line_id, 'deferred_revenue',
-    line.deferred_account, NULL, line.product, -line.deferred, false
+    line.deferred_account, NULL, line.product, -line.deferred, NULL, NULL
 FROM document_line AS line JOIN document USING (invoice_id)
 UNION ALL
 SELECT
     'document', document.invoice_id, document.issued_on, 6, tax.position, NULL, 'tax', tax.account, NULL, tax.tax,
-    -tax.amount, false
+    -tax.amount, NULL, NULL
 FROM document_tax AS tax JOIN document USING (invoice_id)
 UNION ALL
 SELECT
     'release', release.invoice_id, release.posted_on, 1, line.position, line.line_id, 'deferred_revenue',
-    line.deferred_account, NULL, line.product, release.amount, false
+    line.deferred_account, NULL, line.product, release.amount, NULL, NULL
 FROM document_release AS release JOIN document_line AS line USING (invoice_id, line_id)
 UNION ALL
 SELECT
     'release', release.invoice_id, release.posted_on, 2, line.position, line.line_id, 'revenue',
-    line.revenue_account, line.department, line.product, -release.amount, false
+    line.revenue_account, line.department, line.product, -release.amount, NULL, NULL
 FROM document_release AS release JOIN document_line AS line USING (invoice_id, line_id)

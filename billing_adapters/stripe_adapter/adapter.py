@@ -19,12 +19,8 @@ from billing_adapters.stripe_adapter.calls import Calls
 from billing_adapters.stripe_adapter.documents import StripeSettings, intents_of
 from billing_adapters.stripe_adapter.invoices import look_for_invoice, send_invoice
 from billing_adapters.stripe_adapter.listing import held_at_stripe
-from billing_adapters.stripe_adapter.lowering import (
-    look_for_credit_note,
-    look_for_void,
-    send_credit_note,
-    send_void,
-)
+from billing_adapters.stripe_adapter.lowering import look_for_credit_note, send_credit_note
+from billing_adapters.stripe_adapter.voids import look_for_void, send_void
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -84,7 +80,7 @@ class StripeAdapter:
         try:
             if item.kind == "invoice":
                 return send_invoice(calls, self.settings)
-            return send_credit_note(calls) if item.kind == "credit_note" else send_void(calls)
+            return send_credit_note(calls) if item.kind == "credit_note" else send_void(calls, self.settings)
         except stripe.StripeError as error:
             return answer_of(error)
 
@@ -93,7 +89,7 @@ class StripeAdapter:
         try:
             if item.kind == "invoice":
                 return look_for_invoice(calls, self.settings)
-            return look_for_credit_note(calls) if item.kind == "credit_note" else look_for_void(calls)
+            return look_for_credit_note(calls) if item.kind == "credit_note" else look_for_void(calls, self.settings)
         except stripe.StripeError as error:
             # 401 and 403 raise; whatever else it was, what is there is not known.
             return Found("failed", answer_of(error).detail)

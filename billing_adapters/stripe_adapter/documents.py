@@ -67,7 +67,7 @@ def intents_of(document: Document, settings: StripeSettings) -> list[Intent]:
     if invoice.status == "draft" or invoice.number is None:
         return []
     if invoice.status == "void":
-        return [_void(invoice)]
+        return [_void(document)]
     if invoice.document_type == "credit_note":
         return _credit_notes(document, settings)
     return [_invoice(document, settings)]
@@ -151,8 +151,16 @@ def _lowering(
     )
 
 
-def _void(invoice: Invoice) -> Intent:
-    body = {"invoice_id": invoice.invoice_id, "number": invoice.number}
+def _void(document: Document) -> Intent:
+    invoice, voided = document.invoice, document.voided
+    # In the order in which people voided: what lowers an invoice is gone before the invoice is.
+    order = None if voided is None else f"{iso_utc(voided.voided_at)} {_RANKS['void']} {voided.position:012}"
+    body = {
+        "account_id": invoice.account_id,
+        "document_type": invoice.document_type,
+        "invoice_id": invoice.invoice_id,
+        "number": invoice.number,
+    }
     return Intent(
         kind="void",
         natural_key=invoice.invoice_id,
@@ -160,7 +168,7 @@ def _void(invoice: Invoice) -> Intent:
         account_id=invoice.account_id,
         subject=invoice.invoice_id,
         lane=invoice.account_id,
-        rank=_rank(invoice, "void"),
+        rank=order or _rank(invoice, "void"),
     )
 
 

@@ -1,7 +1,6 @@
-"""Credit notes and voids at Stripe: what lowers or takes back an invoice that is there.
+"""Credit notes at Stripe: what lowers an invoice that is there.
 
-Enters: the payload of a credit note or a void. Leaves: a credit note of exactly our amount, or a void invoice, once.
-Refuses: to lower what is not at Stripe, and to void what was paid.
+Enters: the payload of a credit note. Leaves: a credit note of exactly our amount, once. Refuses: to lower what is not at Stripe.
 
 A credit note lowers what is still to be paid first; what was paid already goes to the customer's balance at Stripe, which
 the next invoice uses. Nothing is refunded by itself: money leaves only when a person sends it.
@@ -30,7 +29,7 @@ def send_credit_note(calls: Calls) -> Answer:
     if identity is None:
         return _not_there(body["invoice_id"])
     if calls.item.is_resumed:
-        there = _find(calls, identity)
+        there = find_credit_note(calls, identity)
         if there is not None:
             return _judge(body, there)
     invoice = calls.read(calls.client.v1.invoices.retrieve, identity)
@@ -65,7 +64,7 @@ def look_for_credit_note(calls: Calls) -> Found:
     """Return what is at Stripe of a credit note. Raises stripe.StripeError."""
     body = orjson.loads(calls.item.payload)
     identity = calls.linked(KIND, body["invoice_id"])
-    there = None if identity is None else _find(calls, identity)
+    there = None if identity is None else find_credit_note(calls, identity)
     if there is None:
         return Found("absent")
     answer = _judge(body, there)
@@ -73,32 +72,8 @@ def look_for_credit_note(calls: Calls) -> Found:
     return Found("same" if is_same else "other", answer.detail, there.id)
 
 
-def send_void(calls: Calls) -> Answer:
-    """Void an invoice; a draft is deleted. Raises stripe.StripeError."""
-    body = orjson.loads(calls.item.payload)
-    identity = calls.linked(KIND, body["invoice_id"])
-    if identity is None:
-        return Answer(Outcome.ACCEPTED, "it never was at Stripe, so there is nothing to void")
-    invoice = calls.read(calls.client.v1.invoices.retrieve, identity)
-    if invoice.status == "void":
-        return Answer(Outcome.ALREADY_ACCEPTED_SAME, "void already", identity)
-    if invoice.status == "paid":
-        detail = f"{body['number']} is paid at Stripe, and what is paid cannot be voided; lower it by a credit note"
-        return Answer(Outcome.REJECTED_PERMANENT, detail, identity, code="paid")
-    done = calls.write("void", calls.client.v1.invoices.void_invoice, identity, {})
-    return Answer(Outcome.ACCEPTED, f"{done.status} at Stripe", identity)
-
-
-def look_for_void(calls: Calls) -> Found:
-    """Return whether an invoice is void. Raises stripe.StripeError."""
-    identity = calls.linked(KIND, orjson.loads(calls.item.payload)["invoice_id"])
-    if identity is None:
-        return Found("absent")
-    invoice = calls.read(calls.client.v1.invoices.retrieve, identity)
-    return Found("same", "void", identity) if invoice.status == "void" else Found("absent")
-
-
-def _find(calls: Calls, identity: str) -> Any:
+def find_credit_note(calls: Calls, identity: str) -> Any:
+    """Return the credit note of this delivery on an invoice of Stripe, None if there is none. Lists are exact at once."""
     for one in calls.pages(calls.client.v1.credit_notes.list, invoice=identity):
         if metadata_of(one).get(METADATA) == calls.item.delivery_id:
             return one

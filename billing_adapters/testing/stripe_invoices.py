@@ -48,6 +48,7 @@ class Invoices:
             ("post", f"{one}/pay", self.pay),
             ("post", "/v1/credit_notes", self.create_credit_note),
             ("get", "/v1/credit_notes", self.list_credit_notes),
+            ("post", r"/v1/credit_notes/([^/]+)/void", self.void_credit_note),
             ("get", r"/v1/credit_notes/([^/]+)", lambda identity, _params: store.get("credit_note", identity)),
             ("get", "/v1/events", lambda params: store.page("event", "/v1/events", params, "type")),
         )
@@ -235,6 +236,18 @@ class Invoices:
         made = self._store.add("credit_note", "cn", fields)
         self._store.event("credit_note.created", made)
         return made
+
+    def void_credit_note(self, identity: str, raw: dict[str, Any]) -> dict[str, Any]:
+        check_shape("_credit_note_void_credit_note_params", "CreditNoteVoidCreditNoteParams", raw)
+        note = self._store.get("credit_note", identity)
+        found = self._store.get("invoice", note["invoice"])
+        if note["status"] == "void" or found["status"] != "open":
+            raise Refused(400, f"A {note['status']} credit note of a {found['status']} invoice cannot be voided")
+        note["status"] = "void"
+        found["amount_remaining"] += note["pre_payment_amount"]
+        found["pre_payment_credit_notes_amount"] -= note["pre_payment_amount"]
+        self._store.event("credit_note.voided", note)
+        return note
 
     def list_credit_notes(self, raw: dict[str, Any]) -> dict[str, Any]:
         return self._store.page("credit_note", "/v1/credit_notes", raw, "invoice", "customer")

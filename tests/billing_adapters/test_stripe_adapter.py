@@ -303,23 +303,52 @@ def test_a_credit_note_that_lowers_nothing_at_stripe_waits_for_a_person() -> Non
     assert "is not at Stripe; deliver that first" in reasons[1]
 
 
-@pytest.mark.parametrize(("status", "state"), [("open", "delivered"), ("paid", "parked"), ("none", "delivered")])
-def test_voids(status: str, state: str) -> None:
+@pytest.mark.parametrize("status", ["open", "paid", "none", "lost link"])
+def test_voids(status: str) -> None:
     world, engine = StripeWorld(), books()
     one = invoice(1, "49.00")
     if status != "none":
         deliver(world, engine, [Document(one)])
         if status == "paid":
             world.client.v1.invoices.pay(world.fake.store.all("invoice")[0]["id"], {})
+        if status == "lost link":
+            with engine.begin() as connection:
+                connection.execute(delivery_links.delete())
+    world.clock.advance(timedelta(minutes=2))
     world.fake.fail("lost")
     deliver(world, engine, [Document(replace(one, status="void"))], passes=3)
     (row,) = rows(engine, "void")
-    assert row.state == state
-    assert [found["status"] for found in world.fake.store.all("invoice")] == {
-        "open": ["void"],
-        "paid": ["paid"],
-        "none": [],
-    }[status]
+    assert row.state == "delivered"
+    found = [one["status"] for one in world.fake.store.all("invoice")]
+    assert found == {"paid": ["paid"], "none": []}.get(status, ["void"])
+    # What was paid cannot be voided: all of it is the customer's balance now, once.
+    credited = [(one["total"], one["post_payment_amount"]) for one in world.fake.store.all("credit_note")]
+    assert credited == ([(4900, 4900)] if status == "paid" else [])
+    assert [one["balance"] for one in world.fake.store.all("customer")] == (
+        [] if status == "none" else [-4900 if status == "paid" else 0]
+    )
+
+
+@pytest.mark.parametrize("is_paid", [False, True])
+def test_a_credit_note_of_ours_is_voided_unless_it_credited_what_was_paid(is_paid: bool) -> None:
+    world, engine = StripeWorld(), books()
+    one = invoice(1, "49.00")
+    credit = invoice(9, "-15.00", document_type="credit_note", number="CN-00000001")
+    lowers = (Lowered("invoice-1", "INV-00000001", Decimal("15.00")),)
+    deliver(world, engine, [Document(one)])
+    if is_paid:
+        world.client.v1.invoices.pay(world.fake.store.all("invoice")[0]["id"], {})
+    deliver(world, engine, [Document(credit, lowers=lowers)])
+    world.fake.fail("lost")
+    deliver(world, engine, [Document(replace(credit, status="void"))], passes=3)
+    (row,) = rows(engine, "void")
+    (note,) = world.fake.store.all("credit_note")
+    if is_paid:
+        assert (row.state, note["status"]) == ("parked", "issued")
+        assert "correct the balance there" in row.reason
+    else:
+        assert (row.state, note["status"]) == ("delivered", "void")
+        assert world.fake.store.all("invoice")[0]["amount_remaining"] == 4900
 
 
 def test_stripe_s_own_list_is_read_back_exactly_with_what_is_not_ours() -> None:

@@ -250,6 +250,7 @@ class Story:
             if (one["total"], [line["amount"] for line in one["lines"]]) != (body["total"], lines):
                 found.append(f"{body['number']} is {one['total']} at Stripe, ours is {body['total']}")
         found += self._breaks_of_credits(wanted)
+        found += self._breaks_of_voids()
         found += self._breaks_of_payments()
         return found + self._breaks_of_customers()
 
@@ -274,10 +275,29 @@ class Story:
         found += [
             f"credit note {one['id']} is {one['total']}"
             for one in self.fake.store.all("credit_note")
-            if one["total"] != wanted[one["metadata"]["tallybook_delivery"]]["amount"]
+            if one["total"] != self._credited(wanted, one)
         ]
         delivered = {row.delivery_id for row in self.rows() if row.kind == CREDITED and row.state == "delivered"}
         return found + [f"credit note {identity} is not at Stripe" for identity in delivered - notes.keys()]
+
+    def _credited(self, wanted: Mapping[str, Any], note: Mapping[str, Any]) -> int:
+        """Return what a credit note must be: our amount, or, of the void of a paid invoice, all that was left of it."""
+        body = wanted[note["metadata"]["tallybook_delivery"]]
+        if "amount" in body:
+            return int(body["amount"])
+        paid = next(one for one in self.fake.store.all("invoice") if one["id"] == note["invoice"])
+        others = [one["total"] for one in self.fake.store.all("credit_note") if one["invoice"] == note["invoice"]]
+        return int(paid["total"] - sum(others) + note["total"])
+
+    def _breaks_of_voids(self) -> list[str]:
+        """What we voided is void at Stripe, or was paid and is credited as a whole, to the last unit."""
+        void = {row.subject for row in self.rows() if row.kind == VOIDED and row.state == "delivered"}
+        left = {
+            one["id"]: one["total"] - one["pre_payment_credit_notes_amount"] - one["post_payment_credit_notes_amount"]
+            for one in self.fake.store.all("invoice")
+            if one["status"] not in {"draft", "void"} and one["metadata"]["tallybook_invoice"] in void
+        }
+        return [f"{identity} is void, and {units} of it stand at Stripe" for identity, units in left.items() if units]
 
     def _breaks_of_payments(self) -> list[str]:
         """Let all events come, twice and in no order; what the books know of payment is what Stripe says then."""
@@ -299,7 +319,7 @@ class Story:
         ]
 
     def _is_right(self, row: Delivery) -> bool:
-        """Is a delivery as it must be? All arrive but voids of what was paid, which wait for a person with that reason."""
+        """Is a delivery as it must be? All arrive but voids of what gave credit, which wait for a person with that reason."""
         if row.kind == VOIDED and row.state == "parked":
-            return "is paid at Stripe" in row.reason
+            return "correct the balance there" in row.reason
         return row.state == "delivered" and row.provider_id is not None
