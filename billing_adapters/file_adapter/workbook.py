@@ -17,6 +17,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC
 from decimal import Decimal
@@ -28,7 +29,7 @@ from rating.iso4217 import minor_units
 from rating.rounding import round_amount
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     import pyarrow as pa
@@ -67,6 +68,13 @@ class About:
 
 def write_workbook(shape: FileShape, table: pa.Table, file: BinaryIO, about: About) -> None:
     """Write the table as a workbook. By far the slowest of the formats; takes memory for some thousand rows only."""
+    with made_workbook(file, shape.name, about) as book:
+        Sheets(book, shape, about).write(table)
+
+
+@contextmanager
+def made_workbook(file: BinaryIO, title: str, about: About) -> Iterator[Any]:
+    """Give an empty workbook in which no text can become a formula or a link; it is in `file` when this ends."""
     import xlsxwriter
 
     # A zip file is written with steps back, which a file that is hashed on the way cannot take.
@@ -80,14 +88,14 @@ def write_workbook(shape: FileShape, table: pa.Table, file: BinaryIO, about: Abo
         }
         with xlsxwriter.Workbook(scratch, options) as book:
             book.set_properties(
-                {"title": shape.name, "subject": about.period, "comments": about.run_id, "created": about.created}
+                {"title": title, "subject": about.period, "comments": about.run_id, "created": about.created}
             )
-            _Sheets(book, shape, about).write(table)
+            yield book
         scratch.seek(0)
         shutil.copyfileobj(scratch, file)
 
 
-class _Sheets:
+class Sheets:
     """The sheets of one workbook and the formats of their cells."""
 
     def __init__(self, book: Any, shape: FileShape, about: About) -> None:
@@ -103,12 +111,13 @@ class _Sheets:
         about = self._book.add_worksheet("about")
         rows_per_sheet = ROWS_MAX - HEADER_ROWS
         for number, start in enumerate(range(0, max(table.num_rows, 1), rows_per_sheet), start=1):
-            self._write_rows(table.slice(start, rows_per_sheet), number)
+            self.write_rows(table.slice(start, rows_per_sheet), number)
         self._write_about(about, table.num_rows)
         # People want the rows first; what they mean stands before them.
         self._book.worksheets()[1].activate()
 
-    def _write_rows(self, table: pa.Table, number: int) -> None:
+    def write_rows(self, table: pa.Table, number: int = 1) -> None:
+        """Write rows as a sheet of their own, called as the shape is; the second of one shape is `NAME 2`."""
         name = self._shape.name if number == 1 else f"{self._shape.name} {number}"
         self._names.append(name)
         sheet = self._book.add_worksheet(name)
@@ -118,7 +127,7 @@ class _Sheets:
             width = 32 if column.name in _WIDE else _WIDTHS.get(column.type, 24)
             sheet.set_column(at, at, max(width, len(header_of(column)) + 2))
         for at, column in enumerate(self._shape.columns):
-            _written(sheet.write_string(0, at, header_of(column), header))
+            written(sheet.write_string(0, at, header_of(column), header))
         sheet.autofilter(0, 0, max(table.num_rows, 1), len(self._shape.columns) - 1)
         sheet.set_landscape()
         sheet.set_paper(9)
@@ -144,9 +153,9 @@ class _Sheets:
             case "text":
                 self._write_text(sheet, row, at, cell, None)
             case "integer":
-                _written(sheet.write_number(row, at, cell, self._format("integer", num_format="0")))
+                written(sheet.write_number(row, at, cell, self._format("integer", num_format="0")))
             case "date":
-                _written(sheet.write_datetime(row, at, cell, self._format("date", num_format="yyyy-mm-dd")))
+                written(sheet.write_datetime(row, at, cell, self._format("date", num_format="yyyy-mm-dd")))
             case "instant":
                 self._write_instant(sheet, row, at, cell)
             case "amount" if currency is not None:
@@ -160,22 +169,22 @@ class _Sheets:
         if text.startswith("<r>") and text.endswith("</r>"):
             # The writer takes such a text for markup that it made itself and puts it into the sheet as it is. In two
             # pieces it is escaped.
-            _written(sheet.write_rich_string(row, at, text[0], self._format("piece"), text[1:]))
+            written(sheet.write_rich_string(row, at, text[0], self._format("piece"), text[1:]))
         else:
-            _written(sheet.write_string(row, at, text, text_format))
+            written(sheet.write_string(row, at, text, text_format))
 
     def _write_instant(self, sheet: Any, row: int, at: int, instant: datetime) -> None:
         if instant.microsecond:
             self._write_text(sheet, row, at, iso_utc(instant), None)
             return
         utc = instant.astimezone(UTC).replace(tzinfo=None)
-        _written(sheet.write_datetime(row, at, utc, self._format("instant", num_format="yyyy-mm-dd hh:mm:ss")))
+        written(sheet.write_datetime(row, at, utc, self._format("instant", num_format="yyyy-mm-dd hh:mm:ss")))
 
     def _write_decimal(self, sheet: Any, row: int, at: int, column: Column, number: Decimal) -> None:
         text = plain(number) if column.type == "amount" else trimmed(number)
         places = len(text.partition(".")[2])
         if fits_a_cell(text):
-            _written(sheet.write_number(row, at, number, self._number(places, is_money=column.type == "amount")))
+            written(sheet.write_number(row, at, number, self._number(places, is_money=column.type == "amount")))
             return
         self._texts[column.name] += 1
         self._write_text(sheet, row, at, text, self._format("digits", align="right", font_color="#5B6770"))
@@ -205,7 +214,7 @@ class _Sheets:
         sheet.set_landscape()
         sheet.set_paper(9)
         row = 0
-        _written(sheet.write_string(row, 0, self._shape.name.replace("_", " "), title))
+        written(sheet.write_string(row, 0, self._shape.name.replace("_", " "), title))
         said = [
             ("What", self._shape.grain),
             ("Period", self._about.period),
@@ -213,21 +222,21 @@ class _Sheets:
             ("Rows", f"{rows:,}"),
         ]
         for row, (name, text) in enumerate(said, start=2):
-            _written(sheet.write_string(row, 0, name, bold))
+            written(sheet.write_string(row, 0, name, bold))
             self._write_text(sheet, row, 1, text, None)
         row = self._write_totals(sheet, row + 2, heading)
         for at, name in enumerate(("column", "type", "unit", "as text", "meaning")):
-            _written(sheet.write_string(row, at, name, heading))
+            written(sheet.write_string(row, at, name, heading))
         for below, column in enumerate(self._shape.columns, start=row + 1):
             long = self._texts[column.name]
             texts = (column.name, column.type.replace("_", " "), column.unit or "", f"{long:,} cells" if long else "")
             for at, text in enumerate((*texts, column.meaning)):
                 if text:
-                    _written(sheet.write_string(below, at, text, wrap))
+                    written(sheet.write_string(below, at, text, wrap))
 
     def _write_totals(self, sheet: Any, row: int, heading: Any) -> int:
         for at, name in enumerate(("control total", "per", "exact", "sum of the cells")):
-            _written(sheet.write_string(row, at, name, heading))
+            written(sheet.write_string(row, at, name, heading))
         row += 1
         for name, per, sums in self._about.totals:
             for key, total in sums.items():
@@ -236,14 +245,14 @@ class _Sheets:
                 is_money = name != "quantity"
                 shown = self._number(len(total.partition(".")[2]), is_money=is_money)
                 if fits_a_cell(total):
-                    _written(sheet.write_number(row, 2, Decimal(total), shown))
+                    written(sheet.write_number(row, 2, Decimal(total), shown))
                 else:
                     self._write_text(sheet, row, 2, total, self._format("digits", align="right", font_color="#5B6770"))
                 # Where a cell is text, a sum of the cells would miss it, and say nothing. A meter may be called what a
                 # spreadsheet takes for a condition (`>5`); a currency may not.
                 if per == "currency" and fits_a_cell(total) and not self._texts[name] and len(self._names) == 1:
                     formula = self._sum_of(name, per, row)
-                    _written(sheet.write_formula(row, 3, formula, shown, Decimal(total)))
+                    written(sheet.write_formula(row, 3, formula, shown, Decimal(total)))
                 row += 1
         return row + 1
 
@@ -267,7 +276,7 @@ def fits_a_cell(text: str) -> bool:
     return len(digits.replace(".", "").strip("0")) <= DIGITS_MAX and len(digits.partition(".")[0]) <= DIGITS_MAX
 
 
-def _written(code: int) -> None:
+def written(code: int) -> None:
     """Refuse silence: the writer returns a code below zero for a cell that it left out."""
     if code is not None and code < 0:
         raise ValueError(f"a cell of the workbook was not written (code {code})")

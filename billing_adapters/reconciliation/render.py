@@ -20,6 +20,7 @@ from billing_adapters.reconciliation.statement import (
     UNEXPLAINED,
     period_text,
 )
+from billing_adapters.reconciliation.words import EQUATION_TITLES, bucket_name
 from metering.numbers import trimmed
 from rating.rounding import exact_sum
 
@@ -28,33 +29,6 @@ if TYPE_CHECKING:
 
     from billing_adapters.reconciliation.statement import ConservationRow, Finding, Statement
 
-_TITLES = {
-    "recorded": "Capture: what producers recorded, by UTC date of use",
-    "stored": "Attribution: what is stored, by UTC date of use",
-    "rated_value": "Money: what the billing periods are worth, exact",
-    "net": "Documents: what the charges on final documents of the period come to",
-    "invoiced": "Delivery: what became of the documents",
-    "confirmed": "Provider: what it confirmed, and what it says that it has",
-    "provider": "Collection: what became of what the provider has",
-}
-_NAMES = {
-    "recorded": "recorded by producers",
-    "dead_lettered": "dead letters",
-    "in_flight": "in flight",
-    "stored": "stored, each once",
-    "voided": "voided or replaced",
-    "unknown_tenant": "unrated: unknown tenant",
-    "no_subscription": "unrated: no subscription",
-    "unpriced_meter": "unrated: no price",
-    "late_usage_refused": "unrated: recorded too late",
-    "rated_value": "rated value",
-    "carried": "carried by rounding",
-    "not_finalised": "not invoiced: not finalised yet",
-    "waiting_corrections": "not invoiced: waiting as corrections",
-    "late_frozen": "not invoiced: found late, and the plan leaves its invoices as they are",
-    MISSING: "MISSING",
-    UNEXPLAINED: "UNEXPLAINED",
-}
 _NO_METER = {"recorded": "(meter not known)", "stored": "(meter not known)", "rated_value": "(no meter: flat fees)"}
 
 
@@ -75,7 +49,7 @@ def render(statement: Statement) -> RenderableType:
 
 def _equation_table(equation: str, rows: list[ConservationRow]) -> Table:
     is_money = any(row.currency is not None for row in rows)
-    table = Table(title=_TITLES[equation], title_justify="left", title_style="bold", expand=False)
+    table = Table(title=EQUATION_TITLES[equation], title_justify="left", title_style="bold", expand=False)
     table.add_column("meter", overflow="fold")
     table.add_column("bucket", no_wrap=True)
     for heading in ("amount", "currency") if is_money else ("rows", "quantity"):
@@ -89,7 +63,7 @@ def _equation_table(equation: str, rows: list[ConservationRow]) -> Table:
         figures = (_number(row.amount), row.currency or "") if is_money else (_number(row.rows), _number(row.quantity))
         table.add_row(
             Text(_meter_name(row)) if is_left else Text(""),
-            Text(("" if is_left else "  ") + _NAMES.get(row.bucket, row.bucket), style=_style(row)),
+            Text(("" if is_left else "  ") + bucket_name(row.bucket), style=_style(row)),
             *(Text(figure, style=_style(row)) for figure in figures),
         )
     return table
