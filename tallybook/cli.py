@@ -23,6 +23,7 @@ from tallybook.cli_entitlements import entitlements
 from tallybook.cli_marketplace import marketplace_app
 from tallybook.cli_questions import questions
 from tallybook.cli_run import running
+from tallybook.cli_reconciling import reconciling
 from tallybook.cli_shell import (
     DONE,
     FINDING,
@@ -239,24 +240,10 @@ def verify(
     raise typer.Exit(FINDING if differing else DONE)
 
 
-@app.command()
-def reconcile(period: PeriodOption, as_json: JsonOption = False) -> None:
-    """The conservation statement of a period: what was recorded, stored, rated and invoiced, and what is unexplained."""
-    from billing_adapters.reconciliation import as_json as statement_json
-    from billing_adapters.reconciliation import render
-
-    with open_workspace() as workspace:
-        statement = workspace.reconcile(period)
-    if as_json:
-        print_json(statement_json(statement))
-    else:
-        out.print(render(statement))
-    raise typer.Exit(DONE if statement.is_conserved else FINDING)
-
-
 app.add_typer(documents)
 app.add_typer(delivery)
 app.add_typer(running)
+app.add_typer(reconciling)
 app.add_typer(questions)
 app.add_typer(entitlements)
 app.add_typer(marketplace_app)

@@ -27,13 +27,21 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from billing_adapters.reconciliation import Statement
+    from metering.usage import Snapshot
     from tallybook.workspace import Workspace
 
 CONTROLS_FOLDER = "controls"
 
 
 def reconcile(workspace: Workspace, period: str, given: Mapping[str, pa.Table] | None = None) -> Statement:
-    """Return the conservation statement of a period. `given` adds inputs of controls, such as a witness.
+    """Return the conservation statement of a period. `given` adds inputs of controls, such as a witness."""
+    return compare(workspace, period, given)[0]
+
+
+def compare(
+    workspace: Workspace, period: str, given: Mapping[str, pa.Table] | None = None
+) -> tuple[Statement, Snapshot]:
+    """Return the conservation statement of a period, and the snapshot that it was read at.
 
     Reads the journal first and the lake afterwards, so that what moves in between is counted once.
     """
@@ -57,10 +65,11 @@ def reconcile(workspace: Workspace, period: str, given: Mapping[str, pa.Table] |
     ends = max((one.period.end for one in spans.stretches), default=workspace.now)
     engine = open_evidence(files, snapshot)
     try:
-        return conservation(
+        statement = conservation(
             engine, wall, capture, terms, bookings,
             as_of=max(workspace.now, ends), entitled=entitled,
             given={**documents, **(given or {})}, controls=controls, refused=refused,
         )  # fmt: skip
     finally:
         engine.close()
+    return statement, snapshot

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from billing_adapters.reconciliation import Statement
+    from billing_adapters.reconciliation.report import Report
+    from billing_adapters.reconciliation.witness import Witness
     from entitlements.alerts import Alert
     from entitlements.checker import Checker
     from metering.batch import SegmentBatch
@@ -424,6 +426,22 @@ class Workspace:
         from tallybook.reconciling import reconcile
 
         return reconcile(self, period)
+
+    def report(self, period: str, *, witness: Witness | None = None, **options: Any) -> Report:
+        """Reconcile a period and keep what was found: control runs, findings and their life. Return the whole report.
+
+        `witness` says how often somebody else saw meters used (`reconciliation.witness`). Each call is a run of its own, but
+        for the same facts at the same instant. `options` are those of `tallybook.reporting.report`.
+        """
+        from tallybook.reporting import report
+
+        return report(self, period, witness=witness, **options)
+
+    @contextmanager
+    def deciding(self) -> Iterator[Connection]:
+        """Give a transaction on the books for decisions about findings (`billing_adapters.finding_decisions`)."""
+        with self._writing() as connection:
+            yield connection
 
     def ship_forever(self) -> int:
         """Ship as a side-car until interrupted; the exit code of the shipper."""

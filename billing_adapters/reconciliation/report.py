@@ -233,6 +233,9 @@ def _after_invoicing(report: Report, currency: str, invoiced: Decimal) -> list[B
     delivered = sums.pop("delivered", _ZERO)
     # What the statement counts as invoiced and no document of the list carries would vanish here; it is said.
     rest = exact_sum([invoiced, -delivered, *(-figure for figure in sums.values())])
+    if not rest and sums.keys() <= {"unsent"} and not delivered:
+        # Where no adapter is set up there is nothing more to say; documents are published as files.
+        return []
     bars = [Bar(state, _kind(state), figure) for state, figure in sorted(sums.items()) if figure]
     if rest:
         bars.append(Bar(UNEXPLAINED, "unexplained", rest))

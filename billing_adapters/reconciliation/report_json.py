@@ -51,6 +51,7 @@ def report_json(report: Report) -> dict[str, Any]:
         "unexplained": statement["unexplained"],
         "totals": {currency: plain(one) for currency, one in totals(report).items()},
         "findings_by_status": _by_status(report),
+        "unsettled_without_amount": sum(one.amount_likely is None for one in report.unsettled),
         "findings": [finding_json(one, report) for one in report.findings],
         "new": list(report.new),
         "cleared": list(report.cleared),

@@ -5,11 +5,13 @@ Refuses: scripts, addresses of other servers, markup in names (every text is esc
 rest), and figures that JSON does not have: each stands in a `data` element or an attribute with its exact value.
 
 Amounts are rounded to their currency for the eye; the exact value is in the page's markup and in all other forms. The same
-report is the same bytes. Beyond DETAILS_MAX findings the details are left out; the workbook and the CSV have all of them.
+report is the same bytes. Beyond DETAILS_MAX findings, and DETAILS_PER_CONTROL_MAX of one control, the details are left out; the
+workbook and the CSV have all of them.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
 from decimal import Decimal
 from functools import cache
@@ -23,6 +25,7 @@ from billing_adapters.file_adapter.letter import money
 from billing_adapters.finding_life import SEVERITIES, STATUSES, severity_of, totals_by_status
 from billing_adapters.reconciliation.chart import Drawn, waterfall_svg
 from billing_adapters.reconciliation.report import (
+    UNSETTLED,
     ages,
     by_control,
     coverage,
@@ -51,7 +54,9 @@ if TYPE_CHECKING:
     from billing_adapters.findings import Finding
     from billing_adapters.reconciliation.report import Report, Waterfall
 
-DETAILS_MAX = 60
+DETAILS_MAX = 40
+DETAILS_PER_CONTROL_MAX = 5
+EVIDENCE_SHOWN = 8
 LISTED_MAX = 12
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 # Not strftime: the month's name would follow the locale of whoever makes the page.
@@ -62,6 +67,7 @@ _SHORT_HASH = 12
 
 def report_page(report: Report) -> bytes:
     """Return the page of a report."""
+    told = _told(report)
     words: dict[str, Any] = {
         "title": f"Reconciliation {report.period}",
         "heading": heading_of(report),
@@ -72,7 +78,7 @@ def report_page(report: Report) -> bytes:
         "verdict": verdict_of(report),
         "reasons": reasons_of(report),
         "currencies": [_currency(report, one) for one in report.currencies],
-        "without_amount": [one for one in report.unsettled if one.currency is None],
+        "without_amount": sum(one.amount_likely is None for one in report.unsettled),
         "events": _chart(report, waterfall_of_events(report), "events", "How recorded usage events become rated ones"),
         "meters": _meters(report),
         "coverage": coverage(report),
@@ -82,8 +88,9 @@ def report_page(report: Report) -> bytes:
         "cleared": _listed(report, report.cleared),
         "reopened": _listed(report, report.reopened),
         "listed_max": LISTED_MAX,
-        "details": [_detail(report, one) for one in report.findings[:DETAILS_MAX]],
-        "details_left_out": max(0, len(report.findings) - DETAILS_MAX),
+        "evidence_shown": EVIDENCE_SHOWN,
+        "details": [_detail(report, one) for one in told],
+        "details_left_out": len(report.findings) - len(told),
         "control_log": [_logged(report, one) for one in report.runs],
         "waivers": report.waivers,
         "classes": CLASSES,
@@ -205,6 +212,18 @@ def _statuses(report: Report) -> list[tuple[str, int]]:
 def _listed(report: Report, ids: tuple[str, ...]) -> list[Finding]:
     wanted = set(ids)
     return [one for one in report.findings if one.finding_id in wanted]
+
+
+def _told(report: Report) -> list[Finding]:
+    """Return the findings that are told one by one: those that need somebody first, of each control a few."""
+    above = [one for one in report.findings if one.amount_likely is None or one.amount_likely >= report.floor]
+    counted: Counter[str] = Counter()
+    told = []
+    for one in sorted(above, key=lambda one: one.status not in UNSETTLED):
+        counted[one.control_id] += 1
+        if counted[one.control_id] <= DETAILS_PER_CONTROL_MAX:
+            told.append(one)
+    return told[:DETAILS_MAX]
 
 
 # --- details ----------------------------------------------------------------------------------------------------------

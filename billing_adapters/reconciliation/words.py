@@ -35,7 +35,7 @@ BUCKETS = {
     "waiting_corrections": "not invoiced: waiting as corrections",
     "late_frozen": "not invoiced: found late, and the plan leaves its invoices as they are",
     "invoiced": "invoiced",
-    "unsent": "no adapter delivers it",
+    "unsent": "sent by no adapter, files only",
     "pending": "delivery pending",
     "parked": "delivery parked, waits for a person",
     "waived": "delivery given up",

@@ -84,8 +84,7 @@ def statement() -> Statement:
         ("", "EUR", "invoiced", Decimal(4100)),
     ]
     rows = (*count_rows("recorded", recorded), *count_rows("stored", stored), *money_rows(money))
-    empty = {name: None for name in ("breaks", "runs") if name in Statement.__slots__}
-    return Statement(parse_period("2026-10"), rows, (), **empty)
+    return Statement(parse_period("2026-10"), rows, (), breaks(), control_runs())
 
 
 def documents() -> tuple[Document, ...]:
