@@ -22,8 +22,8 @@ from tallybook.cli_documents import documents
 from tallybook.cli_entitlements import entitlements
 from tallybook.cli_marketplace import marketplace_app
 from tallybook.cli_questions import questions
-from tallybook.cli_run import running
 from tallybook.cli_reconciling import reconciling
+from tallybook.cli_run import running
 from tallybook.cli_shell import (
     DONE,
     FINDING,

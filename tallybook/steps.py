@@ -135,10 +135,11 @@ def _invoice(workspace: Workspace, period: str) -> Done:
 
 
 def reconcile(workspace: Workspace, _place: str, period: str) -> Done:
-    """Reconcile a month after its invoices were delivered."""
-    statement = workspace.reconcile(period)
-    said = "conserved" if statement.is_conserved else "NOT conserved"
-    return Done(f"{period}: {said}, {len(statement.findings):,} findings", not statement.is_conserved)
+    """Reconcile a month after its invoices were delivered, and keep what is found."""
+    report = workspace.report(period)
+    is_conserved = report.statement.is_conserved
+    said = "conserved" if is_conserved else "NOT conserved"
+    return Done(f"{period}: {said}, {len(report.unsettled):,} findings", not is_conserved)
 
 
 def reconcile_open(workspace: Workspace, place: str, _period: str) -> Done:
