@@ -184,11 +184,12 @@ def _tie_outs(report: Report) -> Iterator[Row]:
     for row in report.statement.rows:
         if row.bucket != row.equation:
             continue
-        rest = report.statement.row(row.equation, UNEXPLAINED, row.meter, row.currency)
+        rest = report.statement.row(row.equation, UNEXPLAINED, row.meter, row.currency, row.adapter)
         yield {
             "equation": row.equation,
             "meter": "all meters" if row.meter is None else row.meter,
             "currency": row.currency,
+            "adapter": row.adapter,
             "rows": row.rows,
             "quantity": row.quantity,
             "exact_amount": row.amount,

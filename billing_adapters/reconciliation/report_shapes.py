@@ -114,6 +114,7 @@ TIE_OUTS = FileShape(
         _column("equation", "text", "the left side", nullable=False),
         _METER,
         _CURRENCY,
+        _column("adapter", "text", "of which provider the row speaks; empty: of none"),
         _column("rows", "integer", "usage events of the left side"),
         _column("rows_explained", "integer", "usage events in named buckets"),
         _column("quantity", "quantity", "units of the left side"),
@@ -124,7 +125,7 @@ TIE_OUTS = FileShape(
             "unexplained", "exact_amount", "the difference of units, or of money: zero, or a finding", nullable=False
         ),
     ),
-    key=("equation", "currency", "meter"),
+    key=("equation", "currency", "adapter", "meter"),
     control_totals=(),
 )
 REGISTER = FileShape(
