@@ -48,7 +48,7 @@ SETTLE_MINUTES = 15
 class HourSettings:
     """Who the contracts are at the provider, by licence, and how long after its end an hour is taken for complete.
 
-    `until`: hours that end later are not told by this run.
+    `until`: hours that end later are not told by this run, but for the last one of a contract, which cannot wait.
     """
 
     licences: Mapping[str, Licence]
@@ -56,10 +56,10 @@ class HourSettings:
     final_window: timedelta = FINAL_WINDOW
     until: datetime | None = None
 
-    def complete_until(self, now: datetime, settle: timedelta | None = None) -> datetime:
-        """Return the latest end of what may be told now."""
+    def complete_until(self, now: datetime, settle: timedelta | None = None, *, is_last: bool = False) -> datetime:
+        """Return the latest end of what may be told now; `is_last`: of the hour in which a contract ends."""
         complete_until = now - (self.settle if settle is None else settle)
-        return complete_until if self.until is None else min(complete_until, self.until)
+        return complete_until if self.until is None or is_last else min(complete_until, self.until)
 
     @classmethod
     def taken_from(cls, options: dict[str, Any]) -> HourSettings:
@@ -177,7 +177,7 @@ def _hours(
         if is_last and one.final_until is not None:
             # The provider takes final records for about an hour: a quarter of it is waited for late ones at most.
             settle = min(settle, settings.final_window / 4)
-        if one.end_of(start) > settings.complete_until(now, settle):
+        if one.end_of(start) > settings.complete_until(now, settle, is_last=is_last):
             break
         last = start if is_last else None
         # What cannot be told any more goes with the first hour that can.

@@ -113,7 +113,8 @@ class Runner:
             return [journal_name(self.workspace.layout)]
         if step.scope == "books":
             return [""]
-        return [name for name in sorted(self._sections) if step.grain != "hour" or self._tells_usage(name)]
+        named = [name for name, said in sorted(self._sections.items()) if step.option is None or step.option in said]
+        return [name for name in named if step.grain != "hour" or self._tells_usage(name)]
 
     def _tells_usage(self, adapter: str) -> bool:
         """Return whether an adapter takes usage by the hour or the window. One that cannot be made may: its step will fail."""

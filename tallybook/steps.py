@@ -42,7 +42,7 @@ class Step:
     `grain`: a pass takes what there is, however much time it missed; hours and months are done one by one, in order.
     `trigger`: when, unless the settings say otherwise. `needs` must have been done for the same time, `after` for all time
     before; `follows` makes a pass due as soon as one of them did something new. `scope`: once for the books, on every host
-    for its own journal, or for every adapter by itself.
+    for its own journal, or for every adapter by itself; `option`: only those whose section of the settings says it.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Step:
     after: tuple[str, ...] = ()
     follows: tuple[str, ...] = ()
     scope: Scope = "books"
+    option: str | None = None
 
 
 def ship(workspace: Workspace, _place: str, _period: str) -> Done:
@@ -72,6 +73,16 @@ def maintain(workspace: Workspace, _place: str, _period: str) -> Done:
     passes = [step.name for step in STEPS if step.grain == "pass"]
     forget_runs(workspace.books, passes, workspace.now - RUNS_KEPT)
     return Done(f"{done.rewritten:,} files rewritten, {done.deleted:,} deleted, {leases.settled:,} leases settled")
+
+
+def listen(workspace: Workspace, _place: str, _period: str) -> Done:
+    """Take what a marketplace says of buyers and licences, and import anew where it asks for that."""
+    from tallybook.marketplace import listen_once
+
+    taken, done = listen_once(workspace)
+    left_out = () if done is None else done.left_out
+    said = [f"{taken.new:,} new notices", *taken.refused, *left_out]
+    return Done("; ".join(said), bool(taken.refused or left_out))
 
 
 def deliver_hours(workspace: Workspace, place: str, period: str) -> Done:
@@ -160,6 +171,8 @@ STEPS = (
     Step("ship", "the journal of this host into the lake", "pass", "every minute", "ship", ship, scope="host"),
     Step("maintain", "few files, leases of dead processes, old runs", "pass", "hourly at :40", "maintain", maintain,
          scope="host"),
+    Step("listen", "notices of a marketplace, and what buyers bought", "pass", "every 5 minutes", "marketplace listen",
+         listen, scope="adapter", option="queue"),
     Step("deliver_hours", "closed hours to marketplaces and meters", "hour", "hours, one by one", "deliver",
          deliver_hours, needs=("ship",), scope="adapter"),
     Step("thresholds", "invoices of accounts that reached a threshold", "pass", "hourly at :05", "thresholds",

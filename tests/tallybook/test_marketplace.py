@@ -27,6 +27,7 @@ from tallybook.marketplace import (
     register_buyer,
 )
 from tallybook.marketplace_contracts import Bought, merged
+from tallybook.runner import Runner
 
 BEGIN = datetime(2026, 3, 10, tzinfo=UTC)
 ARN = "arn:aws:license-manager::294406891311:license:l-1"
@@ -206,6 +207,14 @@ def test_a_licence_that_ends_is_metered_to_its_last_minute_and_then_no_more(mark
     market.go_to(hour(9))
     market.deliver()
     assert market.billed() == {0: Decimal(50), 5: Decimal(30)}
+
+
+def test_the_scheduler_listens(market: Market) -> None:
+    market.register("t-1")
+    market.fake.queue.send(event("License Deprovisioned", hour(5, 30), "r2"))
+    market.go_to(hour(8))
+    (run,) = Runner(market.workspace, only=["listen"]).run_due()
+    assert (run.place, run.outcome, run.detail) == ("aws_marketplace", "done", "1 new notices")
 
 
 def test_what_a_licence_s_last_hour_missed_is_parked_as_lost(market: Market) -> None:
