@@ -6,10 +6,12 @@ Enters: an open workspace and a period. Leaves: a Statement with what every cont
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from billing_adapters.reconciliation import Bookings, Capture, conservation, in_flight_of
 from billing_adapters.reconciliation.controls import all_controls
+from metering.engine import fetch, read_sql
 from metering.in_flight import in_flight
 from metering.meters import load_rules
 from metering.periods import parse_period
@@ -23,6 +25,7 @@ from tallybook.overuse import entitled_use
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from decimal import Decimal
 
     import pyarrow as pa
 
@@ -35,13 +38,20 @@ CONTROLS_FOLDER = "controls"
 
 def reconcile(workspace: Workspace, period: str, given: Mapping[str, pa.Table] | None = None) -> Statement:
     """Return the conservation statement of a period. `given` adds inputs of controls, such as a witness."""
-    return compare(workspace, period, given)[0]
+    return compare(workspace, period, given).statement
 
 
-def compare(
-    workspace: Workspace, period: str, given: Mapping[str, pa.Table] | None = None
-) -> tuple[Statement, Snapshot]:
-    """Return the conservation statement of a period, and the snapshot that it was read at.
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A statement, the snapshot that it was read at, and amounts per (currency, bucket) from list price to rated value."""
+
+    statement: Statement
+    snapshot: Snapshot
+    list_values: Mapping[tuple[str, str], Decimal]
+
+
+def compare(workspace: Workspace, period: str, given: Mapping[str, pa.Table] | None = None) -> Compared:
+    """Return the conservation statement of a period, and what a report says beside it.
 
     Reads the journal first and the lake afterwards, so that what moves in between is counted once.
     """
@@ -70,6 +80,7 @@ def compare(
             as_of=max(workspace.now, ends), entitled=entitled,
             given={**documents, **(given or {})}, controls=controls, refused=refused,
         )  # fmt: skip
+        values = fetch(engine, read_sql("billing_adapters.reconciliation", "list_value")).to_pylist()
     finally:
         engine.close()
-    return statement, snapshot
+    return Compared(statement, snapshot, {(row["currency"], row["bucket"]): row["amount"] for row in values})

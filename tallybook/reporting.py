@@ -63,8 +63,9 @@ def report(
     """
     wall = parse_period(period)
     given = {} if witness is None else {"witness": witness.table}
-    statement, snapshot = compare(workspace, period, given)
-    run = _run(statement, wall, snapshot.snapshot_id, preparer, workspace)
+    compared = compare(workspace, period, given)
+    statement = compared.statement
+    run = _run(statement, wall, compared.snapshot.snapshot_id, preparer, workspace)
     breaks, runs = (_of_run(table, run) for table in (statement.breaks, statement.runs))
     with workspace.deciding() as connection:
         recorded = record_run(connection, run, breaks, runs)
@@ -83,7 +84,7 @@ def report(
         run=run, period=period, statement=statement, findings=tuple(found), runs=tuple(runs.to_pylist()),
         heads={control.control_id: control for control in controls}, new=recorded.new, cleared=recorded.cleared,
         reopened=recorded.reopened, before=before, found_before=found_before, waivers=tuple(waivers),
-        documents=tuple(documents), billed=_billed(booked), floor=floor,
+        documents=tuple(documents), billed=_billed(booked), floor=floor, list_values=compared.list_values,
     )  # fmt: skip
 
 

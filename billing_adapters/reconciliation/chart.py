@@ -93,7 +93,7 @@ def _row(bar: Bar, at: int, span: tuple[int, int], drawn: Drawn) -> Markup:
         kind=bar.kind,
         label=_LABEL - 14,
         base=top + 16,
-        mark=_MARKS[bar.kind],
+        mark=_MARKS[bar.kind] if bar.kind != "explained" or bar.figure >= 0 else "+ ",
         name=drawn.name(bar.bucket),
         x=_hundredths(_LABEL * 100 + span[0]),
         y=top + (2 if is_level else 5),

@@ -104,6 +104,7 @@ class Waterfall:
 class Report:
     """One reconciliation. `heads` are controls by id; `runs` rows of CONTROL_RUN; `before` the run before this one.
 
+    `list_values`: amounts per (currency, bucket) of `list_value.sql`, before and after what is taken off prices.
     `billed`: amount on final documents per (tenant, currency), for shares of a bill. `floor`: findings that are likely worth
     less are listed as one line per control, never left out.
     """
@@ -123,6 +124,7 @@ class Report:
     documents: tuple[Document, ...] = ()
     billed: Mapping[tuple[str, str], Decimal] = field(default_factory=dict)
     floor: Decimal = _ZERO
+    list_values: Mapping[tuple[str, str], Decimal] = field(default_factory=dict)
 
     @property
     def unsettled(self) -> list[Finding]:
@@ -186,7 +188,18 @@ def waterfall_of_money(report: Report, currency: str) -> Waterfall:
     rows = [row for row in report.statement.rows if row.meter is None and row.currency == currency]
     figures = {(row.equation, row.bucket): row.amount or _ZERO for row in rows}
     bars = _bars(figures, ("rated_value",)) or [Bar("rated_value", "level", _ZERO), Bar("invoiced", "level", _ZERO)]
-    return Waterfall(currency, (*bars, *_after_invoicing(report, currency, bars[-1].figure)))
+    after = _after_invoicing(report, currency, bars[-1].figure)
+    return Waterfall(currency, (*_before_rating(report, currency, bars[0].figure), *bars, *after))
+
+
+def _before_rating(report: Report, currency: str, rated: Decimal) -> list[Bar]:
+    """Return how list value becomes rated value; nothing where nothing is taken off, or the two are not of one run."""
+    values = {bucket: amount for (of, bucket), amount in report.list_values.items() if of == currency}
+    taken = [Bar(bucket, "explained", -amount) for bucket, amount in sorted(values.items()) if bucket != "list_value"]
+    taken = [bar for bar in taken if bar.figure]
+    if not taken or exact_sum(values.values()) != rated:
+        return []
+    return [Bar("list_value", "level", values.get("list_value", _ZERO)), *taken]
 
 
 def waterfalls_of_meters(report: Report) -> dict[str, Waterfall]:

@@ -68,7 +68,8 @@ def _waterfall(waterfall: Waterfall, currency: str | None) -> Table:
         figure = bar.figure if bar.kind == "level" else -bar.figure
         text = grouped(figure) if currency is None else shown(figure, currency)
         style = _STYLES[bar.kind]
-        table.add_row(Text(_SIGNS[bar.kind] + bucket_name(bar.bucket), style=style), Text(text, style=style))
+        sign = "+ " if bar.kind == "explained" and bar.figure < 0 else _SIGNS[bar.kind]
+        table.add_row(Text(sign + bucket_name(bar.bucket), style=style), Text(text, style=style))
     return table
 
 

@@ -24,7 +24,9 @@ from typing import TYPE_CHECKING
 import yaml
 from rich.console import Console
 
-from billing_adapters.reconciliation import render
+from billing_adapters.reconciliation.report_files import write_whole
+from billing_adapters.reconciliation.report_page import report_page
+from billing_adapters.reconciliation.report_terminal import report_table
 from metering.clock import FixedClock
 from rating.errors import AlreadyFinal
 from rating.rounding import exact_sum
@@ -132,12 +134,15 @@ class _Story:
         return bool(corrections)
 
     def reconcile(self) -> bool:
-        """Print October's conservation statement."""
+        """Reconcile October, keep what is found, write the page that finance opens."""
         self._chapter("reconcile October")
         with self.watch.time("reconcile"):
-            statement = self.workspace.reconcile("2026-10")
-        self.out.print(render(statement))
-        return statement.is_conserved
+            report = self.workspace.report("2026-10", preparer="demo")
+            page = self.workspace.layout.root / "reconciliation-2026-10.html"
+            write_whole(page, lambda file: file.write(report_page(report)))
+        self.out.print(report_table(report))
+        self.out.print(f"The report that finance opens: {page}", highlight=False, soft_wrap=True)
+        return report.statement.is_conserved
 
     def explain(self) -> bool:
         """Explain the line that has the most to explain."""

@@ -139,5 +139,10 @@ def made_report() -> Report:
         heads={"UNPRICED_METER": Head(), "DEDUPE_EXCESS": Head(within="DUPLICATE_CONFLICT")},
         new=recorded.new, cleared=recorded.cleared, reopened=recorded.reopened, before=run_of(1, EARLIER),
         found_before={"UNPRICED_METER": 1, "ZERO_RATED": 1}, waivers=waived, documents=documents(),
+        list_values={
+            ("USD", "list_value"): Decimal("120000.1234"),
+            ("USD", "discounts"): Decimal(-2000),
+            ("USD", "commitments"): Decimal(432),
+        },
         billed={("acme", "USD"): Decimal(90_000), ("globex", "USD"): Decimal("27940.12")},
     )  # fmt: skip
