@@ -35,8 +35,12 @@ from metering.journal_format import (
     NANO,
     NO_SLOT,
     SERIES,
+    SERIES_BYTES,
+    SERIES_SLOT,
     SLOT,
     TEXT,
+    TEXT_BYTES,
+    TEXT_SLOT,
     WHOLE,
     WHOLE_DETAILED,
     WIDE_DETAILED,
@@ -208,15 +212,18 @@ def _read_detail(body: bytearray, rows: _Rows, keys: dict[int, str], row: int, *
 
 def _read_text(body: bytearray, slot: int) -> bytes | None:
     """Return the bytes of a chain of text slots, or None where the chain is broken."""
+    if slot == NO_SLOT:
+        return b""
     pieces: list[bytes] = []
     slots = len(body) // SLOT
     while slot != NO_SLOT:
         # A damaged link could lead in a circle: no chain is longer than the segment.
-        if slot >= slots or body[slot * SLOT + SLOT - 1] != TEXT or len(pieces) > slots:
+        if slot >= slots or len(pieces) > slots:
             return None
-        start = slot * SLOT
-        slot = int.from_bytes(body[start : start + 4], "little")
-        pieces.append(bytes(body[start + 5 : start + 5 + body[start + 4]]))
+        slot, length, piece, kind = TEXT_SLOT.unpack_from(body, slot * SLOT)
+        if kind != TEXT or length > TEXT_BYTES:
+            return None
+        pieces.append(piece[:length])
     return b"".join(pieces)
 
 
@@ -248,13 +255,14 @@ def _read_series(body: bytearray, rows: _Rows) -> tuple[Array, list[tuple[str, s
 
 def _series_text(body: bytearray, slot: int) -> str | None:
     start = slot * SLOT
-    if start + SLOT > len(body) or body[start + SLOT - 1] != SERIES:
+    if start + SLOT > len(body):
         return None
-    tail = _read_text(body, int.from_bytes(body[start : start + 4], "little"))
+    following, crc, length, head, kind = SERIES_SLOT.unpack_from(body, start)
+    tail = _read_text(body, following) if kind == SERIES and length <= SERIES_BYTES else None
     if tail is None:
         return None
-    text = bytes(body[start + 9 : start + 9 + body[start + 8]]) + tail
-    return text.decode() if zlib.crc32(text) == int.from_bytes(body[start + 4 : start + 8], "little") else None
+    text = head[:length] + tail
+    return text.decode() if zlib.crc32(text) == crc else None
 
 
 def _event_table(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -70,3 +71,29 @@ def test_many_different_texts_are_kept_as_well_as_few(distinct: int) -> None:
     table = pa.Table.from_pylist(rows, schema=usage_event_schema())
 
     assert written(table).equals(table)
+
+
+@pytest.mark.parametrize(("distinct", "is_coded"), [(3000, True), (6000, True), (200_000, False)])
+def test_quantities_of_which_there_are_few_are_codes_in_the_file(distinct: int, is_coded: bool) -> None:
+    """Judged by rows from all over the group: the first tenant uses one quantity only."""
+    count = 40_000
+    chance = random.Random(distinct)
+    numbers = [7 if place < SAMPLE_ROWS else chance.randrange(distinct) for place in range(count)]
+    quantities = pa.array(numbers, pa.int64()).cast(pa.decimal128(38, 0)).cast(pa.decimal128(38, 9))
+    same = {"tenant_id": "acme", "meter": "tokens", "event_time": START, "recorded_at": START, "producer_id": "p"}
+    columns = {
+        **{name: pa.repeat(pa.scalar(value), count) for name, value in same.items()},
+        "quantity": quantities,
+        "segment": pa.repeat(1, count),
+        "row": pa.array(range(count)),
+        **{name: pa.nulls(count) for name in ("idempotency_key", "attributes", "correction")},
+    }
+    schema = usage_event_schema()
+    table = pa.table([columns[name] for name in schema.names], names=schema.names).cast(schema)
+    sink, encoded = pa.BufferOutputStream(), encode(table, ORDER)
+    write_parquet(sink, encoded, places_in_order(encoded, ORDER), ORDER)
+
+    assert pq.read_table(pa.BufferReader(sink.getvalue())).equals(table)
+    group = pq.ParquetFile(pa.BufferReader(sink.getvalue())).metadata.row_group(0)
+    found = next(one for place in range(group.num_columns) if (one := group.column(place)).path_in_schema == "quantity")
+    assert found.has_dictionary_page is is_coded
