@@ -36,8 +36,10 @@ WHOLE, NANO, WHOLE_DETAILED, NANO_DETAILED, WIDE_DETAILED = 0x55, 0x5A, 0x66, 0x
 AUXILIARY_KINDS = (SERIES, TEXT, DETAIL)
 EVENT_KINDS = (WHOLE, NANO, WHOLE_DETAILED, NANO_DETAILED, WIDE_DETAILED)
 
-# Integers up to this are stored as they are; the sum of two still fits a signed 64-bit word.
-WHOLE_MAX = 2**62
+# Integers up to this are stored as they are; the sum of two still fits a signed 64-bit word. Whoever has no time to spare asks
+# whether anything is left of one after so many bits: nothing is of those from 0 to one below it, something of all others.
+WHOLE_BITS = 62
+WHOLE_MAX = 2**WHOLE_BITS
 NO_SLOT = 0xFFFFFFFF
 HAS_KEY = 1
 

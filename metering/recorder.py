@@ -30,7 +30,7 @@ from metering.forks import here as _here
 from metering.forks import notice_fork, recorders
 from metering.health import look
 from metering.journal import NO_SEGMENT, Row, pack_event
-from metering.journal_format import SEGMENT_BYTES_MIN, WHOLE, WHOLE_MAX
+from metering.journal_format import SEGMENT_BYTES_MIN, WHOLE, WHOLE_BITS
 from metering.keeper import Keeper, ShipperChild
 from metering.layout import Layout
 from metering.meterings import Meterings
@@ -157,7 +157,7 @@ class Recorder(Meterings):
                 and key is None
                 and ack is None
                 and type(quantity) is int
-                and 0 <= quantity <= WHOLE_MAX
+                and not quantity >> WHOLE_BITS
                 and _here[0]
             ):
                 claim, now_ns = segment.claim, self._now_ns

@@ -99,6 +99,23 @@ def test_a_bad_value_raises_and_leaves_no_row(usage: Recorder, reason: str, argu
     assert len(rows(usage.layout.root)) == 2
 
 
+@pytest.mark.parametrize("quantity", [0, 1, 2**30, 2**62 - 1, 2**62, 2**62 + 1, 2**63, 10**28])
+def test_whole_quantities_of_every_size_are_kept_by_the_short_way_and_the_long_one(
+    usage: Recorder, quantity: int
+) -> None:
+    bound = usage.bind("api", tenant="acme")
+    for _ in range(2):
+        bound.add(quantity)
+        usage.record("api", tenant="acme", quantity=quantity)
+    for negative in (-1, -quantity - 1):
+        with pytest.raises(BadEvent):
+            bound.add(negative)
+        with pytest.raises(BadEvent):
+            usage.record("api", tenant="acme", quantity=negative)
+    usage.seal()
+    assert [row["quantity"] for row in rows(usage.layout.root)] == [quantity] * 4
+
+
 def test_attributes_that_compare_equal_stay_apart(usage: Recorder) -> None:
     for flag in (1, True, "1", Decimal("1.0"), Decimal("1.00"), None):
         usage.record("api", tenant="acme", flag=flag)
