@@ -117,7 +117,9 @@ def _settle(workspace: Workspace, book: LeaseBook, terms: Terms, leases: Sequenc
     incomplete = set(workspace.lake.dead_letters()["producer_id"].to_pylist())
     meters = hard_meters(terms)
     known = []
-    for lease in leases:
+    # The newest window first: of one that is over nothing can be granted any more, of one that goes on nothing may be that
+    # somebody used. Where a holder had leases of two, nobody knows which of them its events were spent of.
+    for lease in sorted(leases, key=lambda one: one.key.start, reverse=True):
         meter = meters.get((lease.key.tenant, lease.key.feature))
         if meter is not None and _producer(lease) not in incomplete:
             known.append((lease, meter))

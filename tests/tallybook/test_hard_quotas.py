@@ -13,7 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from entitlements.checker import Checker
+from entitlements.decisions import BILLIONTHS
 from entitlements.leased import ViewTerms
+from entitlements.leases import LeaseBook, QuotaKey
 from entitlements.view import View
 from metering.clock import FixedClock
 from metering.recorder import Recorder
@@ -21,7 +23,7 @@ from rating.errors import CatalogInvalid
 from tallybook import Workspace
 from tallybook.cli import app
 from tallybook.entitlements import Entitlements
-from tallybook.lease_accounts import GRACE
+from tallybook.lease_accounts import GRACE, holder_of
 
 CATALOG = """
 meters:
@@ -246,3 +248,24 @@ def _granted(workspace: Workspace, key) -> Decimal:
     found = LeaseBook(workspace.books).granted(key)
     assert found is not None
     return found[1]
+
+
+def test_what_a_dead_process_used_is_taken_from_the_window_that_goes_on_first(tmp_path: Path) -> None:
+    """It held leases of two windows, as with two checkers, and the books were away when the old one was to be settled."""
+    february, march = (
+        QuotaKey("acme", "tokens", datetime(2026, month, 1, tzinfo=UTC), datetime(2026, month + 1, 1, tzinfo=UTC))
+        for month in (2, 3)
+    )
+    with open_(tmp_path, now=datetime(2026, 2, 28, tzinfo=UTC)) as before:
+        usage = Recorder(tmp_path, ship="none", clock=before.clock)
+        holder = holder_of(usage)()
+        LeaseBook(before.books, before.clock).take(february, 100, lease_id="a", holder=holder, needed=10 * BILLIONTHS)
+    with Workspace(tmp_path, clock=FixedClock(NOW)) as workspace:
+        book = LeaseBook(workspace.books, workspace.clock)
+        book.take(march, 100, lease_id="b", holder=holder, needed=10 * BILLIONTHS)
+        usage.record("tokens", tenant="acme", quantity=10, event_time=NOW)
+        usage.close()
+        workspace.ship()
+    with Workspace(tmp_path, clock=FixedClock(NOW + timedelta(hours=1))) as later:
+        assert later.account_leases().settled == 2
+        assert LeaseBook(later.books).granted(march) == (100, 10), "none of it is granted a second time"
