@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 # Which states a person may decide about: never what a deliverer is at.
 RETRIED = ("parked", "waived", "pending")
 WAIVED = ("parked", "pending")
+# What stands among the attempts of a delivery that the provider took back.
+REFUSED_LATER = "refused later"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,7 @@ def refuse_later(engine: Engine, delivery_ids: Sequence[str], *, who: str, why: 
     for delivery_id in delivery_ids:
         values = {"state": "parked", "outcome": str(Outcome.REJECTED_PERMANENT), "reason": why, "is_uncertain": False}
         with suppress(DeliveryNotOpen):
-            _decide(engine, delivery_id, ("delivered",), values, who=who, why=why, verb="refused later", now=now)
+            _decide(engine, delivery_id, ("delivered",), values, who=who, why=why, verb=REFUSED_LATER, now=now)
             refused += 1
     return refused
 

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from sqlalchemy import Connection, and_, or_, select
 
-from billing_adapters.books import deliveries
+from billing_adapters.books import deliveries, delivery_attempts
+from billing_adapters.deliveries import REFUSED_LATER
 from billing_adapters.minor_units import unit_of
 from billing_adapters.outbox import END_OF_TIME
 from billing_adapters.provider_list import QUANTITIES, provider_table
@@ -76,7 +77,11 @@ def sent_documents_schema() -> pa.Schema:
 
 @cache
 def sent_quantities_schema() -> pa.Schema:
-    """Return SENT_QUANTITIES: one row per (delivery of usage): whose, under which name, from when on, and what became of it."""
+    """Return SENT_QUANTITIES: one row per delivery of usage: whose, under which name, from when on, and what became of it.
+
+    `is_refused_later`: the provider accepted it and took that back in a late report. `tenant_id` and `meter` are null where
+    nobody said to whom and what the series belongs.
+    """
     import pyarrow as pa
 
     text, instant, exact = pa.string(), pa.timestamp("us", tz="UTC"), pa.decimal128(38, 12)
@@ -84,6 +89,8 @@ def sent_quantities_schema() -> pa.Schema:
     return pa.schema(
         [
             *(pa.field(name, text, nullable=False) for name in names),
+            pa.field("tenant_id", text),
+            pa.field("meter", text),
             pa.field("start", instant, nullable=False),
             pa.field("revision", pa.int64(), nullable=False),
             pa.field("quantity", exact, nullable=False),
@@ -91,6 +98,7 @@ def sent_quantities_schema() -> pa.Schema:
             pa.field("outcome", text),
             pa.field("reason", text, nullable=False),
             pa.field("is_uncertain", pa.bool_(), nullable=False),
+            pa.field("is_refused_later", pa.bool_(), nullable=False),
             pa.field("provider_id", text),
             pa.field("attempts", pa.int64(), nullable=False),
             pa.field("enqueued_at", instant, nullable=False),
@@ -208,10 +216,17 @@ def _lines_of(payload: str) -> list[dict[str, Any]]:
     return lines
 
 
-def sent_quantities(connection: Connection, adapter: str, start: datetime, end: datetime) -> pa.Table:
+def sent_quantities(
+    connection: Connection,
+    adapter: str,
+    start: datetime,
+    end: datetime,
+    owners: Mapping[str, tuple[str, str]] | None = None,
+) -> pa.Table:
     """Return SENT_QUANTITIES of an adapter for windows that begin in `[start, end)`.
 
     A series is a subscription's use of one name; the window's start is the last word of the delivery's natural key.
+    `owners`: of a series, its tenant and our meter.
     """
     import pyarrow as pa
 
@@ -223,14 +238,23 @@ def sent_quantities(connection: Connection, adapter: str, start: datetime, end: 
             deliveries.c.quantity.is_not(None),
         )
     )
+    refused = set(
+        connection.scalars(
+            select(delivery_attempts.c.delivery_id).where(delivery_attempts.c.outcome == REFUSED_LATER).distinct()
+        )
+    )
     rows = []
     for row in connection.execute(query.order_by(deliveries.c.enqueued_at, deliveries.c.delivery_id)).mappings():
         at = datetime.fromisoformat(row["natural_key"].rpartition(" ")[2])
         subscription_id, _, name = row["series"].partition(" ")
         if start <= at < end:
+            tenant_id, meter = (owners or {}).get(row["series"], (None, None))
             rows.append(
                 {
                     **_common(row),
+                    "tenant_id": tenant_id,
+                    "meter": meter,
+                    "is_refused_later": row["delivery_id"] in refused,
                     "subscription_id": subscription_id,
                     "name": name,
                     "start": at,

@@ -1,8 +1,8 @@
 """Documents from paper to payment: what was invoiced, delivered, held by a provider and collected, per currency.
 
-Enters: the final documents of a period (`BookedDocuments`), what was sent of them (SENT_DOCUMENTS), and a provider's list.
-Leaves: the rows of four equations, and in the engine `document_match`, one row per document with what differs. Refuses: to ask
-a provider; the list was read before, and is kept as evidence.
+Enters: an engine with the documents of a period, what was sent of them, and the lists of providers (`reconciliation.inputs`).
+Leaves: the rows of four equations, and in the engine `document_match` and `quantity_match`, one row per document or window with
+what differs. Refuses: to ask a provider; the list was read before, and is kept as evidence.
 
 Each equation takes its left side from another place than its right one: charges against documents, documents against the outbox,
 the outbox against the provider's list, that list against its payments. A provider whose list was not read has no third and fourth
@@ -13,24 +13,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from billing_adapters.provider_list import DOCUMENTS, PAYMENTS, provider_schema
+from billing_adapters.provider_list import DOCUMENTS, PAYMENTS, QUANTITIES
+from billing_adapters.reconciliation.inputs import DOCUMENT_INPUTS, schema_of
 from billing_adapters.reconciliation.matching import EXACT, Tolerance, match
 from billing_adapters.reconciliation.statement import collection_rows
-from billing_adapters.sent_list import sent_documents_schema
 from metering.engine import fetch, read_sql
 from metering.questions import register
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     import duckdb
     import pyarrow as pa
 
-    from billing_adapters.provider_list import ProviderList
-    from billing_adapters.reconciliation.matching import StatusCount
     from billing_adapters.reconciliation.statement import ConservationRow
     from rating.invoice import Invoice
 
@@ -38,107 +35,86 @@ _PACKAGE = "billing_adapters.reconciliation"
 _FOR_EVER = datetime(9999, 12, 31, tzinfo=UTC)
 
 
-@cache
-def booked_document_schemas() -> dict[str, pa.Schema]:
-    """Return the schemas of `BookedDocuments`, by the name of its table in the engine. Amounts are in `currency`."""
-    import pyarrow as pa
-
-    text, exact = pa.string(), pa.decimal128(38, 21)
-    return {
-        "booked_document": pa.schema(
-            [
-                *(pa.field(name, text, nullable=False) for name in ("invoice_id", "account_id", "currency", "status")),
-                pa.field("amount_due", exact, nullable=False),
-            ]
-        ),
-        "document_line": pa.schema(
-            [
-                pa.field("invoice_id", text, nullable=False),
-                pa.field("exact_amount", exact, nullable=False),
-                pa.field("amount", exact, nullable=False),
-            ]
-        ),
-        "document_charge": pa.schema(
-            [pa.field("invoice_id", text, nullable=False), pa.field("exact_amount", exact, nullable=False)]
-        ),
-        "document_burn": pa.schema(
-            [pa.field("invoice_id", text, nullable=False), pa.field("amount", exact, nullable=False)]
-        ),
-    }
-
-
 @dataclass(frozen=True, slots=True)
-class BookedDocuments:
-    """The final and void documents of a period: their heads, and by document the lines, the charges and what was prepaid."""
+class Compared:
+    """How one adapter is compared with its provider.
 
-    documents: pa.Table
-    lines: pa.Table
-    charges: pa.Table
-    burns: pa.Table
-
-
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    """What one adapter had to deliver: SENT_DOCUMENTS, and the provider's list, None where it was not read.
-
-    `settled_before`: what is as young or younger on either side is timing where it differs; None: all of it is settled.
+    `tables`: what was read of the provider's list, none where it was not. `settled_before`: what is as young or younger on
+    either side is timing where it differs; None: all of it is settled. `tolerances` by currency, `otherwise` for all others.
     """
 
     adapter: str
-    sent: pa.Table
-    held: ProviderList | None = None
+    tables: frozenset[str] = frozenset()
     settled_before: datetime | None = None
     tolerances: Mapping[str, Tolerance] | None = None
     otherwise: Tolerance = EXACT
 
 
-def load_documents(engine: duckdb.DuckDBPyConnection, booked: BookedDocuments) -> None:
-    """Make the tables of the documents of a period."""
-    tables = (booked.documents, booked.lines, booked.charges, booked.burns)
-    for (name, schema), table in zip(booked_document_schemas().items(), tables, strict=True):
-        register(engine, name, table.cast(schema))
-
-
 def net_of_documents(engine: duckdb.DuckDBPyConnection) -> list[ConservationRow]:
-    """Return the equation of what is on paper, after `load_documents`."""
+    """Return the equation of what is on paper."""
     return collection_rows("net", _summed(engine, "net_of_documents", {}))
 
 
-def deliveries_of(
-    engine: duckdb.DuckDBPyConnection, delivered: Delivered, start: datetime, end: datetime
-) -> tuple[list[ConservationRow], list[StatusCount]]:
-    """Return the equations of one adapter and the counts of matching, after `load_documents`. `[start, end)` in UTC.
+def compare(
+    engine: duckdb.DuckDBPyConnection, compared: Sequence[Compared], start: datetime, end: datetime
+) -> list[ConservationRow]:
+    """Return the equations of every adapter; leave `document_held`, `document_match` and `quantity_match` in the engine.
 
-    What only the provider has belongs to the period in which it was made there.
+    The engine holds the inputs of `reconciliation.inputs` that this reads: documents of the period, what was sent, what providers
+    have; empty where there is none. `[start, end)` in UTC: what only a provider has belongs to the period in which it was made.
     """
-    register(engine, "sent_document", delivered.sent.cast(sent_documents_schema()))
-    named = {"adapter": delivered.adapter}
-    rows = collection_rows("invoiced", _summed(engine, "invoiced_delivered", named), delivered.adapter)
-    if delivered.held is None or DOCUMENTS not in delivered.held.tables:
-        return rows, []
-    for name, table in ((DOCUMENTS, "provider_document"), (PAYMENTS, "provider_payment")):
-        register(engine, table, delivered.held.table(name).cast(provider_schema(name)))
-    counts = match_documents(engine, delivered)
+    import pyarrow as pa
+
     values = {"start_instant": start, "end_instant": end}
     engine.execute(read_sql(_PACKAGE, "document_held"), values)
-    engine.execute(read_sql(_PACKAGE, "document_match"))
-    rows += collection_rows("confirmed", _summed(engine, "confirmed_held", named), delivered.adapter)
-    if PAYMENTS in delivered.held.tables:
-        rows += collection_rows("provider", _summed(engine, "held_collected", named), delivered.adapter)
-    return rows, counts
+    rows, documents, quantities = [], [], []
+    # One that nobody compares makes the tables, empty, with their columns.
+    for one in (*compared, Compared("")):
+        _match_documents(engine, one)
+        documents.append(fetch(engine, read_sql(_PACKAGE, "document_match"), {"adapter": one.adapter}))
+        register(engine, "document_match", documents[-1])
+        quantities.append(_match_quantities(engine, one, values))
+        rows += _equations(engine, one) if one.adapter else []
+    register(engine, "document_match", pa.concat_tables(documents))
+    register(engine, "quantity_match", pa.concat_tables(quantities))
+    return rows
 
 
-def match_documents(engine: duckdb.DuckDBPyConnection, delivered: Delivered) -> list[StatusCount]:
-    """Match what a provider confirmed with what it has; `sent_document` and `provider_document` are in the engine."""
-    ours = fetch(engine, read_sql(_PACKAGE, "match_our_document"))
-    theirs = fetch(engine, read_sql(_PACKAGE, "match_their_document"), {"for_ever": _FOR_EVER})
-    return match(
+def _equations(engine: duckdb.DuckDBPyConnection, one: Compared) -> list[ConservationRow]:
+    named = {"adapter": one.adapter}
+    rows = collection_rows("invoiced", _summed(engine, "invoiced_delivered", named), one.adapter)
+    if DOCUMENTS in one.tables:
+        rows += collection_rows("confirmed", _summed(engine, "confirmed_held", named), one.adapter)
+    if {DOCUMENTS, PAYMENTS} <= one.tables:
+        rows += collection_rows("provider", _summed(engine, "held_collected", named), one.adapter)
+    return rows
+
+
+def _match_documents(engine: duckdb.DuckDBPyConnection, one: Compared) -> None:
+    named: dict[str, Any] = {"adapter": one.adapter if DOCUMENTS in one.tables else ""}
+    ours = fetch(engine, read_sql(_PACKAGE, "match_our_document"), named)
+    theirs = fetch(engine, read_sql(_PACKAGE, "match_their_document"), {**named, "for_ever": _FOR_EVER})
+    _match(engine, one, ours, theirs)
+
+
+def _match_quantities(engine: duckdb.DuckDBPyConnection, one: Compared, values: dict[str, Any]) -> pa.Table:
+    named: dict[str, Any] = {"adapter": one.adapter if QUANTITIES in one.tables else ""}
+    longest = fetch(engine, read_sql(_PACKAGE, "longest_window"), named).to_pylist()
+    daily = {**named, "is_daily": any(row["is_daily"] for row in longest)}
+    ours = fetch(engine, read_sql(_PACKAGE, "match_our_quantity"), {**daily, **values})
+    theirs = fetch(engine, read_sql(_PACKAGE, "match_their_quantity"), {**daily, **values})
+    _match(engine, one, ours, theirs)
+    return fetch(engine, read_sql(_PACKAGE, "quantity_match"), daily)
+
+
+def _match(engine: duckdb.DuckDBPyConnection, one: Compared, ours: pa.Table, theirs: pa.Table) -> None:
+    match(
         engine,
         ours,
         theirs,
-        settled_before=delivered.settled_before,
-        tolerances=delivered.tolerances,
-        otherwise=delivered.otherwise,
+        settled_before=one.settled_before,
+        tolerances=one.tolerances,
+        otherwise=one.otherwise,
     )
 
 
@@ -147,28 +123,19 @@ def _summed(engine: duckdb.DuckDBPyConnection, name: str, values: dict[str, Any]
     return [(row["currency"], row["bucket"], row["amount"]) for row in found.to_pylist()]
 
 
-def documents_of(invoices: Iterable[Invoice]) -> BookedDocuments:
-    """Return the documents of a period from the books' own rows; drafts, which nobody owes, are left out."""
-    heads: list[dict[str, Any]] = []
-    lines: list[dict[str, Any]] = []
-    charges: list[dict[str, Any]] = []
-    burns: list[dict[str, Any]] = []
+def documents_of(invoices: Iterable[Invoice]) -> dict[str, pa.Table]:
+    """Return the documents of a period from the books' own rows, as inputs; drafts, which nobody owes, are left out."""
+    import pyarrow as pa
+
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in DOCUMENT_INPUTS}
     for one in invoices:
         if one.status == "draft":
             continue
         named = {"invoice_id": one.invoice_id}
-        head = {name: getattr(one, name) for name in ("account_id", "currency", "status", "amount_due")}
-        heads.append({**named, **head})
+        heads = schema_of("booked_document").names
+        found["booked_document"].append({name: getattr(one, name) for name in heads})
         for line in one.lines:
-            lines.append({**named, "exact_amount": line.exact_amount, "amount": line.amount})
-            charges += [{**named, "exact_amount": charge.exact_amount} for charge in line.charges]
-        burns += [{**named, "amount": burn.amount} for burn in one.prepaid]
-    schemas = booked_document_schemas().values()
-    tables = [_table(rows, schema) for rows, schema in zip((heads, lines, charges, burns), schemas, strict=True)]
-    return BookedDocuments(*tables)
-
-
-def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
-    import pyarrow as pa
-
-    return pa.Table.from_pylist(rows, schema=schema)
+            found["document_line"].append({**named, "exact_amount": line.exact_amount, "amount": line.amount})
+            found["document_charge"] += [{**named, "exact_amount": charge.exact_amount} for charge in line.charges]
+        found["document_burn"] += [{**named, "amount": burn.amount} for burn in one.prepaid]
+    return {name: pa.Table.from_pylist(rows, schema=schema_of(name)) for name, rows in found.items()}

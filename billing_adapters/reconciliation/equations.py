@@ -18,6 +18,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from billing_adapters.errors import TotalOverflow
+from billing_adapters.reconciliation.against_provider import compare, net_of_documents
 from billing_adapters.reconciliation.control_runs import Asked, run_controls
 from billing_adapters.reconciliation.controls import our_controls
 from billing_adapters.reconciliation.inputs import register_given
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+    from billing_adapters.reconciliation.against_provider import Compared
     from billing_adapters.reconciliation.controls import Control, Refused
     from metering.batch import SegmentBatch
     from metering.periods import WallPeriod
@@ -141,13 +143,15 @@ def conservation(
     given: Mapping[str, pa.Table] | None = None,
     controls: Sequence[Control] | None = None,
     refused: Sequence[Refused] = (),
+    compared: Sequence[Compared] = (),
 ) -> Statement:
     """Return the conservation statement of a period, with what every control found. Pure: the same tables, the same statement.
 
     `engine` holds the evidence of `capture.snapshot` (`metering.usage.open_evidence` over all data files: a duplicate may
     be one of last year's usage event). Its tables `usage`, `charge` and `worth` are replaced. `as_of` decides which fees
     are due. `entitled` is ENTITLED_USE of the period: what was used beyond what grants cover. `given` has the tables of
-    documents and witnesses that controls read (`reconciliation.inputs`), by name; `controls` are by default ours. Raises
+    documents and witnesses that controls read (`reconciliation.inputs`), by name; `controls` are by default ours. `compared`
+    has the adapters whose deliveries are followed to what was collected (`against_provider`). Raises
     TotalOverflow or rating's AmountOverflow where a sum leaves its decimal, ValueError for a given table with other columns;
     never for a difference.
     """
@@ -165,13 +169,10 @@ def conservation(
     register(engine, "entitled_use", entitled_use_schema().empty_table() if entitled is None else entitled)
     with _overflow_named():
         money = _rows(engine, "rated_value", values)
-    asked = Asked(
-        period=period_text(period),
-        **values,
-        as_of=as_of,
-        pinned=capture.snapshot.snapshot_id,
-        absent=register_given(engine, given or {}),
-    )
+    absent = register_given(engine, given or {})
+    with _overflow_named():
+        collected = [*net_of_documents(engine), *compare(engine, compared, dates.start, dates.end)]
+    asked = Asked(period=period_text(period), **values, as_of=as_of, pinned=capture.snapshot.snapshot_id, absent=absent)
     breaks, runs = run_controls(engine, our_controls() if controls is None else controls, refused, asked)
     return Statement(
         period=period,
@@ -179,6 +180,7 @@ def conservation(
             *count_rows("recorded", map(_counted, recorded)),
             *count_rows("stored", map(_counted, stored)),
             *money_rows(_money(row, bookings) for row in money),
+            *collected,
         ),
         findings=tuple(map(_finding, breaks)),
         breaks=pa.Table.from_pylist(breaks, schema=break_schema()),

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from billing_adapters.provider_list import PARTS
 from metering.usage import register
 from rating.tables import kinds
 
@@ -79,8 +80,14 @@ _DERIVED: Final = (
     Input("unpriced_usage", "one row per (span, price, cell) that a price takes and has no amount for"),
     Input("frozen_span", "one row per billing span whose plan leaves its invoices as they are"),
     Input("entitled_use", "one row per (tenant, feature, meter): use beyond grants in the period"),
+    Input("document_held", "one row per document at a provider that belongs to the period"),
+    Input("document_match", "one row per (document, currency) of the period: ours and a provider's, and what differs"),
+    Input("quantity_match", "one row per (account, name at the provider, window): sent and held, and what differs"),
     Input("control_run", "one row per control: how it ran just now; read by a control that runs after all others"),
 )  # fmt: skip
+
+_NO_ADAPTER: Final = "deliver by an adapter: add a section [delivery.NAME] to the settings"
+_NO_LIST: Final = "read what a provider has (`tallybook provider read NAME`), or import its export"
 
 _GIVEN: Final = (
     Input(
@@ -95,6 +102,97 @@ _GIVEN: Final = (
     ),
     Input("final_line", "one row per line of a final document", _LINE_COLUMNS),
     Input(
+        "booked_document",
+        "one row per final or void document of the period",
+        {
+            "invoice_id": "text", "number": "text", "document_type": "text", "account_id": "text", "currency": "text",
+            "status": "text", "issued_at": "instant", "total": "exact", "amount_due": "exact",
+        },
+        "issued_at",
+    ),
+    Input(
+        "document_line",
+        "one row per line of such a document",
+        {"invoice_id": "text", "exact_amount": "exact", "amount": "exact"},
+    ),
+    Input("document_charge", "one row per charge of such a document", {"invoice_id": "text", "exact_amount": "exact"}),
+    Input(
+        "document_burn",
+        "one row per payment of such a document by a prepaid balance",
+        {"invoice_id": "text", "amount": "exact"},
+    ),
+    Input(
+        "delivering_adapter",
+        "one row per adapter that delivers documents, and from which issue on",
+        {"adapter": "text", "delivers_from": "instant"},
+        None,
+        _NO_ADAPTER,
+    ),
+    Input(
+        "sent_document",
+        "one row per delivery of an invoice, credit note or void",
+        {
+            **dict.fromkeys(("adapter", "kind", "delivery_id", "document_id", "invoice_id", "account_id", "currency"), "text"),
+            "number": "text", "booked": "amount", "sent": "amount", "bucket": "text", "outcome": "text", "reason": "text",
+            "is_uncertain": "bool", "provider_id": "text", "attempts": "int", "issued_at": "instant",
+            "enqueued_at": "instant", "ended_at": "instant", "recover_by": "instant",
+        },
+        "enqueued_at",
+        _NO_ADAPTER,
+    ),
+    Input(
+        "sent_quantity",
+        "one row per delivery of usage: a series, a window, a content",
+        {
+            **dict.fromkeys(("adapter", "kind", "delivery_id", "account_id", "subscription_id"), "text"),
+            **dict.fromkeys(("tenant_id", "meter", "name"), "text"),
+            "start": "instant", "revision": "int", "quantity": "amount", "bucket": "text", "outcome": "text", "reason": "text",
+            "is_uncertain": "bool", "is_refused_later": "bool", "provider_id": "text", "attempts": "int",
+            "enqueued_at": "instant", "ended_at": "instant", "recover_by": "instant",
+        },
+        "enqueued_at",
+        _NO_ADAPTER,
+    ),
+    Input(
+        "ledger_quantity",
+        "one row per (adapter, subscription, name at the provider): what was used of it until a window's end, exactly",
+        {
+            **dict.fromkeys(("adapter", "subscription_id", "name", "tenant_id", "account_id", "meter"), "text"),
+            "until": "instant", "quantity": "amount", "unit_size": "amount",
+        },
+        "until",
+        "tell a provider usage: add licences or meters to its section [delivery.NAME]",
+    ),
+    Input(
+        "provider_document",
+        "one row per invoice or credit note at a provider",
+        {
+            **dict.fromkeys(("adapter", "kind", "provider_id", "delivery_id", "invoice_id", "number", "lowers"), "text"),
+            "currency": "text", "net": "amount", "tax": "amount", "total": "amount", "status": "text", "reason": "text",
+            "created_at": "instant",
+        },
+        "created_at",
+        _NO_LIST,
+    ),
+    Input(
+        "provider_payment",
+        "one row per document at a provider: what became of its money",
+        {
+            **dict.fromkeys(("adapter", "kind", "provider_id", "status", "currency"), "text"),
+            **dict.fromkeys(("total", *PARTS, "fee"), "amount"),
+            "due_at": "instant",
+        },
+        None,
+        _NO_LIST,
+    ),
+    Input(
+        "provider_quantity",
+        "one row per (account, name, window) that a provider has",
+        {"adapter": "text", "account_id": "text", "name": "text", "start": "instant", "end": "instant", "quantity": "amount"},
+        "start",
+        _NO_LIST,
+    ),
+    Input(
         "witness",
         "one row per (tenant, meter, start of a bucket): how often somebody else saw it used",
         {"tenant_id": "text", "meter": "text", "bucket_start": "instant", "count": "quantity"},
@@ -102,6 +200,14 @@ _GIVEN: Final = (
         "give a witness: a table or file of tenant_id, meter, bucket_start and count, such as an access log",
     ),
 )  # fmt: skip
+
+# What equations of documents read, and what needs a provider's list.
+DOCUMENT_INPUTS: Final = ("booked_document", "document_line", "document_charge", "document_burn")
+OF_LISTS: Final = {
+    "document_held": "provider_document",
+    "document_match": "provider_document",
+    "quantity_match": "provider_quantity",
+}
 
 INPUTS: Final = {one.name: one for one in (*_DERIVED, *_GIVEN)}
 
@@ -130,11 +236,10 @@ def register_given(engine: duckdb.DuckDBPyConnection, given: Mapping[str, pa.Tab
         table = given.get(one.name)
         if table is None and one.remedy is not None:
             absent[one.name] = one.remedy
-            continue
         if table is None:
             table = schema.empty_table()
         missing = [column for column in schema.names if column not in table.schema.names]
         if missing:
             raise ValueError(f"{one.name} has no column {', '.join(missing)}; it is {one.grain}")
         register(engine, one.name, table.select(schema.names).cast(schema))
-    return absent
+    return absent | {name: absent[of] for name, of in OF_LISTS.items() if of in absent}

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from sqlalchemy import Engine
 
@@ -13,14 +14,8 @@ from billing_adapters.adapter import Document, Lowered
 from billing_adapters.deliver import Deliverer
 from billing_adapters.outbox import Outbox
 from billing_adapters.provider_list import ProviderList
-from billing_adapters.reconciliation.against_provider import (
-    BookedDocuments,
-    Delivered,
-    deliveries_of,
-    documents_of,
-    load_documents,
-    net_of_documents,
-)
+from billing_adapters.reconciliation.against_provider import Compared, compare, documents_of, net_of_documents
+from billing_adapters.reconciliation.inputs import register_given
 from billing_adapters.reconciliation.statement import COLLECTION_EQUATIONS, UNEXPLAINED, ConservationRow
 from billing_adapters.sent_list import sent_documents
 from billing_adapters.stripe_adapter import StripeAdapter
@@ -34,13 +29,22 @@ from tests.simulation.chaotic_delivery import Story, empty_books
 NOVEMBER = (datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC))
 
 
-def rows_of(books: Engine, documents: list[Invoice], held: ProviderList | None, **more: Any) -> list[ConservationRow]:
-    asked = engine()
-    booked: BookedDocuments = documents_of(documents)
-    load_documents(asked, booked)
+def given_of(books: Engine, documents: list[Invoice], held: ProviderList | None) -> dict[str, pa.Table]:
+    """Return what controls and equations read of one adapter's side and of its provider's."""
     with books.connect() as connection:
         sent = sent_documents(connection, "stripe")
-    return deliveries_of(asked, Delivered("stripe", sent, held, **more), *NOVEMBER)[0]
+    since = pa.table({"adapter": ["stripe"], "delivers_from": pa.array([NOVEMBER[0]], pa.timestamp("us", tz="UTC"))})
+    given = {**documents_of(documents), "sent_document": sent, "delivering_adapter": since}
+    if held is not None:
+        given |= {"provider_document": held.table("documents"), "provider_payment": held.table("payments")}
+    return given
+
+
+def rows_of(books: Engine, documents: list[Invoice], held: ProviderList | None, **more: Any) -> list[ConservationRow]:
+    asked = engine()
+    register_given(asked, given_of(books, documents, held))
+    tables = frozenset() if held is None else frozenset(held.tables)
+    return compare(asked, [Compared("stripe", tables, **more)], *NOVEMBER)
 
 
 def buckets(rows: list[ConservationRow], equation: str, currency: str = "USD") -> dict[str, str]:
@@ -225,7 +229,7 @@ def test_a_payment_that_does_not_add_up_is_unexplained() -> None:
 
 
 def test_charges_lines_and_documents_are_compared() -> None:
-    load_documents(engine(), documents_of([invoice(1, "100.00")]))
+    register_given(engine(), documents_of([invoice(1, "100.00")]))
     rows = net_of_documents(engine())
     # The helper's lines have no charges behind them, so all of it is unexplained.
     assert buckets(rows, "net") == {"invoiced": "100", UNEXPLAINED: "-100"}

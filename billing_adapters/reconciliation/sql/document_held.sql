@@ -6,6 +6,7 @@ SELECT
     theirs.provider_id,
     theirs.kind,
     theirs.status,
+    theirs.number,
     theirs.currency,
     ours.invoice_id,
     ours.delivery_id,

@@ -8,4 +8,4 @@ SELECT
     sent AS amount,
     ended_at AS occurred_at
 FROM sent_document
-WHERE bucket = 'confirmed'
+WHERE adapter = $adapter AND bucket = 'confirmed'

@@ -15,3 +15,4 @@ SELECT
 FROM provider_document AS theirs
 LEFT JOIN sent_document AS ours
     ON ours.adapter = theirs.adapter AND ours.delivery_id = theirs.delivery_id AND ours.kind <> 'void'
+WHERE theirs.adapter = $adapter
