@@ -278,7 +278,7 @@ def settings(as_json: JsonOption = False) -> None:
 
 @app.command()
 def doctor(as_json: JsonOption = False) -> None:
-    """Check this machine and workspace: versions, names, disk, clock, journal, lake, books, catalog."""
+    """Check this machine and workspace: versions, clocks, disks, stores, catalog, keys, what waits and until when, what runs."""
     from tallybook.doctor import examine
 
     checks = examine(State.root)
@@ -286,7 +286,7 @@ def doctor(as_json: JsonOption = False) -> None:
         print_json({"checks": [{name: getattr(check, name) for name in check.__slots__} for check in checks]})
     else:
         out.print(show.checks(checks))
-    raise typer.Exit(FINDING if any(check.result == "bad" for check in checks) else DONE)
+    raise typer.Exit(FINDING if any(check.result == "fail" for check in checks) else DONE)
 
 
 def main() -> None:

@@ -1,27 +1,25 @@
 """What an operator wants to know before trusting a machine: is this the right code, is there room, is all in order.
 
-Enters: a workspace folder (it may not exist yet). Leaves: checks, each `good`, `warning` or `bad`, with a sentence.
-Refuses: to repair anything, and to print a secret.
+Enters: a workspace folder (it may not exist yet). Leaves: checks, each `ok`, `warn` or `fail`, with what was seen and what to do.
+Refuses: to repair anything, and to print a secret. The disk is asked by a file that is written and removed again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
+import secrets
 import shutil
 import sys
 import time
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from sqlalchemy import text
-
-from metering.clock import iso_utc
 from metering.periods import zone
 from rating.errors import NotFound
-from tallybook.books import reading
+from tallybook.errors import BadSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,100 +27,142 @@ if TYPE_CHECKING:
     from tallybook.workspace import Workspace
 
 PACKAGES = ("metering", "entitlements", "rating", "billing_adapters", "tallybook")
-LIBRARIES = ("pyarrow", "duckdb", "deltalake", "sqlalchemy", "alembic", "pydantic")
+LIBRARIES = (
+    "pyarrow", "duckdb", "deltalake", "sqlalchemy", "alembic", "pydantic", "pydantic-settings", "apscheduler",
+)  # fmt: skip
 FREE_BYTES_MIN = 1 << 30
-DEADLINE_NEAR = timedelta(hours=2)
+FREE_BYTES_LEAST = 64 << 20
 CLOCK_FLOOR_S = 1_767_225_600  # 2026-01-01: this code did not exist before
+# A disk that takes longer to keep a page is felt by every close and every commit.
+FSYNC_SLOW_S = 0.5
+CLOCKS_APART_S = 5.0
 _NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "overlay"})
 
-Result = Literal["good", "warning", "bad"]
+Result = Literal["ok", "warn", "fail"]
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing looked at."""
+    """One thing looked at: what was seen, and what to do unless it is ok."""
 
     name: str
     result: Result
-    detail: str
+    what: str
+    to_do: str = ""
 
 
 def examine(root: Path) -> list[Check]:
     """Return all checks of this machine and of the workspace at `root`, in the order an operator reads them."""
+    from tallybook.doctor_workspace import CHECKS
+
     checks = [_python(), *_versions(), *_names(), _clock(), _zones(), *_disk(root)]
     try:
         from tallybook.workspace import Workspace
 
         workspace = Workspace(root)
     except NotFound as error:
-        return [*checks, Check("workspace", "warning", error.message)]
-    with workspace:
-        for name, check in (
-            ("books", _books),
-            ("catalog", _catalog),
-            ("journal", _journal),
-            ("lake", _lake),
-            ("delivery", _delivery),
-        ):
-            checks.append(_guarded(name, check, workspace))
-    return checks
+        return [*checks, Check("workspace", "warn", error.message, f"tallybook -w {root} init")]
+    except BadSettings as error:
+        return [*checks, Check("settings", "fail", error.message, "correct the file or the variable")]
+    with contextlib.ExitStack() as opened:
+        # Books that cannot be reached cannot be closed either; their own check says so.
+        opened.callback(_close, workspace)
+        return [*checks, *(guarded(name, check, workspace) for name, check in CHECKS)]
 
 
-def _guarded(name: str, check: Callable[[Workspace], Check], workspace: Workspace) -> Check:
+def guarded(name: str, check: Callable[[Workspace], Check], workspace: Workspace) -> Check:
+    """Return what a check says; that it raises is a finding, too."""
     try:
         return check(workspace)
     except Exception as error:  # noqa: BLE001 - whatever is wrong is the finding
-        return Check(name, "bad", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+        said = str(error).splitlines()[0] if str(error) else ""
+        said = workspace.settings.without_secrets(f"{type(error).__name__}: {said}")
+        return Check(name, "fail", said, "mend what it names, and look again")
+
+
+def _close(workspace: Workspace) -> None:
+    with contextlib.suppress(Exception):
+        workspace.close()
 
 
 def _python() -> Check:
-    version = ".".join(str(part) for part in sys.version_info[:3])
-    good = sys.version_info >= (3, 11)
-    return Check("python", "good" if good else "bad", f"{version}" if good else f"{version}: 3.11 or newer is needed")
+    # What is older cannot read this code at all.
+    return Check("python", "ok", ".".join(str(part) for part in sys.version_info[:3]))
 
 
 def _versions() -> Iterator[Check]:
     for name in ("tallybook", *LIBRARIES):
         try:
-            yield Check(name, "good", importlib.metadata.version(name))
+            yield Check(name, "ok", importlib.metadata.version(name))
         except importlib.metadata.PackageNotFoundError:
-            yield Check(name, "bad", "not installed; install tallybook with its dependencies")
+            yield Check(name, "fail", "not installed", "install tallybook with its dependencies")
 
 
 def _names() -> Iterator[Check]:
     """Other distributions may own a top-level name as generic as `metering`; then one of the two shadows the other."""
     owners = importlib.metadata.packages_distributions()
-    for name in PACKAGES:
-        others = sorted(set(owners.get(name, [])) - {"tallybook"})
+    shared = {name: sorted(set(owners.get(name, [])) - {"tallybook"}) for name in PACKAGES}
+    for name, others in shared.items():
         if others:
-            yield Check(name, "bad", f"the import name is also owned by {', '.join(others)}; uninstall one of the two")
-    if not any(set(owners.get(name, [])) - {"tallybook"} for name in PACKAGES):
-        yield Check("import names", "good", "metering, entitlements, rating, billing_adapters are ours alone")
+            yield Check(
+                name, "fail", f"the import name is also owned by {', '.join(others)}", "uninstall one of the two"
+            )
+    if not any(shared.values()):
+        yield Check("import names", "ok", "metering, entitlements, rating, billing_adapters are ours alone")
 
 
 def _clock() -> Check:
+    said = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     if time.time() < CLOCK_FLOOR_S:
-        return Check("clock", "bad", "the wall clock says a time before 2026; events would land in the wrong period")
-    return Check("clock", "good", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+        return Check("clock", "fail", f"{said}: events would land in the wrong period", "set the clock of this machine")
+    return Check("clock", "ok", said)
 
 
 def _zones() -> Check:
     zone("America/New_York")
-    return Check("time zones", "good", "IANA rules are there")
+    return Check("time zones", "ok", "IANA rules are there")
 
 
 def _disk(root: Path) -> Iterator[Check]:
     folder = next(parent for parent in (root.absolute(), *root.absolute().parents) if parent.exists())
     free = shutil.disk_usage(folder).free
-    room: Result = "good" if free >= FREE_BYTES_MIN else "warning"
-    yield Check("disk", room, f"{free / 2**30:.1f} GiB free at {folder}")
-    if not os.access(folder, os.W_OK):
-        yield Check("disk", "bad", f"{folder} is not writable; recorders would raise on the first event")
+    said = f"{free / 2**30:.1f} GiB free at {folder}"
+    if free >= FREE_BYTES_MIN:
+        yield Check("disk", "ok", said)
+    else:
+        yield Check(
+            "disk", "fail" if free < FREE_BYTES_LEAST else "warn", said, "make room; a full disk stops recording"
+        )
+    yield probe(folder)
     kind = _file_system(folder)
     if kind in _NETWORK_FILE_SYSTEMS:
         yield Check(
-            "file system", "warning", f"{kind}: locks and mapped files differ there; keep the journal on a local disk"
+            "file system", "warn", f"{kind}: locks and mapped files differ there", "keep the journal on a local disk"
         )
+
+
+def probe(folder: Path) -> Check:
+    """Write a file, let the disk keep it, compare its time with our clock, and remove it."""
+    path = folder / f".doctor-{secrets.token_hex(6)}"
+    try:
+        began_s = time.monotonic()
+        with path.open("xb") as file:
+            file.write(b"kept")
+            file.flush()
+            os.fsync(file.fileno())
+        took_s = time.monotonic() - began_s
+        apart_s = abs(path.stat().st_mtime - time.time())
+    except OSError as refused:
+        said = f"{folder} does not keep files: {refused}"
+        return Check("fsync", "fail", said, "make it writable; recorders would raise on the first event")
+    finally:
+        path.unlink(missing_ok=True)
+    if apart_s > CLOCKS_APART_S:
+        said = f"files at {folder} get a time that is {apart_s:.0f} s from this machine's"
+        return Check("fsync", "warn", said, "set the clocks of this machine and of its file server")
+    if took_s > FSYNC_SLOW_S:
+        return Check("fsync", "warn", f"took {took_s:.2f} s at {folder}", "look at the load of the disk")
+    return Check("fsync", "ok", f"a file at {folder} is kept, with our time")
 
 
 def _file_system(folder: Path) -> str:
@@ -132,58 +172,3 @@ def _file_system(folder: Path) -> str:
         return "unknown"
     fitting = [(mount[1], mount[2]) for mount in mounts if folder == Path(mount[1]) or Path(mount[1]) in folder.parents]
     return max(fitting, key=lambda mount: len(mount[0]), default=("", "unknown"))[1]
-
-
-def _books(workspace: Workspace) -> Check:
-    with reading(workspace.books) as connection:
-        connection.execute(text("SELECT 1"))
-    return Check("books", "good", workspace.books.url.render_as_string(hide_password=True))
-
-
-def _catalog(workspace: Workspace) -> Check:
-    from tallybook.catalog import load_catalog
-
-    try:
-        applied = workspace.catalog()
-    except NotFound:
-        return Check("catalog", "warning", "nothing applied yet; run `tallybook apply`")
-    load_catalog(workspace.layout.catalog)
-    counts = (
-        f"{len(applied.meters)} meters, {len(applied.plans)} plan versions, {len(applied.subscriptions)} subscriptions"
-    )
-    return Check("catalog", "good", f"revision {applied.revision}: {counts}")
-
-
-def _journal(workspace: Workspace) -> Check:
-    waiting = sum(1 for path in workspace.layout.journal.glob("*/*") if path.suffix in {".open", ".sealed"})
-    quarantined = sum(1 for path in workspace.layout.quarantine.rglob("*") if path.is_file())
-    if quarantined:
-        return Check("journal", "bad", f"{quarantined} damaged segments in {workspace.layout.quarantine}")
-    return Check("journal", "good", f"{waiting} segments not yet shipped")
-
-
-def _lake(workspace: Workspace) -> Check:
-    files = workspace.lake.data_files(None, None)
-    workspace.lake.verify(files)
-    size = sum(file.size for file in files)
-    return Check("lake", "good", f"{len(files)} data files, {size / 2**20:.1f} MiB, every hash verified")
-
-
-def _delivery(workspace: Workspace) -> Check:
-    """Can the adapters of the settings be made, and does anything wait for a person, or for its deadline?"""
-    from billing_adapters.deliveries import list_deliveries
-    from tallybook.delivering import adapter_of
-
-    names = sorted(workspace.settings.delivery)
-    for name in names:
-        adapter_of(workspace, name)
-    with reading(workspace.books) as connection:
-        waiting = list_deliveries(connection, states=["pending", "attempting", "parked"])
-    parked = sum(row.state == "parked" for row in waiting)
-    ends = [row.recover_by for row in waiting if row.state != "parked" and row.recover_by is not None]
-    if ends and min(ends) - workspace.now < DEADLINE_NEAR:
-        return Check("delivery", "bad", f"what waits is refused from {iso_utc(min(ends))} on; run `tallybook deliver`")
-    if parked:
-        return Check("delivery", "warning", f"{parked:,} are parked and wait for a person; see `tallybook deliveries`")
-    adapters = ", ".join(names) or "no adapter"
-    return Check("delivery", "good", f"{adapters}; {len(waiting):,} wait to be sent")

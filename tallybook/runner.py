@@ -92,9 +92,14 @@ class Runner:
 
     # --- what there is ------------------------------------------------------------------------------------------------
 
-    def standings(self) -> list[Standing]:
-        """Return how every step stands, in the order of the table."""
-        markers, now = self._markers(), self.workspace.now
+    def standings(self, *, begins: bool = True) -> list[Standing]:
+        """Return how every step stands, in the order of the table. `begins` the markers of steps that never ran."""
+        now = self.workspace.now
+        if begins:
+            markers = self._markers()
+        else:
+            with reading(self.workspace.books) as connection:
+                markers = read_markers(connection)
         return [
             self._standing(step, place, markers, now)
             for step in self._steps

@@ -204,8 +204,8 @@ def verified(verdicts: Sequence[Verified]) -> RenderableType:
 
 def checks(found: Sequence[Any]) -> RenderableType:
     """Return what the doctor saw."""
-    rows = [(check.result, check.name, check.detail) for check in found]
-    return table("", [("", "left"), ("check", "left"), ("", "left")], rows)
+    rows = [(check.result, check.name, check.what, check.to_do) for check in found]
+    return table("", [("", "left"), ("check", "left"), ("", "left"), ("what to do", "left")], rows)
 
 
 def _charges(title: str, charges: Sequence[Charge], currency: str) -> RenderableType:

@@ -70,9 +70,10 @@ formats = ["csv"]
 """
 
 
-def hourly() -> list[datetime]:
-    """Return every hour of the quarter."""
-    return [BEGIN + timedelta(hours=number) for number in range((END - BEGIN) // timedelta(hours=1))]
+def dense() -> list[datetime]:
+    """Return every sixth hour of the quarter, and all that `sparse` returns."""
+    every = [BEGIN + number * timedelta(hours=6) for number in range((END - BEGIN) // timedelta(hours=6))]
+    return sorted({*every, *sparse()})
 
 
 def sparse() -> list[datetime]:

@@ -221,15 +221,15 @@ def test_nothing_is_sent_without_a_day_to_begin_with(shop: Workspace, fake: Stri
 def test_the_doctor_looks_at_delivery(shop: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     def said() -> tuple[str, str]:
         checks = json.loads(CliRunner().invoke(app, ["-w", str(shop.layout.root), "doctor", "--json"]).stdout)["checks"]
-        return next((one["result"], one["detail"]) for one in checks if one["name"] == "delivery")
+        return next((one["result"], one["what"]) for one in checks if one["name"] == "delivery")
 
-    assert said() == ("good", "stripe; 0 wait to be sent")
+    assert said() == ("ok", "stripe; 0 wait to be sent")
     text = shop.layout.settings_file.read_text()
     write_settings(shop, text.partition("\n")[2] + 'customers = {globex = "cus_gone"}')
     run(shop, "deliver", code=1)
-    assert said() == ("warning", "1 are parked and wait for a person; see `tallybook deliveries`")
+    assert said() == ("warn", "1 are parked and wait for a person")
     monkeypatch.delenv("TALLYBOOK_STRIPE_KEY")
-    assert said()[0] == "bad"
+    assert said()[0] == "fail"
     assert "TALLYBOOK_STRIPE_KEY" in said()[1]
 
 

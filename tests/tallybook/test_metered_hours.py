@@ -14,7 +14,7 @@ from billing_adapters.errors import AdapterMisconfigured
 from billing_adapters.testing.aws_marketplace_server import MarketplaceFake, serve
 from metering.clock import FixedClock, from_us
 from tallybook import Workspace
-from tallybook.doctor import _delivery
+from tallybook.doctor_workspace import delivery
 from tallybook.errors import BadSettings
 
 ARN = "arn:aws:license-manager::294406891311:license:l-1"
@@ -151,10 +151,10 @@ def test_a_revoked_right_says_what_waits_and_until_when(market: Market) -> None:
     with pytest.raises(AdapterMisconfigured, match="1 deliveries wait, the first of them until 2026-03-11T00:00:00Z"):
         market.deliver()
     with Workspace(market.workspace.layout.root, clock=market.clock) as again:
-        assert _delivery(again).result == "good"
+        assert delivery(again).result == "ok"
         market.go_to(hour(22, 1))
-        found = _delivery(again)
-    assert (found.result, "refused from 2026-03-11T00:00:00Z on" in found.detail) == ("bad", True)
+        found = delivery(again)
+    assert (found.result, "refused from 2026-03-11T00:00:00Z on" in found.what) == ("fail", True)
 
 
 def test_licences_that_say_nothing_are_refused(market: Market) -> None:
