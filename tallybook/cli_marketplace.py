@@ -7,11 +7,14 @@ or left in the queue. Refuses: a registration token as an argument, which every 
 from __future__ import annotations
 
 import sys
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from metering.clock import iso_utc
+from metering.numbers import trimmed
 from tallybook.cli_shell import DONE, FINDING, JsonOption, err, open_workspace, out, print_json
 from tallybook.show import table
 
@@ -101,6 +104,60 @@ def listen(
     if done is not None:
         _say(done)
     raise typer.Exit(FINDING if taken.refused or (done and done.left_out) else DONE)
+
+
+@marketplace.command()
+def adjust(
+    agreement: Annotated[str, typer.Option("--agreement", help="The agreement at AWS.")],
+    invoice: Annotated[str, typer.Option("--invoice", help="The invoice of AWS's that is to be lowered.")],
+    amount: Annotated[str, typer.Option("--amount", help="By how much, before tax, in plain decimals.")],
+    currency: Annotated[str, typer.Option("--currency", help="The invoice's.")],
+    why: Annotated[str, typer.Option("--why", help="For the buyer and AWS; it stays in the books.")],
+    reason: Annotated[str, typer.Option("--reason", help="AWS's own word for it.")] = "INCORRECT_METERING",
+    name: Annotated[
+        str | None, typer.Option("--id", help="Tells two requests of one amount apart; the same one again is one.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask AWS to lower an invoice, because too much was metered. `tallybook deliver` sends it; the same again changes nothing."""
+    from billing_adapters.aws_marketplace_adapter import Adjustment
+    from tallybook.marketplace import account_of_agreement
+    from tallybook.marketplace import adjust as ask
+
+    try:
+        exact = Decimal(amount)
+    except InvalidOperation:
+        raise typer.BadParameter(f"{amount!r} is not a plain decimal", param_hint="--amount") from None
+    with open_workspace() as workspace:
+        account = account_of_agreement(workspace, agreement)
+        wanted = Adjustment(name or trimmed(exact), account, agreement, invoice, exact, currency, reason, why)
+        intent, is_new = ask(workspace, wanted)
+    if as_json:
+        print_json({"natural_key": intent.natural_key, "amount": amount, "currency": currency, "is_new": is_new})
+    said = "It waits to be sent: `tallybook deliver`." if is_new else "It was asked for already."
+    err.print(said, highlight=False)
+
+
+@marketplace.command()
+def feeds(
+    folder: Annotated[Path, typer.Option("--out", help="The folder of the lists that are written.")],
+    usage: Annotated[list[Path] | None, typer.Option("--usage", help="A usage report; may be repeated.")] = None,
+    shape: Annotated[
+        str, typer.Option("--shape", help="Which report: daily_usage or subscribed_usage.")
+    ] = "daily_usage",
+    billing: Annotated[list[Path] | None, typer.Option("--billing", help="A billing event feed; repeatable.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read AWS's reports for sellers into lists of what a provider has: quantities by day, documents, and money by part."""
+    from tallybook.marketplace_feeds import write_lists
+
+    with open_workspace() as workspace:
+        written = write_lists(workspace, folder, usage or (), billing or (), shape)
+    rows = [(path.name, f"{count:,}") for path, count in written.items()]
+    if as_json:
+        print_json({"files": {str(path): count for path, count in written.items()}})
+        return
+    out.print(table("", [("list", "left"), ("rows", "right")], rows))
 
 
 def _say(done: Imported) -> None:

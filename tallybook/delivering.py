@@ -167,6 +167,9 @@ def _new_intents(workspace: Workspace, adapter: Adapter, since: datetime, usage:
 
 def _prepared(workspace: Workspace, adapter: Adapter, since: datetime, usage: UsageSettings) -> Iterator[list[Intent]]:
     """Yield the intents of documents that have none yet, some at a time, in the order of issue; of hours, where it takes such."""
+    if "billing_adjustment" in adapter.capabilities.kinds:
+        # People ask for these, one by one: `tallybook marketplace adjust`.
+        return
     if "metered_hour" in adapter.capabilities.kinds:
         yield instance_intents(workspace, adapter, usage[1].meters, since, usage[0].complete_until(workspace.now))
         return

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from billing_adapters.aws_marketplace_adapter.adjustments import CAPABILITIES as OF_ADJUSTMENTS
+from billing_adapters.aws_marketplace_adapter.adjustments import Adjustment, AdjustmentAdapter, most_adjustable
 from billing_adapters.aws_marketplace_adapter.buyers import Buyer, assign, list_buyers, note_start, register
 from billing_adapters.aws_marketplace_adapter.clients import make_client
 from billing_adapters.aws_marketplace_adapter.entitlement_pages import REGION, read_entitlements, start_of_agreement
@@ -26,10 +28,12 @@ from billing_adapters.aws_marketplace_adapter.licence_states import (
     unhandled,
 )
 from billing_adapters.aws_marketplace_adapter.listening import Listened, listen
-from billing_adapters.errors import RegistrationRefused
+from billing_adapters.errors import QuestionRefused, RegistrationRefused
+from billing_adapters.outbox import Outbox
 from entitlements.contracts import aws_contracts, licence_tail
 from entitlements.errors import BadContract
 from metering.durable import write_durably
+from metering.numbers import trimmed
 from tallybook.books import reading
 from tallybook.errors import BadSettings
 from tallybook.marketplace_contracts import Bought, merged
@@ -38,8 +42,10 @@ from tallybook.marketplace_settings import SECTION, MarketplaceOptions
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from billing_adapters.adapter import Intent
     from tallybook.workspace import Workspace
 
+ADJUSTMENTS = OF_ADJUSTMENTS.name
 FILE = "aws-marketplace.yaml"
 HEAD = (
     "# Made of AWS Marketplace's entitlements by `tallybook marketplace import`; what you write here is overwritten.\n"
@@ -235,3 +241,52 @@ def _start(workspace: Workspace, buyer: Buyer, client: Callable[[str], Any]) -> 
 def _changed(held: list[dict[str, Any]], kept: list[dict[str, Any]]) -> tuple[str, ...]:
     before = {entry["id"]: entry for entry in held}
     return tuple(entry["id"] for entry in kept if before.get(entry["id"]) != entry)
+
+
+# --- money that AWS invoiced --------------------------------------------------------------------------------------------
+
+
+def adjust(workspace: Workspace, wanted: Adjustment) -> tuple[Intent, bool]:
+    """Put a billing adjustment request into the outbox, if AWS can lower the invoice by so much; (it, whether it is new).
+
+    Idempotent by the request's id. It is sent by `tallybook deliver`. Raises QuestionRefused, ProviderAway, AdapterMisconfigured.
+    """
+    client = make_client("marketplace-agreement", REGION, _adjustments_address(workspace))
+    most, currency = most_adjustable(client, wanted.agreement_id, wanted.invoice_id)
+    (intent,) = AdjustmentAdapter(client).prepare(wanted)
+    outbox = Outbox(workspace.books, AdjustmentAdapter(client).capabilities, workspace.clock)
+    is_new = bool(outbox.missing([intent]))
+    if currency != wanted.currency or (is_new and wanted.amount > most):
+        raise QuestionRefused(
+            f"AWS can lower invoice {wanted.invoice_id} by {trimmed(most)} {currency} at most, "
+            f"not by {trimmed(wanted.amount)} {wanted.currency}"
+        )
+    if intent.refusal is not None:
+        raise QuestionRefused(intent.refusal)
+    outbox.enqueue([intent])
+    return intent, is_new
+
+
+def account_of_agreement(workspace: Workspace, agreement_id: str) -> str:
+    """Return which billing account an agreement is, as its buyer registered; the agreement's own id where nobody did."""
+    return accounts_of_aws(workspace).get(agreement_id, agreement_id)
+
+
+def accounts_of_aws(workspace: Workspace) -> dict[str, str]:
+    """Return our billing account by AWS's agreement, and by its account where that is one buyer's alone."""
+    with reading(workspace.books) as connection:
+        buyers = [one for one in list_buyers(connection) if one.account_id is not None]
+    found: dict[str, str] = {}
+    for name in ("aws_account_id", "agreement_id"):
+        of_ref: dict[str, set[str]] = {}
+        for one in buyers:
+            of_ref.setdefault(getattr(one, name) or "", set()).add(one.account_id or "")
+        found.update({ref: accounts.pop() for ref, accounts in of_ref.items() if ref and len(accounts) == 1})
+    return found
+
+
+def _adjustments_address(workspace: Workspace) -> str | None:
+    if ADJUSTMENTS not in workspace.settings.delivery:
+        raise BadSettings(f"there is no section [delivery.{ADJUSTMENTS}] in {workspace.layout.settings_file}")
+    address: str | None = workspace.settings.delivery[ADJUSTMENTS].get("address")
+    return address

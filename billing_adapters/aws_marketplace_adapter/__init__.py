@@ -8,6 +8,7 @@ from billing_adapters.aws_marketplace_adapter.adapter import (
     MarketplaceSettings,
     make,
 )
+from billing_adapters.aws_marketplace_adapter.adjustments import Adjustment, AdjustmentAdapter, make_adjustments
 from billing_adapters.aws_marketplace_adapter.hours import HourTotal, Licence
 from billing_adapters.aws_marketplace_adapter.meter_usage import (
     MeteredHour,
@@ -18,6 +19,8 @@ from billing_adapters.aws_marketplace_adapter.meter_usage import (
 
 __all__ = [
     "CAPABILITIES",
+    "Adjustment",
+    "AdjustmentAdapter",
     "HourTotal",
     "Licence",
     "MarketplaceAdapter",
@@ -26,5 +29,6 @@ __all__ = [
     "MeterUsageSettings",
     "MeteredHour",
     "make",
+    "make_adjustments",
     "make_meter_usage",
 ]

@@ -34,7 +34,7 @@ _OF_ONE: Mapping[str, Outcome] = {
     "CustomerNotEntitledException": Outcome.NOT_ENTITLED,
     "DuplicateRequestException": Outcome.CONFLICT_OTHER_VALUE,
     "IdempotencyConflictException": Outcome.CONFLICT_OTHER_VALUE,
-    "ConflictException": Outcome.RETRY_SAFE,
+    "ConflictException": Outcome.UNKNOWN,
 }
 
 

@@ -21,7 +21,7 @@ from metering.clock import from_us
 from metering.numbers import trimmed
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from billing_adapters.testing.aws_wire import Asked
     from metering.clock import Clock
@@ -44,14 +44,18 @@ class _Agreement:
 
 
 class Agreements:
-    """`requests` holds every request by its id, as GetBillingAdjustmentRequest answers it."""
+    """`requests` holds every request by its id, as GetBillingAdjustmentRequest answers it; `by_token` what came under a token.
+
+    `settles_after`: how long AWS takes to validate one; None: until `settle`. `shows_requests`: does its list know of them yet?
+    """
 
     def __init__(self, clock: Clock) -> None:
         self.requests: dict[str, dict[str, Any]] = {}
         self.shows_requests = True
+        self.settles_after: timedelta | None = None
         self._clock = clock
         self._held: dict[str, _Agreement] = {}
-        self._by_token: dict[str, tuple[dict[str, Any], str]] = {}
+        self.by_token: dict[str, tuple[dict[str, Any], str]] = {}
 
     def add(self, agreement_id: str, *, starts_at: datetime, currency: str = "USD") -> None:
         """Let there be an agreement."""
@@ -63,11 +67,14 @@ class Agreements:
 
     def settle(self) -> None:
         """Let AWS validate what is pending, in the order it came."""
+        self._settle(from_us(self._clock.now_us()))
+
+    def _settle(self, made_until: datetime) -> None:
         taken: dict[str, Decimal] = {}
         for one in self.requests.values():
             invoice, amount = one["originalInvoiceId"], Decimal(one["adjustmentAmount"])
             left = self._held[one["agreementId"]].invoices[invoice] - taken.get(invoice, Decimal(0))
-            if one["status"] == "PENDING":
+            if one["status"] == "PENDING" and one["createdAt"] <= made_until:
                 is_good = amount <= left
                 one["status"] = "COMPLETED" if is_good else "VALIDATION_FAILED"
                 one["updatedAt"] = from_us(self._clock.now_us())
@@ -112,6 +119,7 @@ class Agreements:
         return {"items": items, "errors": errors}
 
     def get(self, asked: Asked, _how: str | None) -> dict[str, Any]:
+        self._validate()
         found = self.requests.get(asked.parameters["billingAdjustmentRequestId"])
         if found is None or found["agreementId"] != asked.parameters["agreementId"]:
             raise Refused("ResourceNotFoundException", "there is no such request")
@@ -119,6 +127,7 @@ class Agreements:
 
     def list(self, asked: Asked, _how: str | None) -> dict[str, Any]:
         """Answer one page of requests, newest first, without description and reason."""
+        self._validate()
         wanted = asked.parameters
         found = [
             {
@@ -142,6 +151,10 @@ class Agreements:
             page["nextToken"] = str(at + size)
         return page
 
+    def _validate(self) -> None:
+        if self.settles_after is not None:
+            self._settle(from_us(self._clock.now_us()) - self.settles_after)
+
     def _agreement(self, agreement_id: str) -> _Agreement:
         if agreement_id not in self._held:
             raise Refused("ResourceNotFoundException", f"there is no agreement {agreement_id}")
@@ -155,7 +168,7 @@ class Agreements:
 
     def _take(self, entry: dict[str, Any]) -> tuple[str | None, str]:
         """Return (None, id), or the code of an error and a sentence."""
-        token, kept = entry["clientToken"], self._by_token.get(entry["clientToken"])
+        token, kept = entry["clientToken"], self.by_token.get(entry["clientToken"])
         if kept is not None:
             return (None, kept[1]) if kept[0] == entry else ("CONFLICT_EXCEPTION", f"{token} asked for something else")
         agreement = self._held.get(entry["agreementId"])
@@ -174,5 +187,5 @@ class Agreements:
             "createdAt": now,
             "updatedAt": now,
         }
-        self._by_token[token] = (entry, identity)
+        self.by_token[token] = (entry, identity)
         return None, identity

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from billing_adapters.aws_marketplace_adapter import Adjustment
 from billing_adapters.deliveries import list_deliveries
-from billing_adapters.errors import RegistrationRefused
+from billing_adapters.errors import QuestionRefused, RegistrationRefused
+from billing_adapters.provider_list import QUANTITIES, read_table
+from billing_adapters.testing.aws_feeds import write_usage_feed
 from billing_adapters.testing.aws_marketplace_server import MarketplaceFake, serve
 from billing_adapters.testing.sqs_queue import envelope_of_event, envelope_of_sns
 from metering.clock import FixedClock, from_us
@@ -20,6 +23,7 @@ from rating.errors import CatalogInvalid
 from tallybook import Workspace
 from tallybook.cli import app
 from tallybook.marketplace import (
+    adjust,
     assign_buyer,
     buyers_and_states,
     import_entitlements,
@@ -44,6 +48,10 @@ address = "URL"
 queue = "URL/queue"
 [delivery.aws_marketplace.dimensions]
 tok = "tokens"
+[delivery.aws_adjustments]
+from = 2026-03-10
+address = "URL"
+look_again_s = 60
 """
 
 
@@ -293,3 +301,36 @@ def test_merging_is_the_same_however_often_and_forgets_no_term() -> None:
     assert merged(gone, [], {("l-1", "tok")}, hour(13)) == gone
     # Not asked about: nothing ends.
     assert merged(second, [], set(), hour(12)) == second
+
+
+def test_an_adjustment_is_asked_for_once_and_what_aws_reports_is_read(market: Market, tmp_path: Path) -> None:
+    root = ["-w", str(market.workspace.layout.root), "marketplace"]
+    market.fake.agreements.invoice("agmt-1", "inv-1", "20.00")
+    market.register("t-1")
+    command = [*root, "adjust", "--agreement", "agmt-1", "--invoice", "inv-1", "--currency", "USD", "--why", "twice"]
+    wanted = Adjustment("12.5", "a", "agmt-1", "inv-1", Decimal("12.50"), "USD", description="twice")
+    assert [adjust(market.workspace, wanted)[1] for _ in range(2)] == [True, False]
+    again = CliRunner().invoke(app, [*command, "--amount", "12.50", "--json"])
+    assert json.loads(again.stdout)["is_new"] is False
+    too_much = CliRunner().invoke(app, [*command, "--amount", "20.01"])
+    assert isinstance(too_much.exception, QuestionRefused)
+    assert CliRunner().invoke(app, [*command, "--amount", "much"]).exit_code == 2
+    market.deliver()
+    market.fake.agreements.settle()
+    market.go_to(hour(2))
+    market.deliver()
+    with market.workspace.books.connect() as connection:
+        (row,) = list_deliveries(connection)
+    assert (row.state, row.account_id, row.amount) == ("delivered", "a", Decimal("-12.5"))
+    assert [one["status"] for one in market.fake.agreements.requests.values()] == ["COMPLETED"]
+
+    write_usage_feed(tmp_path / "usage.csv", [
+        {"usage_feed_id": "u1", "usage_date": "2026-03-10", "agreement_id": "agmt-1", "dimension_key": "tok",
+         "usage_quantity": "50.00", "usage_rate_per_unit_in_pricing_currency": "0.010000"},
+    ])  # fmt: skip
+    read = CliRunner().invoke(
+        app, [*root, "feeds", "--usage", str(tmp_path / "usage.csv"), "--out", str(tmp_path / "lists")]
+    )
+    assert read.exit_code == 0, read.output
+    found = read_table(QUANTITIES, tmp_path / "lists" / "aws_marketplace_quantities.parquet").to_pylist()
+    assert [(one["account_id"], one["name"], one["quantity"]) for one in found] == [("a", "tok", Decimal(50))]
