@@ -107,6 +107,35 @@ def listen(
 
 
 @marketplace.command()
+def carried(as_json: JsonOption = False) -> None:
+    """What AWS was told of every contract, and what is carried. Exit code 1: too much was told, and no hour will lower it."""
+    from tallybook.carried_hours import carried_hours
+
+    with open_workspace() as workspace:
+        rows = carried_hours(workspace)
+    if as_json:
+        print_json({"carried": [{name: _plain(getattr(one, name)) for name in one.__slots__} for one in rows]})
+    else:
+        numbers = ("ledger", "accepted", "waiting", "parked", "carried")
+        columns = [
+            ("contract", "left"),
+            ("licence", "left"),
+            ("dimension", "left"),
+            *((name, "right") for name in numbers),
+        ]
+        lines = [
+            (one.contract_id, one.licence, one.dimension, *(trimmed(getattr(one, name)) for name in numbers))
+            for one in rows
+        ]
+        out.print(table("", columns, lines))
+        for one in rows:
+            if one.is_overmetered:
+                said = f"{one.contract_id}: {trimmed(-one.carried)} {one.dimension} too many were told; ask for an adjustment."
+                err.print(said, markup=False, highlight=False)
+    raise typer.Exit(FINDING if any(one.is_overmetered for one in rows) else DONE)
+
+
+@marketplace.command()
 def adjust(
     agreement: Annotated[str, typer.Option("--agreement", help="The agreement at AWS.")],
     invoice: Annotated[str, typer.Option("--invoice", help="The invoice of AWS's that is to be lowered.")],
@@ -199,4 +228,6 @@ def _document(buyer: Any, state: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    return iso_utc(value) if hasattr(value, "astimezone") else value
+    if hasattr(value, "astimezone"):
+        return iso_utc(value)
+    return trimmed(value) if hasattr(value, "is_finite") else value

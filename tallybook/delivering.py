@@ -121,7 +121,7 @@ def _taken(name: str, section: Mapping[str, Any]) -> tuple[datetime, dict[str, A
     hours = HourSettings.taken_from(options)
     if name == SECTION:
         market = MarketplaceOptions.taken_from(options)
-        hours = replace(hours, final_window=market.final_window)
+        hours = replace(hours, final_window=market.final_window, contract_only=market.contract_only)
     return since, options, (hours, WindowSettings.taken_from(options, hours.settle))
 
 

@@ -41,6 +41,7 @@ from tallybook.marketplace_settings import SECTION, MarketplaceOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from collections.abc import Set as AbstractSet
 
     from billing_adapters.adapter import Intent
     from tallybook.workspace import Workspace
@@ -152,6 +153,9 @@ def import_entitlements(workspace: Workspace, *, applies: bool = True) -> Import
         if one.id not in {entry["id"] for entry in held}
     }
     there = {(licence_tail(entry["LicenseArn"]), entry["Dimension"]) for entry in entries}
+    subscribed, unsaid = _subscribed(workspace, there, buyers, options, client)
+    bought, left_out = [*bought, *subscribed], sorted({*left_out, *unsaid})
+    there |= {(one.licence, one.dimension) for one in subscribed}
     gone = {(entry["licence"], entry["dimension"]) for entry in held if entry["licence"] in buyers} - there
     kept = merged(held, [one for one in bought if (one.licence, one.dimension) not in by_hand], gone, began)
     made = HEAD + yaml.safe_dump({"contracts": kept}, sort_keys=False, allow_unicode=True)
@@ -176,6 +180,29 @@ def _apply(workspace: Workspace, old: str | None) -> int:
         else:
             write_durably(path, old.encode())
         raise
+
+
+def _subscribed(
+    workspace: Workspace,
+    there: AbstractSet[tuple[str, str]],
+    buyers: Mapping[str, tuple[Buyer, LicenceState | None]],
+    options: MarketplaceOptions,
+    client: Callable[[str], Any],
+) -> tuple[list[Bought], set[str]]:
+    """Return contracts that include nothing, of buyers of products that bill everything; and why some have none yet."""
+    entries = [
+        {
+            "LicenseArn": licence,
+            "Dimension": dimension,
+            "Value": {"IntegerValue": 0},
+            **({"ExpirationDate": state.ends_at} if state is not None and state.ends_at is not None else {}),
+        }
+        for licence, (buyer, state) in buyers.items()
+        for dimension in options.subscribed.get(buyer.product, ())
+        if (licence, dimension) not in there
+    ]
+    found, left_out = _bought(workspace, entries, buyers, options, client)
+    return found, set(left_out)
 
 
 def _bought(

@@ -22,6 +22,8 @@ SECTION = "aws_marketplace"
 class MarketplaceOptions:
     """`products` to ask for beside those of buyers; `queue` of notices; `meters` of dimensions that have other names.
 
+    `contract_only`: products of which nothing beyond the contract is billed, so that nothing is metered. `subscribed`: by
+    product, the dimensions of which everything is billed: its buyers have contracts that include nothing.
     `final_window`: how long AWS takes records of a licence that ended. `addresses`: of services that are elsewhere (a fake).
     """
 
@@ -30,6 +32,8 @@ class MarketplaceOptions:
     meters: Mapping[str, str] = field(default_factory=dict)
     final_window: timedelta = FINAL_WINDOW
     addresses: Mapping[str, str] = field(default_factory=dict)
+    contract_only: frozenset[str] = frozenset()
+    subscribed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def taken_from(cls, options: dict[str, Any]) -> MarketplaceOptions:
@@ -39,6 +43,8 @@ class MarketplaceOptions:
                 products=tuple(options.pop("products", ())),
                 queue=options.pop("queue", None),
                 addresses=dict(options.pop("addresses", {})),
+                contract_only=frozenset(options.pop("contract_only", ())),
+                subscribed={name: tuple(held) for name, held in options.pop("subscribed", {}).items()},
                 meters=dict(options.pop("dimensions", {})),
                 final_window=timedelta(minutes=options.pop("final_minutes", FINAL_WINDOW // timedelta(minutes=1))),
             )

@@ -54,6 +54,7 @@ class HourSettings:
     licences: Mapping[str, Licence]
     settle: timedelta
     final_window: timedelta = FINAL_WINDOW
+    contract_only: frozenset[str] = frozenset()
     until: datetime | None = None
 
     def complete_until(self, now: datetime, settle: timedelta | None = None, *, is_last: bool = False) -> datetime:
@@ -73,7 +74,7 @@ class HourSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class _Untold:
+class Untold:
     """The hours of one contract that are to be told, by their starts; `series` names it in the outbox."""
 
     contract_id: str
@@ -93,7 +94,7 @@ class _Untold:
         """Return when an hour is over: at its end, or that of the contract where it comes first."""
         return start + HOUR if self.ends_at is None else min(start + HOUR, self.ends_at)
 
-    def counts_again(self, other: _Untold) -> bool:
+    def counts_again(self, other: Untold) -> bool:
         """Would the same use be told under both? They have other identities, and a time in common."""
         same = (self.tenant, self.meter, self.dimension) == (other.tenant, other.meter, other.dimension)
         starts, ends = max(self.starts_at, other.starts_at), [at for at in (self.ends_at, other.ends_at) if at]
@@ -128,33 +129,45 @@ def hour_intents(workspace: Workspace, adapter: Adapter, settings: HourSettings,
     return made
 
 
-def _untold(workspace: Workspace, adapter: Adapter, settings: HourSettings, since: datetime) -> list[_Untold]:
+def metered_contracts(workspace: Workspace, settings: HourSettings) -> list[Untold]:
+    """Return every contract whose licence is known, without hours; of two that would bill the same use, the later is refused."""
     catalog = workspace.catalog_or_empty()
     payers = {tenant: account.id for account in catalog.accounts for tenant in account.tenants}
     licences, states = _licences(workspace, settings)
     found = []
     for one in catalog.contracts:
         name, term = licence_tail(one.licence), one.contract
-        if name not in licences:
+        if name not in licences or licences[name].product in settings.contract_only:
             continue
         state = states.get(name)
         ends = [at for at in (term.ends_at, state.ends_at if state else None) if at is not None]
-        untold = _Untold(
-            one.id,
-            one.tenant,
-            one.meter,
-            payers.get(one.tenant, one.tenant),
-            one.dimension,
-            term.included,
-            term.starts_at,
-            min(ends, default=None),
-            licences[name],
-            state.final_until if state else None,
+        found.append(
+            Untold(
+                one.id,
+                one.tenant,
+                one.meter,
+                payers.get(one.tenant, one.tenant),
+                one.dimension,
+                term.included,
+                # AWS takes nothing of before its licence, whatever the contract says.
+                max(term.starts_at, licences[name].starts_at or term.starts_at),
+                min(ends, default=None),
+                licences[name],
+                state.final_until if state else None,
+            )
         )
-        told = last_told(workspace, adapter.capabilities.name, untold.series)
-        first = max(term.starts_at, since) if told is None else told + HOUR
-        found.append(replace(untold, hours=_hours(untold, first, workspace.now, settings, adapter.capabilities.window)))
     return _once(found)
+
+
+def _untold(workspace: Workspace, adapter: Adapter, settings: HourSettings, since: datetime) -> list[Untold]:
+    """Return every contract with the hours that can be told now."""
+    found = []
+    for one in metered_contracts(workspace, settings):
+        told = last_told(workspace, adapter.capabilities.name, one.series)
+        first = max(one.starts_at, since) if told is None else told + HOUR
+        hours = _hours(one, first, workspace.now, settings, adapter.capabilities.window)
+        found.append(replace(one, hours=hours))
+    return found
 
 
 def _licences(workspace: Workspace, settings: HourSettings) -> tuple[dict[str, Licence], dict[str, LicenceState]]:
@@ -165,9 +178,7 @@ def _licences(workspace: Workspace, settings: HourSettings) -> tuple[dict[str, L
     return {**{one.licence: one.as_licence for one in buyers}, **settings.licences}, states
 
 
-def _hours(
-    one: _Untold, first: datetime, now: datetime, settings: HourSettings, window: Window
-) -> tuple[datetime, ...]:
+def _hours(one: Untold, first: datetime, now: datetime, settings: HourSettings, window: Window) -> tuple[datetime, ...]:
     """Return the starts of the hours from `first` on that are complete and can be told."""
     hours, start = [], first.replace(minute=0, second=0, microsecond=0)
     last: datetime | None = None
@@ -189,9 +200,9 @@ def _hours(
     return tuple(hours) if hours or last is None else (last,)
 
 
-def _once(found: list[_Untold]) -> list[_Untold]:
+def _once(found: list[Untold]) -> list[Untold]:
     """Refuse the later of two contracts under which the same use would be told: other licences, the same dimension and time."""
-    checked: list[_Untold] = []
+    checked: list[Untold] = []
     for one in sorted(found, key=lambda one: (one.starts_at, one.contract_id)):
         twice = next((other for other in checked if one.counts_again(other)), None)
         if twice is not None:

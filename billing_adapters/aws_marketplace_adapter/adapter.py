@@ -11,7 +11,7 @@ open.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from billing_adapters.adapter import Answer, Capabilities, Found, Numbers
 from billing_adapters.aws_marketplace_adapter.answers import answered
 from billing_adapters.aws_marketplace_adapter.clients import make_client
 from billing_adapters.aws_marketplace_adapter.hours import WINDOW, HourTotal, hour_intent
-from billing_adapters.aws_marketplace_adapter.records import DECIMALS_MAX
+from billing_adapters.aws_marketplace_adapter.records import DECIMALS_MAX, WIRE_BYTES_MAX, wire_bytes
 from billing_adapters.outcomes import Outcome
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from billing_adapters.adapter import Desk, Intent, Item
 
 BATCH_RECORDS = 25
-# Under 1 MB with all keys; the request adds little to the records themselves.
-BATCH_BYTES = 900_000
 CAPABILITIES = Capabilities(
     name="aws_marketplace",
     kinds=("hour",),
@@ -46,9 +44,10 @@ CAPABILITIES = Capabilities(
     upwards=("a later hour",),
     window=WINDOW,
     batch_items=BATCH_RECORDS,
-    batch_bytes=BATCH_BYTES,
+    batch_bytes=WIRE_BYTES_MAX,
     calls_per_s=10,
 )
+_IDENTITY = ("LicenseArn", "CustomerAWSAccountId", "CustomerIdentifier", "Dimension")
 _STATUSES = {
     "Success": Outcome.ACCEPTED,
     "DuplicateRecord": Outcome.CONFLICT_OTHER_VALUE,
@@ -114,7 +113,7 @@ class MarketplaceAdapter:
             len(items),
         )
         if isinstance(answer, Answer):
-            return dict.fromkeys(bodies, answer)
+            return {delivery_id: _of_licence(answer, body) for delivery_id, body in bodies.items()}
         return _judged(answer, bodies)
 
 
@@ -128,19 +127,20 @@ def make(settings: Mapping[str, Any]) -> MarketplaceAdapter:
 
 def _calls(items: Sequence[Item]) -> Iterator[list[Item]]:
     """Yield what one call takes: one product, one style of identity, and less than a megabyte."""
-    groups: dict[tuple[str, bool], list[Item]] = {}
+    groups: dict[tuple[str, bool], list[tuple[Item, int]]] = {}
     for item in items:
         body = orjson.loads(item.payload)
-        groups.setdefault((body["product"], body["product_code"] is not None), []).append(item)
+        key = (body["product"], body["product_code"] is not None)
+        groups.setdefault(key, []).append((item, wire_bytes(body["record"])))
     for group in groups.values():
         part: list[Item] = []
-        size = 0
-        for item in group:
-            if part and size + len(item.payload) > BATCH_BYTES:
+        filled = 0
+        for item, size in group:
+            if part and filled + size > WIRE_BYTES_MAX:
                 yield part
-                part, size = [], 0
+                part, filled = [], 0
             part.append(item)
-            size += len(item.payload)
+            filled += size
         yield part
 
 
@@ -148,25 +148,29 @@ def _timed(record: dict[str, Any]) -> dict[str, Any]:
     return {**record, "Timestamp": datetime.fromtimestamp(record["Timestamp"], UTC)}
 
 
-def _key(record: Mapping[str, Any]) -> tuple[object, ...]:
-    """Return what tells the records of a call apart. AWS answers with instants in any zone."""
-    at = record["Timestamp"]
+def _of_licence(answer: Answer, body: Mapping[str, Any]) -> Answer:
+    """A licence that is over takes nothing more: what it refuses alone came too late."""
+    is_late = answer.outcome is Outcome.REJECTED_PERMANENT and answer.code == "InvalidLicenseException"
+    return replace(answer, outcome=Outcome.EXPIRED) if is_late and body.get("is_ending") else answer
+
+
+def _is_of(found: Mapping[str, Any], sent: Mapping[str, Any]) -> bool:
+    """Is a record of an answer the one that was sent? AWS answers with instants in any zone, and may add who the customer is."""
+    at = found["Timestamp"]
     seconds = int(at.timestamp()) if isinstance(at, datetime) else int(at)
-    who = (record.get("LicenseArn"), record.get("CustomerAWSAccountId"), record.get("CustomerIdentifier"))
-    return (*who, record["Dimension"], seconds)
+    same = (name for name in _IDENTITY if name in sent)
+    return seconds == sent["Timestamp"] and all(found.get(name) == sent[name] for name in same)
 
 
 def _judged(answer: Mapping[str, Any], bodies: Mapping[str, Any]) -> dict[str, Answer]:
     request_id = answer.get("ResponseMetadata", {}).get("RequestId")
-    results = {_key(one["UsageRecord"]): one for one in answer.get("Results", [])}
-    unprocessed = {_key(one) for one in answer.get("UnprocessedRecords", [])}
+    results, unprocessed = answer.get("Results", []), answer.get("UnprocessedRecords", [])
     found: dict[str, Answer] = {}
     for delivery_id, body in bodies.items():
-        key = _key(body["record"])
-        if key in unprocessed:
+        one = next((one for one in results if _is_of(one["UsageRecord"], body["record"])), None)
+        if any(_is_of(left, body["record"]) for left in unprocessed):
             found[delivery_id] = Answer(Outcome.RETRY_SAFE, "left unprocessed", request_id=request_id)
-        elif key in results:
-            one = results[key]
+        elif one is not None:
             outcome = _STATUSES.get(one["Status"], Outcome.UNKNOWN)
             record_id = one.get("MeteringRecordId")
             found[delivery_id] = Answer(outcome, one["Status"], record_id, code=one["Status"], request_id=request_id)

@@ -22,9 +22,14 @@ _MISCONFIGURED = frozenset(
         "AccessDeniedException",
         "DisabledApiException",
         "ExpiredTokenException",
+        "IncompleteSignatureException",
+        "InvalidClientTokenId",
         "InvalidEndpointRegionException",
         "InvalidRegionException",
         "InvalidSignatureException",
+        "MissingAuthenticationTokenException",
+        "OptInRequired",
+        "RequestExpired",
         "UnauthorizedException",
         "UnrecognizedClientException",
     }
@@ -65,7 +70,7 @@ def refused(adapter: str, error: Any, items: int) -> Answer:
     """Return what a refusal of a whole call means for each item of it. Raises AdapterMisconfigured."""
     said = error.response.get("ResponseMetadata", {})
     code, status = error.response.get("Error", {}).get("Code", ""), said.get("HTTPStatusCode", 0)
-    if code in _MISCONFIGURED:
+    if code in _MISCONFIGURED or status in {401, 403}:
         raise AdapterMisconfigured(
             f"AWS refuses us ({code}): {error}; nothing is lost yet, but hours expire: see their `recover_by`",
             adapter=adapter,

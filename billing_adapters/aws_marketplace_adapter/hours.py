@@ -11,6 +11,7 @@ because only closed hours are told.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,13 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from billing_adapters.adapter import Intent, Window
-from billing_adapters.aws_marketplace_adapter.records import allocations, quantity_field, refusal_of
+from billing_adapters.aws_marketplace_adapter.records import (
+    WIRE_BYTES_MAX,
+    allocations,
+    quantity_field,
+    refusal_of,
+    wire_bytes,
+)
 from billing_adapters.usage_totals import UsageTotal, by_first_write
 from metering.clock import iso_utc, to_us
 
@@ -28,6 +35,11 @@ if TYPE_CHECKING:
 
 # Under 24 hours old, and the month before only until 06:00 UTC on the 1st.
 WINDOW = Window(oldest=timedelta(hours=24), month_grace=timedelta(hours=6))
+_ACCOUNT = re.compile(r"[0-9]{1,255}")
+_ARN = re.compile(
+    r"arn:aws[a-zA-Z-]*:[A-Za-z0-9][\w/.-]{0,62}:[\w/.-]{0,63}:[\w/.-]{0,63}:[A-Za-z0-9][\w:/+=,@.-]{0,1023}", re.ASCII
+)
+_PRODUCT_CODE = re.compile(r"[-a-zA-Z0-9/=:_.@]{1,255}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +63,13 @@ class Licence:
             raise ValueError(
                 "a licence is an ARN with an account id, or (legacy) one of customer identifier and account id"
             )
+        # botocore lets these pass, and AWS would refuse a whole batch for them.
+        if self.aws_account_id is not None and not _ACCOUNT.fullmatch(self.aws_account_id):
+            raise ValueError(f"an AWS account id is digits, not {self.aws_account_id!r}")
+        if self.licence_arn is not None and not _ARN.fullmatch(self.licence_arn):
+            raise ValueError(f"{self.licence_arn!r} is no ARN of a licence: arn:aws:license-manager::...:license:l-...")
+        if is_legacy and not _PRODUCT_CODE.fullmatch(self.product):
+            raise ValueError(f"{self.product!r} is no product code")
 
     @property
     def is_legacy(self) -> bool:
@@ -105,7 +124,15 @@ def hour_intent(hour: HourTotal, region: str, decimals: int) -> Intent:
         "product": hour.licence.product,
         "product_code": hour.licence.product if hour.licence.is_legacy else None,
         "record": record,
+        **({"is_ending": True} if hour.final_until is not None else {}),
     }
+    refusal = hour.refusal or refusal_of(total.name, quantity, decimals, hour.shares)
+    if timestamp >= total.end:
+        refusal = f"the licence begins {iso_utc(timestamp)}, after this hour: AWS takes nothing of before"
+    if wire_bytes(record) > WIRE_BYTES_MAX:
+        refusal = (
+            f"a record has less than {WIRE_BYTES_MAX} bytes, not {wire_bytes(record)}; write fewer or shorter tags"
+        )
     return Intent(
         kind="hour",
         natural_key=f"{region} {hour.licence.key} {total.name} {iso_utc(start)}",
@@ -119,5 +146,5 @@ def hour_intent(hour: HourTotal, region: str, decimals: int) -> Intent:
         quantity=quantity,
         series=total.series,
         recover_by=min((at for at in (WINDOW.recover_by(timestamp), hour.final_until) if at is not None), default=None),
-        refusal=hour.refusal or refusal_of(total.name, quantity, decimals, hour.shares),
+        refusal=refusal,
     )

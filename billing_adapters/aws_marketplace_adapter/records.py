@@ -7,6 +7,7 @@ Source: reference/providers.md, sections 2.1 and 2.2.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 DECIMALS_MAX = 6
 TAGS_MAX, ALLOCATIONS_MAX = 5, 2500
+# AWS takes a request of less than 1 MB with all its keys; the rest of a request is small.
+WIRE_BYTES_MAX = 990_000
 _QUANTITY = re.compile(r"(0|[1-9][0-9]{0,9})(\.[0-9]{1,6})?")
 _WHOLE_MAX = 2_147_483_647
 _TAG_KEY = re.compile(r"[a-zA-Z0-9+ \-=._:/@]{1,100}")
@@ -44,6 +47,12 @@ def allocations(quantity: Decimal, shares: Shares, decimals: int) -> list[dict[s
         }
         for (tags, _), part in zip(shares, parts, strict=True)
     ]
+
+
+def wire_bytes(record: Mapping[str, Any]) -> int:
+    """Return how long a record is on the wire: as botocore writes JSON, with a space after each colon and comma."""
+    # The comma and space to the next record.
+    return len(json.dumps(record)) + 2
 
 
 def refusal_of(dimension: str, quantity: Decimal, decimals: int, shares: Shares) -> str | None:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -16,11 +16,12 @@ from sqlalchemy import Engine
 
 from billing_adapters.adapter import Intent
 from billing_adapters.aws_marketplace_adapter import HourTotal, Licence, MarketplaceAdapter, MarketplaceSettings, make
+from billing_adapters.aws_marketplace_adapter.adapter import _judged
 from billing_adapters.deliver import Delivered, Deliverer
 from billing_adapters.deliveries import Delivery, list_deliveries
 from billing_adapters.errors import AdapterMisconfigured
 from billing_adapters.outbox import Outbox
-from billing_adapters.outcomes import Policy
+from billing_adapters.outcomes import Outcome, Policy
 from billing_adapters.testing.aws_marketplace_server import MarketplaceFake, serve
 from billing_adapters.testing.contract import AdapterContract, Crashed
 from billing_adapters.usage_totals import UsageTotal
@@ -206,6 +207,45 @@ def test_both_styles_of_identity(engine: Engine) -> None:
             Licence("code-1", **wrong)
 
 
+def test_a_call_is_under_a_megabyte_as_botocore_writes_it(engine: Engine) -> None:
+    world = MarketplaceWorld()
+    shares = tuple(({**dict.fromkeys("abcd", "x"), "e": f"{n:03}"}, Decimal(1)) for n in range(215))
+    deliver(world, engine, *[hour("100", number=number, shares=shares) for number in range(1, 26)])
+    # Nothing was refused and halved: without the spaces of the wire all of them would have seemed to fit.
+    assert len(world.fake.calls) == 2
+    assert len(world.fake.billed) == 25
+
+
+def test_a_record_that_is_a_megabyte_by_itself_is_parked(engine: Engine) -> None:
+    shares = tuple(({"k" * 100: f"{n:0256}"}, Decimal(1)) for n in range(2500))
+    world = MarketplaceWorld()
+    deliver(world, engine, hour("2500", shares=shares))
+    assert [(row.state, "fewer or shorter tags" in row.reason) for row in rows(engine)] == [("parked", True)]
+    assert world.fake.calls == []
+
+
+def test_an_hour_before_its_licence_is_never_told(engine: Engine) -> None:
+    """Its timestamp would lie in another hour, and take that one's place."""
+    world = MarketplaceWorld()
+    one = licence(1, starts_at=NOON)
+    deliver(world, engine, replace(hour("5"), licence=one))
+    assert [(row.state, "after this hour" in row.reason) for row in rows(engine)] == [("parked", True)]
+    assert world.fake.billed == {}
+
+
+@pytest.mark.parametrize(
+    ("who", "why"),
+    [
+        ({"aws_account_id": "acme", "licence_arn": "arn:aws:license-manager::1:license:l-1"}, "digits"),
+        ({"aws_account_id": "1", "licence_arn": "l-1"}, "no ARN of a licence"),
+        ({"product": "a code", "customer_identifier": "c"}, "no product code"),
+    ],
+)
+def test_identities_that_aws_would_refuse_are_refused_before(who: dict[str, str], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        Licence(**{"product": "code-1", **who})
+
+
 # --- what AWS answers ---------------------------------------------------------------------------------------------------
 
 
@@ -217,6 +257,33 @@ def test_a_spoilt_record_is_found_among_twenty_five_and_the_others_arrive(engine
     assert (parked.outcome, "InvalidLicenseException" in parked.reason) == ("REJECTED_PERMANENT", True)
     assert len(world.fake.billed) == 24
     assert len(world.fake.calls) <= 1 + 2 * 5
+
+
+@pytest.mark.parametrize(("final", "outcome"), [(None, "REJECTED_PERMANENT"), (NOON + HOUR, "EXPIRED")])
+def test_a_licence_that_is_over_takes_nothing_more(engine: Engine, final: datetime | None, outcome: str) -> None:
+    world = MarketplaceWorld()
+    arn = licence(1).licence_arn or ""
+    world.fake.add_licence(
+        arn, account=f"{1:012}", product="prod-1", starts_at=NOON - 9 * HOUR, ends_at=NOON - 2 * HOUR
+    )
+    deliver(world, engine, replace(hour("5"), final_until=final))
+    assert [(row.state, row.outcome) for row in rows(engine)] == [("parked", outcome)]
+
+
+def test_an_answer_is_matched_by_what_was_sent() -> None:
+    """AWS may say more of a record than we did."""
+    sent = {"CustomerAWSAccountId": "1", "Dimension": "tokens", "Timestamp": 3600, "QuantityAsDecimal": "5"}
+    found = {
+        **sent,
+        "CustomerIdentifier": "c",
+        "Timestamp": datetime(1970, 1, 1, 3, tzinfo=timezone(timedelta(hours=2))),
+    }
+    other = {**found, "Dimension": "calls"}
+    answer = {"Results": [{"UsageRecord": one, "Status": status, "MeteringRecordId": status}
+                          for one, status in ((other, "DuplicateRecord"), (found, "Success"))]}  # fmt: skip
+    assert _judged(answer, {"d": {"record": sent}})["d"].outcome == Outcome.ACCEPTED
+    assert _judged({"UnprocessedRecords": [found]}, {"d": {"record": sent}})["d"].outcome == Outcome.RETRY_SAFE
+    assert _judged({}, {"d": {"record": sent}})["d"].outcome == Outcome.UNKNOWN
 
 
 def test_another_quantity_of_an_hour_is_a_conflict_and_nothing_is_summed(engine: Engine) -> None:

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from billing_adapters.aws_marketplace_adapter import Adjustment
+from billing_adapters.aws_marketplace_adapter.buyers import note_start
 from billing_adapters.deliveries import list_deliveries
 from billing_adapters.errors import QuestionRefused, RegistrationRefused
 from billing_adapters.provider_list import QUANTITIES, read_table
@@ -21,6 +22,7 @@ from billing_adapters.testing.sqs_queue import envelope_of_event, envelope_of_sn
 from metering.clock import FixedClock, from_us
 from rating.errors import CatalogInvalid
 from tallybook import Workspace
+from tallybook.carried_hours import carried_hours
 from tallybook.cli import app
 from tallybook.marketplace import (
     adjust,
@@ -37,7 +39,7 @@ BEGIN = datetime(2026, 3, 10, tzinfo=UTC)
 ARN = "arn:aws:license-manager::294406891311:license:l-1"
 WHO = {"LicenseArn": ARN, "CustomerAWSAccountId": "000000000001"}
 CATALOG = """
-meters: [{name: tokens}, {name: seats}]
+meters: [{name: tokens, negative_allowed: true}, {name: seats}]
 accounts: [{id: a, name: A, tenants: [acme]}, {id: b, name: B, tenants: [b1, b2]}]
 """
 SETTINGS = """
@@ -334,3 +336,82 @@ def test_an_adjustment_is_asked_for_once_and_what_aws_reports_is_read(market: Ma
     assert read.exit_code == 0, read.output
     found = read_table(QUANTITIES, tmp_path / "lists" / "aws_marketplace_quantities.parquet").to_pylist()
     assert [(one["account_id"], one["name"], one["quantity"]) for one in found] == [("a", "tok", Decimal(50))]
+
+
+def test_subscriptions_bill_everything_and_pure_contracts_nothing(market: Market) -> None:
+    settings = market.workspace.layout.settings_file
+    settings.write_text(
+        settings.read_text().replace(
+            "[delivery.aws_marketplace.dim",
+            """
+contract_only = ["code-2"]
+[delivery.aws_marketplace.subscribed]
+code-1 = ["tok", "unheard"]
+[delivery.aws_marketplace.dim""",
+        )
+    )
+    market.workspace.close()
+    market.workspace = Workspace(market.workspace.layout.root, clock=market.clock)
+    other = {"LicenseArn": ARN.replace("l-1", "l-2"), "CustomerAWSAccountId": "000000000002"}
+    market.fake.agreements.add("agmt-2", starts_at=BEGIN)
+    market.fake.buyers.give_token("t-2", product="code-2", agreement_id="agmt-2", **other)
+    market.fake.buyers.entitle("code-2", "tok", {"IntegerValue": 1}, None, **other)
+    market.register("t-1")
+    register_buyer(market.workspace, "t-2", "b", "b1")
+    done = import_entitlements(market.workspace)
+    assert [sentence.split(":")[0] for sentence in done.left_out] == ["dimension unheard has no meter"]
+    assert sorted(market.contracts()) == [("tok", Decimal(0), BEGIN, None), ("tok", Decimal(1), BEGIN, None)]
+    market.use("5", hour(0, 10))
+    market.use("7", hour(0, 10), tenant="b1")
+    market.go_to(hour(2))
+    market.deliver()
+    assert list(market.fake.billed.values()) == [Decimal(5)]
+    assert import_entitlements(market.workspace).changed == ()
+
+
+def test_told_and_carried_are_the_ledger(market: Market) -> None:
+    market.fake.buyers.entitle("code-1", "tok", {"IntegerValue": 100}, None, **WHO)
+    market.register("t-1")
+    import_entitlements(market.workspace)
+    market.use("150.0000005", hour(0, 10))
+    market.use("2.25", hour(1, 10))
+    market.go_to(hour(1, 20))
+    market.deliver()
+    (one,) = carried_hours(market.workspace)
+    assert (one.ledger, one.accepted, one.carried) == (Decimal("52.2500005"), Decimal(50), Decimal("2.2500005"))
+    # What was told is taken back, and the licence ends: only an adjustment can lower it.
+    market.use("-30", hour(0, 10))
+    market.fake.queue.send(event("License Deprovisioned", hour(1, 30), "r2"))
+    market.go_to(hour(4))
+    listen_once(market.workspace)
+    market.deliver()
+    (one,) = carried_hours(market.workspace)
+    assert (one.ledger, one.accepted, one.carried, one.is_overmetered) == (
+        Decimal("22.2500005"),
+        Decimal(50),
+        Decimal("-27.7499995"),
+        True,
+    )
+    shown = CliRunner().invoke(app, ["-w", str(market.workspace.layout.root), "marketplace", "carried", "--json"])
+    assert (shown.exit_code, json.loads(shown.stdout)["carried"][0]["accepted"]) == (1, "50")
+
+
+def test_nothing_of_before_the_licence_is_told(market: Market) -> None:
+    """The contract says midnight; AWS's agreement began at half past two."""
+    market.fake.agreements.add("agmt-1", starts_at=hour(2, 30))
+    market.fake.add_licence(ARN, account="000000000001", product="code-1", starts_at=hour(2, 30))
+    contracts = """
+contracts:
+  - {id: c, tenant: acme, licence: l-1, dimension: tok, meter: tokens, included: 0, from: 2026-03-10}
+"""
+    (market.workspace.layout.catalog / "more.yaml").write_text(contracts)
+    market.workspace.apply()
+    market.register("t-1")
+    import_entitlements(market.workspace)
+    with market.workspace.books.begin() as connection:
+        note_start(connection, "l-1", hour(2, 30))
+    market.use("5", hour(1, 10))
+    market.use("7", hour(2, 40))
+    market.go_to(hour(4))
+    market.deliver()
+    assert market.billed() == {2: Decimal(7)}
