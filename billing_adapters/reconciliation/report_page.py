@@ -91,6 +91,7 @@ def report_page(report: Report) -> bytes:
         "evidence_shown": EVIDENCE_SHOWN,
         "details": [_detail(report, one) for one in told],
         "details_left_out": len(report.findings) - len(told),
+        "remedies": _remedies(report),
         "control_log": [_logged(report, one) for one in report.runs],
         "waivers": report.waivers,
         "classes": CLASSES,
@@ -248,6 +249,17 @@ def _detail(report: Report, one: Finding) -> dict[str, Any]:
         "left": None if one.recover_by is None else _left(one.recover_by, report.run.as_of),
         "waiver": waiver,
     }
+
+
+def _remedies(report: Report) -> list[tuple[str, str, list[str]]]:
+    """Return (result, explanation, controls) of what could not run; controls that want for the same thing stand together."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for run in report.runs:
+        if run["result"] in {"not_run", "not_possible"}:
+            groups.setdefault((run["result"], run["explanation"]), []).append(control_title(run["control_id"]))
+    # What is due and did not run comes first; it is in the verdict.
+    ordered = sorted(groups.items(), key=lambda group: (group[0][0] != "not_run", group[1]))
+    return [(*key, titles) for key, titles in ordered]
 
 
 def _settings(run: Mapping[str, Any] | None, head: Any) -> list[tuple[str, str, str]]:

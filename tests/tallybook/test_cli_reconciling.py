@@ -20,6 +20,7 @@ OCTOBER = ["--period", "2026-10"]
 WITNESS = """tenant_id,meter,bucket_start,count
 acme,calls,2026-10-05T10:00:00Z,1
 nobody,calls,soon,1
+acme,calls,2026-10-31T23:00:00Z,0
 """
 
 
