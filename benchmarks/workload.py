@@ -142,11 +142,15 @@ def _days(size: Size, start: datetime, days: int) -> Iterator[SegmentBatch]:
         yield segment(names, day + 1, count, start + timedelta(days=day), 86_400)
 
 
-def one_hour(size: Size) -> SegmentBatch:
-    """Return the segment of one more hour at the end of the month: a 720th of its events."""
-    return segment(
-        pa.array(tenant_names(size.tenants)), DAYS + 1, size.events // HOURS, START + timedelta(hours=743), 3600
-    )
+def one_hour(size: Size, *, of_few: bool = False) -> SegmentBatch:
+    """Return the segment of one more hour at the end of the month: a 720th of its events.
+
+    `of_few`: all of them of a 720th of the tenants, and after the other hour; else of all tenants, as they come.
+    """
+    names = tenant_names(size.tenants)
+    chosen = names[::HOURS] if of_few else names
+    number = DAYS + (2 if of_few else 1)
+    return segment(pa.array(chosen), number, size.events // HOURS, START + timedelta(hours=743), 3600)
 
 
 def segment(names: pa.Array, number: int, count: int, begun: datetime, seconds: int) -> SegmentBatch:

@@ -14,7 +14,8 @@ from typing import Final
 BILLION: Final = 10**9
 # Microseconds of one unit of time, for integrals of a level: GB-hours instead of the mean of the period.
 PER_US: Final = {"second": 10**6, "hour": 3600 * 10**6, "day": 86400 * 10**6}
-MERGED: Final = ("count", "sum", "max", "min", "first", "last", "average")
+MERGED: Final = ("count", "sum", "max", "min", "average")
+ORDERED: Final = ("first", "last")
 RECURRING: Final = ("sum", "last", "unique_count", "time_weighted_sum")
 BUCKETED: Final = ("sum", "max", "min", "average", "percentile")
 
@@ -76,7 +77,9 @@ def way_of(aggregation: str, measure: Measure) -> str | None:
             return "unique_by_day"
         return "operations" if measure.operation_attribute else "distinct"
     if aggregation == "time_weighted_sum":
-        return "level" if measure.events == "level" else "merged"
+        return "level" if measure.events == "level" else "ordered"
     if aggregation == "sum" and measure.prorate:
         return "sum_by_day"
+    if aggregation in ORDERED:
+        return "ordered"
     return "merged" if aggregation in MERGED else None

@@ -50,8 +50,8 @@ USAGE_STEPS = (
     "divide_half_away", "from_billionths", "round_quantity",
     "part_state", "part_state_calendar", "part_state_fixed", "part_state_carried",
     "state_kind", "attribute_value", "selection", "selected",
-    "answer", "answer_distinct", "answer_operations", "answer_level", "answer_sum_by_day", "answer_unique_by_day",
-    "span_bucket", "answer_bucketed",
+    "answer", "answer_ordered", "answer_distinct", "answer_operations", "answer_level", "answer_sum_by_day",
+    "answer_unique_by_day", "span_bucket", "answer_bucketed",
 )  # fmt: skip
 # What only some questions need is done only for them: by the parts of time that they read, and by their way.
 STEP_PARTS = {
@@ -59,6 +59,7 @@ STEP_PARTS = {
     "part_state_carried": frozenset({"carried"}),
 }
 STEP_WAYS = {
+    "answer_ordered": "ordered",
     "answer_distinct": "distinct",
     "answer_operations": "operations",
     "answer_level": "level",

@@ -219,7 +219,7 @@ def _offers(
         for account in terms.accounts.values()
         if account.discounts
     }
-    if not (any(one.discounts for one in terms.subscriptions) or of_accounts or any(of_plans.values())):
+    if not (any(one.discounts for one in terms.special.values()) or of_accounts or any(of_plans.values())):
         return
     subscribed = {one.id: one for one in terms.subscriptions} if spans else {}
     for span in spans:

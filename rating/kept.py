@@ -91,8 +91,9 @@ def rate_what_changed(
     try:
         _rate_what_changed(engine, terms, spans, as_of, evidence)
     except (OSError, duckdb.IOException):
-        if engine.execute("SELECT 1 FROM duckdb_views() WHERE view_name = 'charge'").fetchall():
-            engine.execute("DROP VIEW charge")
+        kept = "SELECT view_name FROM duckdb_views() WHERE view_name IN ('charge', 'worth_line')"
+        for (name,) in engine.execute(kept).fetchall():
+            engine.execute(f"DROP VIEW {name}")
         rate(engine, terms, spans, as_of, rollups=evidence.rollups)
 
 
@@ -167,7 +168,7 @@ def _register_asked(engine: duckdb.DuckDBPyConnection, terms: Terms, spans: Bill
     looks = {stretch.plan_key: _looks_at_subscription(terms.plans[stretch.plan_key]) for stretch in spans.stretches}
     discounted = {account.id: account for account in terms.accounts.values() if account.discounts}
     texts = pa.array(prints, pa.string()).take(pa.array(spans.stretch, pa.int64()))
-    own = {one.id: one for one in terms.subscriptions if one.discounts or one.changes or one.quantities}
+    own = terms.special.keys()
     granting = {stretch.plan_key for stretch in spans.stretches if features_of(terms.plans[stretch.plan_key].prices)}
     if own or discounted or granting or any(looks.values()):
         entitled = _entitled_by(terms) if granting else {}

@@ -40,7 +40,7 @@ _PRICE_COLUMNS = {
     "is_by_event": "bool", "tiers_are_held": "bool", "flats_at_peak": "bool",
     "edge_is_lower": "bool", "gap_is_lost": "bool", "flat_waits": "bool", "edge_pays": "bool", "tiers_end": "quantity",
     "rounds_components": "bool", "line_minimum": "price", "line_maximum": "price",
-    "pool": "quantity", "pool_is_dearest_first": "bool",
+    "pool": "quantity", "pool_is_dearest_first": "bool", "pool_is_pro_rata": "bool",
     "of_others": "ratio",
     "priced_is_largest": "bool", "included_is_by_span": "bool", "combine_by": "text", "combine_selector": "text",
     "bucket": "text", "committed": "price", "overage": "ratio", "is_trued_up": "bool",
@@ -51,6 +51,7 @@ _TIER_COLUMNS = {
     "plan_key": "text", "price_id": "text", "tier": "int", "lower_bound": "quantity", "upper_bound": "quantity",
     "unit_price": "price", "flat_amount": "price", "package_size": "quantity", "minimum": "price", "maximum": "price",
 }  # fmt: skip
+_GROUP_COLUMNS = {"plan_key": "text", "price_id": "text", "tier": "int", "group_key": "text", "unit_price": "price"}
 _PACKAGE_COLUMNS = {
     "plan_key": "text",
     "price_id": "text",
@@ -75,13 +76,15 @@ _FLAT_COLUMNS = {
 
 
 def load_prices(engine: duckdb.DuckDBPyConnection, meters: Mapping[str, Meter], plans: Mapping[str, Plan]) -> None:
-    """Make the tables price, price_tier and price_package: one row per (plan, price), (plan, price, tier)."""
+    """Make the tables price, price_tier, price_package ...: one row per (plan, price), (plan, price, tier) ..."""
     prices = [(key, at, price) for key, plan in sorted(plans.items()) for at, price in enumerate(plan.prices)]
     readings = {key: plan.reading for key, plan in plans.items()}
     rows = [_price_row(meters, *row, plans[row[0]]) for row in prices]
     load_table(engine, "price", _PRICE_COLUMNS, rows)
     tiers = [tier for key, _, price in prices for tier in _tier_rows(key, price, plans[key])]
     load_table(engine, "price_tier", _TIER_COLUMNS, tiers)
+    of_groups = [row for key, _, price in prices for row in _group_rows(key, price, plans[key])]
+    load_table(engine, "price_tier_group", _GROUP_COLUMNS, of_groups)
     packages = [
         (key, price.id, price.package_size, price.package_price, part_of(price, readings[key]))
         for key, _, price in prices
@@ -186,6 +189,7 @@ def _reading(price: Any, switches: Switches) -> tuple[object, ...]:
         *_line_limits(price),
         getattr(price, "pool", None),
         getattr(price, "pool_order", None) == "dearest",
+        getattr(price, "pool_order", None) == "pro_rata",
         unit_price_of(price.percent) if price.type == "percent_of" else None,
     )
 
@@ -306,6 +310,17 @@ def _tier_rows(key: str, price: Price, plan: Plan) -> list[tuple[object, ...]]:
         rows.append((key, price.id, number, lower, upper, *_tier_terms(tier, plan)))
         lower = tier.up_to if tier.up_to is not None else lower
     return rows
+
+
+def _group_rows(key: str, price: Price, plan: Plan) -> list[tuple[object, ...]]:
+    """Return the unit prices of the groups that a tier names, by the key that usage gives to a group."""
+    if price.type != "volume":
+        return []
+    return [
+        (key, price.id, number, cell_key({price.by[0]: value}), unit_price_read(unit_price, plan))
+        for number, tier in enumerate(price.tiers, start=1)
+        for value, unit_price in tier.unit_prices.items()
+    ]
 
 
 def _tier_terms(tier: Step, plan: Plan) -> tuple[Decimal | None, ...]:

@@ -37,7 +37,17 @@ from rating.price_steps import (
     Weights,
     Where,
 )
-from rating.tiers import Amount, CapacityTiers, PackageSize, Percent, PercentTiers, StairTiers, Tier, Tiers
+from rating.tiers import (
+    Amount,
+    CapacityTiers,
+    PackageSize,
+    Percent,
+    PercentTiers,
+    StairTiers,
+    Tier,
+    Tiers,
+    check_group_prices,
+)  # fmt: skip
 
 __all__ = [
     "CapacityPrice",
@@ -210,6 +220,12 @@ class _TieredPrice(_QuantityPrice):
             refuse_at("tiers_over", message="without by there is one group only; write by, or remove the key")
         return self
 
+    @model_validator(mode="after")
+    def _check_unit_prices(self) -> Self:
+        is_for_all = getattr(self, "type", None) == "volume" and self.tiers_over == "all_groups"
+        check_group_prices(getattr(self, "tiers", ()), may_be=is_for_all and len(self.by) == 1)
+        return self
+
 
 class _HeldPrice(_TieredPrice):
     """A tiered price whose tiers may hold the units of a level, each paying for the share of the days it is held."""
@@ -370,15 +386,16 @@ class MatrixPrice(_UsagePrice):
         default=None, description="money per unit in every other cell; without it, use in one is refused, never free"
     )
     pool: Included | None = Field(default=None, description="units of all cells of a line together that cost nothing")
-    pool_order: Literal["cheapest", "dearest"] | None = Field(
-        default=None, description="which units the pool takes first; needed with pool, for it decides the amount"
+    pool_order: Literal["cheapest", "dearest", "pro_rata"] | None = Field(
+        default=None,
+        description="which units the pool takes first, or of all in proportion; needed with pool, for it decides the amount",
     )
 
     @model_validator(mode="after")
     def _check_cells(self) -> Self:
         mistakes: list[tuple[Place, str]] = []
         if (self.pool is None) != (self.pool_order is None):
-            what = "a pool says which units it takes first; write pool and pool_order: cheapest or dearest"
+            what = "a pool says which units it takes first; write pool and pool_order: cheapest, dearest or pro_rata"
             mistakes.append((("pool_order",), what))
         seen: dict[tuple[str, ...], int] = {}
         for at, cell in enumerate(self.cells):

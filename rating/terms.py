@@ -8,7 +8,7 @@ Refuses: to look at usage. The same catalog and period give the same rows, in th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cache
@@ -56,6 +56,8 @@ class Terms:
     grants: Sequence[TenantGrant] = ()
     # All that tenants are entitled by, also where only some subscriptions are rated; by the side of a span (rating.whatif).
     entitling: Sequence[Sequence[Subscription]] = ()
+    # The few subscriptions that say more than their plan, by id: looked for once, not by everyone who needs them.
+    special: Mapping[str, Subscription] = field(init=False, repr=False, compare=False)
 
     @classmethod
     def of(
@@ -91,6 +93,15 @@ class Terms:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "plans", Plans(self.plans, self.subscriptions))
+        object.__setattr__(
+            self,
+            "special",
+            {
+                one.id: one
+                for one in self.subscriptions
+                if one.changes or one.overrides or one.discounts or one.quantities
+            },
+        )
 
     def plan_of(self, subscription: Subscription, name: str | None = None, version: int | None = None) -> Plan:
         """Return the plan that a subscription begins on, or the named one that it is on later. Raises NotFound."""
@@ -150,22 +161,30 @@ def billing_spans(terms: Terms, current: WallPeriod | None, earlier: Sequence[Wa
     # All subscriptions of a plan by the calendar share one cycle; its periods are worked out once. Most subscriptions
     # also begin with many others, and share the very same stretches.
     periods_of = cache(lambda cycle: _periods_asked(cycle, current, earlier))
-    spans = BillingSpans()
+    stretches: list[Stretch] = []
     shared: dict[tuple[object, ...], tuple[int, ...]] = {}
+    held: list[Subscription] = []
+    stretch: list[int] = []
     for subscription in terms.subscriptions:
-        is_alone = bool(subscription.changes or subscription.overrides)
+        one = terms.special.get(subscription.id)
+        is_alone = one is not None and bool(one.changes or one.overrides)
         key = (subscription.plan, subscription.version, subscription.starts_at, subscription.ends_at)
         places = None if is_alone else shared.get(key)
         if places is None:
             found = _stretches(terms, subscription, periods_of)
-            places = tuple(range(len(spans.stretches), len(spans.stretches) + len(found)))
-            spans.stretches += found
+            places = tuple(range(len(stretches), len(stretches) + len(found)))
+            stretches += found
             if not is_alone:
                 shared[key] = places
-        for place in places:
-            account = subscription.account or payers[subscription.tenant]
-            spans.append(subscription.id, subscription.tenant, account, place)
-    return spans
+        held += [subscription] * len(places)
+        stretch += places
+    return BillingSpans(
+        [one.id for one in held],
+        [one.tenant for one in held],
+        [one.account or payers[one.tenant] for one in held],
+        stretch,
+        stretches,
+    )
 
 
 def plans_over_time(terms: Terms, subscription: Subscription) -> list[tuple[Plan, Period]]:

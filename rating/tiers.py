@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Self, TypeVar
 from pydantic import AfterValidator, Field, model_validator
 
 from metering.catalog import CatalogModel, MeterName, Place, decimal_text, exact, refuse, refuse_at
+from rating.price_steps import AttributeValue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +55,9 @@ class Tier(Step):
     """A step of a graduated or volume price: money per unit or per package, with limits, and a flat amount."""
 
     unit_price: Amount = Field(default=Decimal(0), description="money per unit in this tier")
+    unit_prices: dict[AttributeValue, Amount] = Field(
+        default_factory=dict, description="of a volume of all groups: money per unit in this tier, by the group's value"
+    )
     flat_amount: Amount = Field(default=Decimal(0), description="money due once when the tier is entered")
     package_size: PackageSize | None = Field(
         default=None, description="unit_price is for every started package of so many units of the tier"
@@ -157,6 +161,22 @@ def check_tiers(tiers: _Steps) -> _Steps:
     if mistakes:
         refuse(mistakes)
     return tiers
+
+
+def check_group_prices(tiers: tuple[Step, ...], *, may_be: bool) -> None:
+    """Refuse unit prices of groups where no group has a tier's price of its own, or where the other groups' is not said."""
+    for at, tier in enumerate(tiers):
+        if not isinstance(tier, Tier) or not tier.unit_prices:
+            continue
+        if not may_be:
+            message = (
+                "groups have unit prices of their own where all of them reach one tier; write type: volume, "
+                "tiers_over: all_groups and by with one attribute, or remove unit_prices"
+            )
+            refuse_at("tiers", at, "unit_prices", message=message)
+        if "unit_price" not in tier.model_fields_set:
+            message = "write unit_price too, which is what all other groups cost: nothing is free by oversight"
+            refuse_at("tiers", at, "unit_price", message=message)
 
 
 Tiers = Annotated[tuple[Tier, ...], AfterValidator(check_tiers)]

@@ -104,10 +104,14 @@ def _of_money(workspace: Workspace, catalog: Catalog) -> Iterator[Reached]:
     rules = [rule for rule in catalog.alerts if rule.feature is None]
     if not rules:
         return
-    terms = _terms_for(workspace.terms(catalog.revision), rules)
+    everyone = workspace.terms(catalog.revision)
+    terms = _terms_for(everyone, rules)
+    # What is kept is of all tenants; a few of them would be kept in the place of all.
+    may_use_kept = len(terms.subscriptions) == len(everyone.subscriptions)
     files, snapshot = workspace.evidence()
     now = workspace.now
-    with rated_spans(files, snapshot, terms, spans_at(terms, now), now) as engine:
+    spans = spans_at(terms, now)
+    with rated_spans(files, snapshot, terms, spans, now, may_use_kept=may_use_kept) as engine:
         rows = fetch(
             engine,
             "SELECT tenant_id, currency, period_start, period_end, sum(amount) AS amount FROM worth"

@@ -175,6 +175,16 @@ def order(event: Row) -> tuple[Any, ...]:
     return event["event_time"], event["recorded_at"], event["producer_id"], event["segment"], event["row"]
 
 
+def of_its_group(price: Row, group: Group) -> Row:
+    """Return the price as it is for one group: its tiers may name what a unit of the group costs."""
+    if not any("unit_prices" in tier for tier in price.get("tiers", [])):
+        return price
+    own = [
+        {**tier, "unit_price": tier.get("unit_prices", {}).get(group[0], tier["unit_price"])} for tier in price["tiers"]
+    ]
+    return {**price, "tiers": own}
+
+
 def amount_of(price: Row, q: Fraction, start: Fraction, reached: Fraction, is_first: bool) -> Fraction:
     """Return what q units cost. `start` and `reached` are its place in the tiers."""
     if price["type"] in ("graduated", "graduated_percentage"):
@@ -221,13 +231,30 @@ def cell_price(price: Row, cell: Cell) -> Fraction:
 
 
 def pooled(price: Row, cells: Use) -> dict[Cell, Fraction]:
-    """Return the units of each cell that the pool of a matrix takes: of the cheapest first, or of the dearest."""
+    """Return the units of each cell that the pool of a matrix takes: of the cheapest first, of the dearest, or of all alike."""
+    if price["pool_order"] == "pro_rata":
+        return in_proportion(number(price["pool"]), cells, lambda cell: cell_text(price, cell))
     left, sign = number(price["pool"]), -1 if price["pool_order"] == "dearest" else 1
     taken = {}
     for cell in sorted(cells, key=lambda one: (sign * cell_price(price, one), cell_text(price, one))):
         taken[cell] = min(left, max(NOTHING, Fraction(cells[cell][1])))
         left -= taken[cell]
     return taken
+
+
+def in_proportion(pool: Fraction, cells: Use, key: Callable[[Cell], bytes]) -> dict[Cell, Fraction]:
+    """Share a pool by what is used: cut to billionths, and the billionths left go to those that lost most, then by key."""
+    used = {cell: max(NOTHING, Fraction(quantity)) for cell, (_, quantity) in cells.items()}
+    total = sum(used.values(), NOTHING)
+    if total <= pool:
+        return used
+    wanted = {cell: pool * q / total for cell, q in used.items()}
+    shares = {cell: rounded(share, "floor", 9) for cell, share in wanted.items()}
+    billionth = Fraction(1, 10**9)
+    lost = sorted(used, key=lambda cell: (shares[cell] - wanted[cell], key(cell)))
+    for cell in lost[: int((pool - sum(shares.values(), NOTHING)) / billionth)]:
+        shares[cell] += billionth
+    return shares
 
 
 def cell_text(price: Row, cell: Cell) -> bytes:
@@ -278,7 +305,7 @@ def in_one_cell(price: Row, use: dict[Group, tuple[list[Row], Decimal]]) -> dict
         if ends is not None:
             # Beyond the end nothing is priced.
             within, reached = max(NOTHING, min(start + charged, ends) - start), min(reached, ends)
-        found[group] = (q, amount_of(price, within, start, reached, not of_all or position == 0))
+        found[group] = (q, amount_of(of_its_group(price, group), within, start, reached, not of_all or position == 0))
         before += charged
     return found
 

@@ -6,6 +6,9 @@ SELECT
     selector.selector_id,
     selector.selector_set,
     selector.way,
+    selector.aggregation,
+    selection.taking,
+    CASE WHEN selector.bucket IS NOT NULL THEN state.part_start END AS bucket_start,
     selection.group_key,
     CASE
         WHEN selector.bucket IS NULL THEN selection.cell_key

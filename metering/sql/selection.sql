@@ -94,6 +94,8 @@ SELECT
     matching.selector_id,
     matching.attributes,
     coalesce('{' || keyed.group_pairs || '}', '') AS group_key,
-    coalesce('{' || keyed.cell_pairs || '}', '') AS cell_key
+    coalesce('{' || keyed.cell_pairs || '}', '') AS cell_key,
+    -- The same number wherever selector, group and cell are the same: states are gathered by numbers, not by texts.
+    dense_rank() OVER (ORDER BY matching.selector_set, matching.selector_id, group_key, cell_key) AS taking
 FROM matching
 LEFT JOIN keyed USING (selector_set, selector_id, attributes)

@@ -3,6 +3,7 @@
 -- stairstep is the same without a price per unit: the units cost nothing, the tier's flat amount everything.
 -- Zero usage owes the flat amount of its tier too, unless the plan reads it otherwise (flat_waits).
 -- Where groups climb the tiers together the sum of all of them decides, and the first group has the flat amount.
+-- A tier may have a unit price per group: 60 of a at 0.80 and 70 of b at 0.50, both in the tier that 130 reaches, are 83.
 -- A tier may count packages, and limit what they cost; what the limit changes is the part `limit`.
 INSERT INTO charge
 WITH reached AS (
@@ -19,13 +20,18 @@ WITH reached AS (
             WHEN tier.package_size IS NULL THEN usage.quantity
             ELSE packages_of(usage.quantity, tier.package_size, 'up')
         END AS charged_quantity,
-        tier.unit_price,
+        coalesce(of_group.unit_price, tier.unit_price) AS unit_price,
         tier.flat_amount,
         tier.minimum,
         tier.maximum
     FROM rated_usage AS usage
     JOIN price_tier AS tier USING (plan_key, price_id)
     JOIN price USING (plan_key, price_id)
+    LEFT JOIN price_tier_group AS of_group
+        ON of_group.plan_key = usage.plan_key
+        AND of_group.price_id = usage.price_id
+        AND of_group.tier = tier.tier
+        AND of_group.group_key = usage.group_key
     WHERE usage.price_type IN ('volume', 'stairstep')
         AND holds_quantity(
             usage.tiers_reached, tier.tier, tier.lower_bound, tier.upper_bound, price.edge_is_lower, price.gap_is_lost

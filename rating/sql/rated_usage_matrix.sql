@@ -16,7 +16,7 @@ FROM (
         FROM rated_usage AS usage
         JOIN price USING (plan_key, price_id)
         LEFT JOIN price_cell AS cell USING (plan_key, price_id, cell_key)
-        WHERE price.pool IS NOT NULL
+        WHERE price.pool IS NOT NULL AND NOT price.pool_is_pro_rata
         WINDOW before_it AS (
             PARTITION BY usage.span_id, usage.price_id, usage.group_key
             ORDER BY

@@ -136,7 +136,9 @@ MUTANTS = {
     "a key is one over all tenants": Mutant(
         "metering", "duplicate", "PARTITION BY tenant_id, meter, idempotency_key", "PARTITION BY meter, idempotency_key"
     ),
-    "the first event is the last": Mutant("metering", "answer", "max(last_event).quantity", "min(last_event).quantity"),
+    "the first event is the last": Mutant(
+        "metering", "answer_ordered", "max(last_event).quantity", "min(last_event).quantity"
+    ),
     "last follows the producer, not the time it was recorded": Mutant(
         "metering",
         "ordered_state",

@@ -27,9 +27,9 @@ class Mutant(NamedTuple):
 MUTANTS = {
     "an average rounds down": Mutant("divide_half_away", "2 * (abs(dividend) % divisor) >= divisor", "false"),
     "a half is rounded up, not away": Mutant("divide_half_away", "THEN -1 ELSE 1", "THEN 0 ELSE 1"),
-    "the first event is the last": Mutant("answer", "min(first_event).quantity", "max(first_event).quantity"),
+    "the first event is the last": Mutant("answer_ordered", "min(first_event).quantity", "max(first_event).quantity"),
     "a level is the mean of the service period": Mutant(
-        "answer",
+        "answer_ordered",
         "epoch_us(span.period_end) - epoch_us(span.period_start)",
         "epoch_us(span.service_end) - epoch_us(span.service_start)",
     ),
@@ -77,6 +77,11 @@ MUTANTS = {
     "any value beats listed ones": Mutant("selection", "of_any_value, position", "of_any_value DESC, position"),
     "the first sibling wins": Mutant(
         "selection", "ORDER BY attributes_required DESC, of_any_value, position", "ORDER BY position"
+    ),
+    "cells of a line are gathered as one": Mutant(
+        "selection",
+        "matching.selector_id, group_key, cell_key) AS taking",
+        "matching.selector_id, group_key) AS taking",
     ),
     "a group of nothing has a row": Mutant("usage", "OR answer.quantity <> 0", "OR answer.quantity IS NOT NULL"),
     "a carried group needs an event": Mutant("usage", "    OR answer.quantity <> 0\n", ""),

@@ -142,8 +142,25 @@ def pooled(chance: Random, price: Row) -> Row:
     return {
         **made,
         "pool": chance.choice(("0", "1", "2.5", "12.25")),
-        "pool_order": chance.choice(("cheapest", "dearest")),
+        "pool_order": chance.choice(("cheapest", "dearest", "pro_rata")),
     }
+
+
+def by_group(chance: Random, price: Row) -> Row:
+    """Return a volume of all groups in which a tier says what a unit of a group costs."""
+    edges = sorted(chance.sample(("0.5", "1", "3", "12.25"), chance.choice((1, 2))), key=Decimal)
+    steps: list[Row] = [{"up_to": edge} for edge in edges] + [{}]
+    for step in steps:
+        step["unit_price"] = chance.choice(("1", "0.5"))
+        named = chance.sample(("a", "1", "A", "true", "é"), chance.randint(0, 3))
+        if named:
+            step["unit_prices"] = {value: chance.choice(("0", "3.333333333333", "-0.25", "7")) for value in named}
+        if chance.random() < 0.3:
+            step["flat_amount"] = chance.choice(FLAT_AMOUNTS)
+    meter = chance.choice(("sum", "count", "max"))
+    return {
+        **_kept(price), "type": "volume", "meter": meter, "by": ["model"], "tiers_over": "all_groups", "tiers": steps
+    }  # fmt: skip
 
 
 def percent_of(chance: Random, price_id: str, others: list[str]) -> Row:
@@ -169,7 +186,7 @@ def percent_of(chance: Random, price_id: str, others: list[str]) -> Row:
 FORMS = {
     "held": held, "capacity": capacity, "combination": combination, "largest": largest, "prorated": prorated,
     "promised": promised, "clamped": clamped,
-    "pooled": pooled,
+    "pooled": pooled, "by_group": by_group,
 }  # fmt: skip
 
 

@@ -193,9 +193,9 @@ def test_a_percentage_is_of_other_prices_that_have_an_amount() -> None:
             Plan.model_validate({"name": "plan", "version": 1, "currency": "USD", "prices": prices})
 
 
-@pytest.mark.parametrize(("order", "exact"), [("cheapest", 8), ("dearest", 4)])
+@pytest.mark.parametrize(("order", "exact"), [("cheapest", 8), ("dearest", 4), ("pro_rata", Decimal("6.285714286"))])
 def test_a_pool_over_the_cells_of_a_matrix(order: str, exact: int) -> None:
-    """Pool 10, 8 at 2 and 6 at 1: the cheapest first are 8.00, the dearest first 4.00."""
+    """Pool 10, 8 at 2 and 6 at 1: the cheapest first are 8.00, the dearest first 4.00, of both in proportion 6.29."""
     cells = [{"values": ["a"], "unit_price": "2"}, {"values": ["b"], "unit_price": "1"}]
     matrix = {"meter": "calls", "type": "matrix", "attributes": ["region"], "cells": cells}
     used = [use("calls", "8", region="a"), use("calls", "6", region="b")]

@@ -175,6 +175,11 @@ def test_terms_before_the_price_make_sense(terms: dict[str, Any], why: str) -> N
 def test_terms_of_tiers_make_sense() -> None:
     one = [{"unit_price": "1"}]
     assert "without by there is one group only" in refusal(type="volume", tiers=one, tiers_over="all_groups")
+    own = {"unit_price": "1", "unit_prices": {"a": "2"}}
+    assert "all of them reach one tier" in refusal(type="volume", by=["model"], tiers=[own])
+    all_groups = {"type": "volume", "by": ["model"], "tiers_over": "all_groups"}
+    assert "all of them reach one tier" in refusal(**{**all_groups, "type": "graduated"}, tiers=[own])
+    assert "nothing is free by oversight" in refusal(**all_groups, tiers=[{"unit_prices": {"a": "2"}}])
     swapped = [{"unit_price": "1", "minimum": "2", "maximum": "1"}]
     assert "the maximum is below the minimum of 2" in refusal(type="graduated", tiers=swapped)
     assert "would fall into a gap" in refusal(type="stairstep", tiers=[{"up_to": "10", "flat_amount": "1"}])
@@ -237,6 +242,12 @@ def test_groups_share_what_the_price_says() -> None:
     # The fee of the second tier belongs to the group that enters it.
     volume = {"type": "volume", "tiers": tiers((100, 1, 3), (None, "0.5", 7)), "tiers_over": "all_groups"}
     assert list(by_model(volume, **rest).values()) == [47, 75]
+    own = {"a": "0.80", "b": "0.50"}
+    steps = [{"up_to": "100", "unit_price": "1"}, {"unit_price": "0.9", "unit_prices": own}]
+    by_tier_and_group = {"type": "volume", "tiers": steps, "tiers_over": "all_groups"}
+    # Together they reach the second tier: 60 at 0.80 and 70 at 0.50, and 10 of any other group at 0.90.
+    assert list(by_model(by_tier_and_group, a="60", b="70", c="10").values()) == [48, 35, 9]
+    assert list(by_model(by_tier_and_group, a="60", b="40").values()) == [60, 40]
     included = {"type": "unit", "unit_price": "0.20", "included": "100"}
     used = {"a": "40", "b": "130", "c": "260"}
     assert list(by_model({**included, "included_per": "group"}, **used).values()) == [0, 6, 32]
