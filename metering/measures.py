@@ -15,6 +15,7 @@ BILLION: Final = 10**9
 # Microseconds of one unit of time, for integrals of a level: GB-hours instead of the mean of the period.
 PER_US: Final = {"second": 10**6, "hour": 3600 * 10**6, "day": 86400 * 10**6}
 MERGED: Final = ("count", "sum", "max", "min", "average")
+ADDED: Final = ("count", "sum")
 ORDERED: Final = ("first", "last")
 RECURRING: Final = ("sum", "last", "unique_count", "time_weighted_sum")
 BUCKETED: Final = ("sum", "max", "min", "average", "percentile")

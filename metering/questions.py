@@ -23,7 +23,7 @@ from metering.buckets import CALENDAR_BUCKETS, bucket_length_us, bucket_starts
 from metering.clock import to_us
 from metering.engine import read_sql
 from metering.errors import BadSelector
-from metering.measures import PER_US, PLAIN, RECURRING, Measure, way_of
+from metering.measures import ADDED, PER_US, PLAIN, RECURRING, Measure, way_of
 from metering.periods import zone
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Span:
     """Whose use to add up, and from when to when: [service_start, service_end). Buckets are cut in `timezone`.
 
     `period_start` and `period_end` are the full billing period of which the service period is a part; left out, the same.
+    `since` is when that began of which the span is a part, such as the time on a plan; left out, with the span.
     """
 
     span_id: int
@@ -48,6 +49,7 @@ class Span:
     timezone: str = "UTC"
     period_start: datetime | None = None
     period_end: datetime | None = None
+    since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ class Selector:
     sibling: str | None = None
     groups_max: int | None = None
     measure: Measure = PLAIN
+    is_before: bool = False
 
     def __post_init__(self) -> None:
         refusal = _refusal_of(self)
@@ -94,7 +97,12 @@ class Selector:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Return the parts of time whose states are merged; '' is the whole span, `carried` all that was before it."""
+        """Return the parts of time whose states are merged: '' is the whole span, `carried` all that was before it.
+
+        `before` is what was before it and since `Span.since`.
+        """
+        if self.is_before:
+            return ("before",)
         if self.way == "level":
             return ("", "carried") if self.measure.is_recurring else ("",)
         if self.bucket is not None:
@@ -116,6 +124,8 @@ def _refusal_of(selector: Selector) -> str | None:
         return "a percentile must say which; give the measure its percentile"
     if measure.is_recurring and selector.aggregation not in RECURRING:
         return f"{selector.aggregation} carries nothing into the next period; ask for one of {', '.join(RECURRING)}"
+    if selector.is_before and (selector.aggregation not in ADDED or measure != PLAIN or selector.bucket is not None):
+        return f"what was used before a span adds up for {' and '.join(ADDED)} alone; ask for one of them, and nothing more"
     if selector.bucket is None:
         return None
     if selector.bucket not in CALENDAR_BUCKETS:
@@ -193,6 +203,7 @@ def _register_spans(engine: duckdb.DuckDBPyConnection, spans: Sequence[Span]) ->
         "timezone": pa.array([span.timezone for span in spans], pa.string()),
         "period_start": instants([span.period_start or span.service_start for span in spans]),
         "period_end": instants([span.period_end or span.service_end for span in spans]),
+        "since": instants([span.since or span.service_start for span in spans]),
     }
     register(engine, "span", pa.table(columns))
 
@@ -261,7 +272,7 @@ def _register_parts(engine: duckdb.DuckDBPyConnection, spans: Sequence[Span], se
         "day": pa.array([_day_of(row[2], row[1]) for row in buckets], pa.int64()),
     }
     register(engine, "time_bucket", pa.table(columns))
-    lengths = {part: bucket_length_us(part) for _, _, part in rows if part not in ("", "carried")}
+    lengths = {part: bucket_length_us(part) for _, _, part in rows if part not in ("", "carried", "before")}
     fixed = {part: length for part, length in lengths.items() if length is not None}
     columns = {"part": pa.array(fixed, pa.string()), "length_us": pa.array(fixed.values(), pa.int64())}
     register(engine, "part_length", pa.table(columns))

@@ -48,7 +48,7 @@ STATE_STEPS = (
 )  # fmt: skip
 USAGE_STEPS = (
     "divide_half_away", "from_billionths", "round_quantity",
-    "part_state", "part_state_calendar", "part_state_fixed", "part_state_carried",
+    "part_state", "part_state_calendar", "part_state_fixed", "part_state_carried", "part_state_before",
     "state_kind", "attribute_value", "selection", "selected",
     "answer", "answer_ordered", "answer_distinct", "answer_operations", "answer_level", "answer_sum_by_day",
     "answer_unique_by_day", "span_bucket", "answer_bucketed",
@@ -57,6 +57,7 @@ USAGE_STEPS = (
 STEP_PARTS = {
     "part_state_calendar": frozenset(CALENDAR_BUCKETS),
     "part_state_carried": frozenset({"carried"}),
+    "part_state_before": frozenset({"before"}),
 }
 STEP_WAYS = {
     "answer_ordered": "ordered",
@@ -217,7 +218,7 @@ def _is_needed(step: str, selectors: Sequence[Selector]) -> bool:
     if step in STEP_WAYS:
         return any(selector.way == STEP_WAYS[step] for selector in selectors)
     if step == "part_state_fixed":
-        known = {"", "carried", *CALENDAR_BUCKETS}
+        known = {"", "carried", "before", *CALENDAR_BUCKETS}
         return any(part not in known for selector in selectors for part in selector.parts)
     if step in STEP_PARTS:
         return any(part in STEP_PARTS[step] for selector in selectors for part in selector.parts)

@@ -215,7 +215,7 @@ def _fingerprint(terms: Terms, stretch: Stretch, as_of: datetime) -> str:
     due = [service.start <= as_of, period.end <= as_of]
     # Parts of a flat amount become due one after the other.
     due_at = as_of if _looks_at_subscription(plan) else None
-    times = [period.start, period.end, service.start, service.end]
+    times = [period.start, period.end, service.start, service.end, stretch.since]
     return _hash(
         [
             stretch.plan_key, str(stretch.side), *map(str, times), str(due), str(due_at),

@@ -64,7 +64,8 @@ _DAYS_AT_LEAST = {"day": 1, "week": 7, "month": 28, "quarter": 90, "year": 365}
 _MONEY = ("amount", "unit_price", "package_price", "flat_amount", "percent", "minimum", "fixed_amount")
 _ALONE: dict[str, Any] = {
     "where": {}, "by": (), "sibling": None, "groups_max": None, "convert": None, "price_per": None,
-    "included_per": "price", "tiers_over": "group", "tiers_by": "quantity", "combine": None, "groups_priced": "all",
+    "included_per": "price", "tiers_over": "group", "tiers_by": "quantity", "tiers_since": "period", "combine": None,
+    "groups_priced": "all",
     "prorate_included": False, "bucket_commitment": None, "line_limits": None, "included_from": None,
 }  # fmt: skip
 

@@ -16,6 +16,7 @@ from metering.numbers import plain, trimmed
 from rating.adjust import scope_of
 from rating.iso4217 import minor_units
 from rating.lint import Finding, alone, floors_inside, in_order, lint_catalog, rate_alone, step_of
+from rating.price_ids import is_since_plan
 from rating.rate import rate
 from rating.rounding import exact_sum, round_amount
 from rating.spans import plan_key
@@ -180,7 +181,8 @@ def _price_limits(engine: duckdb.DuckDBPyConnection, terms: Terms, findings: Seq
 
 def _is_one_quantity(price: Any) -> bool:
     """Return whether a line's quantity climbs the tiers by itself: not bucket by bucket, nor with other groups."""
-    return getattr(price, "price_per", None) is None and getattr(price, "tiers_over", "group") == "group"
+    alone = getattr(price, "price_per", None) is None and getattr(price, "tiers_over", "group") == "group"
+    return alone and not is_since_plan(price)
 
 
 def _price_overlaps(engine: duckdb.DuckDBPyConnection, terms: Terms, findings: Sequence[Finding]) -> list[Finding]:

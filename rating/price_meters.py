@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from metering.errors import BadSelector
 from rating.dialect import STRICT, Switches
+from rating.price_ids import is_since_plan
 from rating.terms import selector_of
 
 if TYPE_CHECKING:
@@ -37,6 +38,14 @@ def find_misfits(price: Any, meter: Meter, switches: Switches = STRICT) -> Itera
             (
                 f"units are held from day to day, and meter {meter.name!r} is no level of that kind; price a meter with "
                 "aggregation: sum, carry: recurring and prorate: day, or remove the key"
+            ),
+        )
+    if is_since_plan(price) and (not _adds_up(meter) or meter.negative_allowed):
+        yield (
+            ("tiers_since",),
+            (
+                f"tiers that go on from period to period hold what adds up and never falls, and meter {meter.name!r} is no such "
+                "count or sum; price a meter with aggregation: sum or count, without negative_allowed and more keys"
             ),
         )
     if getattr(price, "included_from", None) is not None and price.by and not _adds_up(meter):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rating.errors import InvariantViolated
 from rating.iso4217 import minor_units
+from rating.price_ids import is_since_plan, selector_before, selector_id_of
 from rating.proration import share_of
 from rating.rounding import round_amount
 from rating.tables import load_table
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from rating.plans import Plan
     from rating.prices import PackagePrice, PercentagePrice, Price
 
-# Between the id of a price and the meter that it looks at besides its own. No name has this character.
-OTHER_METER = "\x1d"
 # What these say of a period may be less when more of it has passed.
 _FALLING = frozenset({"average", "last", "min", "percentile", "time_weighted_sum"})
 _PRICE_COLUMNS = {
@@ -41,6 +40,7 @@ _PRICE_COLUMNS = {
     "edge_is_lower": "bool", "gap_is_lost": "bool", "flat_waits": "bool", "edge_pays": "bool", "tiers_end": "quantity",
     "rounds_components": "bool", "line_minimum": "price", "line_maximum": "price",
     "pool": "quantity", "pool_is_dearest_first": "bool", "pool_is_pro_rata": "bool",
+    "selector_before": "text",
     "of_others": "ratio",
     "priced_is_largest": "bool", "included_is_by_span": "bool", "combine_by": "text", "combine_selector": "text",
     "bucket": "text", "committed": "price", "overage": "ratio", "is_trued_up": "bool",
@@ -121,11 +121,6 @@ def load_prices(engine: duckdb.DuckDBPyConnection, meters: Mapping[str, Meter], 
         load_table(engine, "price_base", _BASE_COLUMNS, bases)
 
 
-def selector_id_of(price: Any, meter: str) -> str:
-    """Return the selector that asks for a meter of a price: its id, and the meter too for all but the first."""
-    return str(price.id) if meter == price.meters_read[0] else f"{price.id}{OTHER_METER}{meter}"
-
-
 def cell_key(values: Mapping[str, str]) -> str:
     """Return the key that usage gives to a cell: a JSON object, its attributes in alphabetical order."""
     return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -190,6 +185,7 @@ def _reading(price: Any, switches: Switches) -> tuple[object, ...]:
         getattr(price, "pool", None),
         getattr(price, "pool_order", None) == "dearest",
         getattr(price, "pool_order", None) == "pro_rata",
+        selector_before(price) if is_since_plan(price) else None,
         unit_price_of(price.percent) if price.type == "percent_of" else None,
     )
 

@@ -37,17 +37,8 @@ from rating.price_steps import (
     Weights,
     Where,
 )
-from rating.tiers import (
-    Amount,
-    CapacityTiers,
-    PackageSize,
-    Percent,
-    PercentTiers,
-    StairTiers,
-    Tier,
-    Tiers,
-    check_group_prices,
-)  # fmt: skip
+from rating.tier_checks import check_group_prices, check_plain_tiers, refuse_said
+from rating.tiers import Amount, CapacityTiers, PackageSize, Percent, PercentTiers, StairTiers, Tier, Tiers
 
 __all__ = [
     "CapacityPrice",
@@ -158,11 +149,9 @@ class _QuantityPrice(_UsagePrice):
                 "tiers_over": getattr(self, "tiers_over", "group") != "group",
                 "price_per": self.price_per is not None,
             }
-            for name, is_said in {**shared, "included": pooled}.items():
-                if is_said:
-                    refuse_at(
-                        name, message=f"only the largest group costs something, so groups share nothing; remove {name}"
-                    )
+            refuse_said(
+                {**shared, "included": pooled}, "only the largest group costs something, so groups share nothing"
+            )
         return self
 
     @model_validator(mode="after")
@@ -189,12 +178,7 @@ class _QuantityPrice(_UsagePrice):
         others |= {"included_per": self.included_per != "price", "prorate_included": self.prorate_included}
         names = ("included", "sibling", "convert", "price_per", "weights", "combine")
         others |= {name: getattr(self, name) is not None for name in names}
-        for name, is_said in others.items():
-            if is_said:
-                refuse_at(
-                    name,
-                    message=f"grants cover all use of the meter of {self.included_from!r}, as it is; remove {name}",
-                )
+        refuse_said(others, f"grants cover all use of the meter of {self.included_from!r}, as it is")
         return self
 
     @model_validator(mode="after")
@@ -243,16 +227,8 @@ class _HeldPrice(_TieredPrice):
         names = ("convert", "included", "included_from", "weights", "combine")
         others |= {name: getattr(self, name) is not None for name in names}
         others["groups_priced"] = self.groups_priced != "all"
-        for name, is_said in others.items():
-            if is_said:
-                refuse_at(name, message=f"with tiers_by: held the units are priced as they are held; remove {name}")
-        tiers: tuple[Tier, ...] = getattr(self, "tiers", ())
-        for at, tier in enumerate(tiers):
-            for name in ("package_size", "minimum", "maximum"):
-                if getattr(tier, name) is not None:
-                    refuse_at(
-                        "tiers", at, name, message="a unit that is held pays a share of its unit price; remove it"
-                    )
+        refuse_said(others, "with tiers_by: held the units are priced as they are held")
+        check_plain_tiers(getattr(self, "tiers", ()), "a unit that is held pays a share of its unit price; remove it")
         return self
 
 
@@ -306,6 +282,20 @@ class GraduatedPrice(_HeldPrice):
 
     type: Literal["graduated"]
     tiers: Tiers = Field(description="rising tiers, the last without up_to")
+    tiers_since: Literal["period", "plan_start"] = Field(
+        default="period", description="whether tiers begin again in each period, or go on since the plan version began"
+    )
+
+    @model_validator(mode="after")
+    def _check_since(self) -> Self:
+        if self.tiers_since == "plan_start":
+            plain: dict[str, object] = {"tiers_over": "group", "tiers_by": "quantity", "groups_priced": "all"}
+            plain |= dict.fromkeys(("convert", "included", "included_from", "price_per", "weights", "combine"))
+            plain |= dict.fromkeys(("sibling", "line_limits"))
+            others = {name: getattr(self, name) != usual for name, usual in plain.items()}
+            refuse_said(others, "the tiers hold all units since the plan began, as they are")
+            check_plain_tiers(self.tiers, "a tier that goes on for many periods costs money per unit; remove it")
+        return self
 
 
 class VolumePrice(_HeldPrice):

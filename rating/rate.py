@@ -48,6 +48,7 @@ QUANTITY_STEPS = (
     ("usage_combined", "combine_by IS NOT NULL"), ("usage_as_combined", "combine_by IS NOT NULL"),
     ("rated_usage", "true"),
     ("rated_usage_pooled", "is_pooled"), ("rated_usage_held", "price_type = 'volume' AND tiers_are_held"),
+    ("rated_usage_before", "selector_before IS NOT NULL"),
     ("rated_usage_matrix", "pool IS NOT NULL AND NOT pool_is_pro_rata"), ("rated_usage_pro_rata", "pool_is_pro_rata"),
     ("charge", "true"),
 )  # fmt: skip

@@ -45,6 +45,8 @@ class BillingSpan:
     # Two sides of a comparison may be rated in one engine; what is shared within a side is not shared between them.
     side: int = 0
     has_overrides: bool = False
+    # When the subscription began to be on its plan version; none: with the service period.
+    since: datetime | None = None
 
     @property
     def plan_key(self) -> str:
@@ -66,6 +68,7 @@ class Stretch:
     is_current: bool
     side: int = 0
     has_overrides: bool = False
+    since: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -90,7 +93,7 @@ class BillingSpans(Sequence[BillingSpan]):
                 raise ValueError(f"span {span.span_id} stands at place {place}; number them from 0")
             stretch = Stretch(
                 span.plan, span.plan_version, span.plan_key, span.currency, span.period, span.service, span.is_current,
-                span.side, span.has_overrides,
+                span.side, span.has_overrides, span.since,
             )  # fmt: skip
             number = places.setdefault(stretch, len(places))
             found.append(span.subscription_id, span.tenant_id, span.account_id, number)
@@ -153,7 +156,7 @@ class BillingSpans(Sequence[BillingSpan]):
         on = self.stretches[self.stretch[place]]
         return BillingSpan(
             place, self.subscriptions[place], self.tenants[place], self.accounts[place], on.plan, on.plan_version,
-            on.currency, on.period, on.service, on.is_current, on.side, on.has_overrides,
+            on.currency, on.period, on.service, on.is_current, on.side, on.has_overrides, on.since,
         )  # fmt: skip
 
     def table(self) -> pa.Table:
@@ -171,6 +174,7 @@ class BillingSpans(Sequence[BillingSpan]):
             "service_start": _instants(one.service.start for one in on),
             "service_end": _instants(one.service.end for one in on),
             "is_current": pa.array([one.is_current for one in on], pa.bool_()),
+            "since": _instants(one.since or one.service.start for one in on),
         }
         columns = {
             "span_id": pa.array(range(len(self)), pa.int64()),
@@ -215,6 +219,7 @@ class UsageSpans(Sequence[Span]):
             "timezone": pa.array([self.plans[one.plan_key].billing_period.timezone for one in on], text),
             "period_start": _instants(one.period.start for one in on),
             "period_end": _instants(one.period.end for one in on),
+            "since": _instants(one.since or one.service.start for one in on),
         }
         columns = {
             "span_id": pa.array(range(len(self)), pa.int64()),
@@ -223,11 +228,10 @@ class UsageSpans(Sequence[Span]):
         return pa.table(columns | {name: column.take(places) for name, column in shared.items()})
 
     def _asked(self, span: BillingSpan) -> Span:
-        return self._span(span.span_id, span.tenant_id, span.plan_key, span.service, span.period)
-
-    def _span(self, number: int, tenant: str, key: str, service: Period, period: Period) -> Span:
-        zone = self.plans[key].billing_period.timezone
-        return Span(number, tenant, key, service.start, service.end, zone, period.start, period.end)
+        zone, service, period = self.plans[span.plan_key].billing_period.timezone, span.service, span.period
+        return Span(
+            span.span_id, span.tenant_id, span.plan_key, service.start, service.end, zone, period.start, period.end, span.since
+        )  # fmt: skip
 
 
 def plan_key(name: str, version: int) -> str:

@@ -24,7 +24,8 @@ from rating.included_shares import load_included_shares
 from rating.iso4217 import minor_units
 from rating.phases import OVERRIDDEN, Plans, phases_of
 from rating.plans import instant_of
-from rating.price_tables import cell_attributes, load_flat_amounts, load_prices, selector_id_of
+from rating.price_ids import is_since_plan, selector_before, selector_id_of
+from rating.price_tables import cell_attributes, load_flat_amounts, load_prices
 from rating.spans import BillingSpan, BillingSpans, Stretch, UsageSpans, plan_key
 from rating.tables import load_table
 
@@ -201,7 +202,7 @@ def _stretches(
     return [
         Stretch(
             plan.name, plan.version, plan_key(plan.name, plan.version) + apart, plan.currency, period, service,
-            is_current, 0, has_overrides,
+            is_current, 0, has_overrides, phase.start,
         )
         for plan, phase in plans_over_time(terms, subscription)
         for period, service, is_current in _within(phase, periods_of(cycle_of(subscription, plan)))
@@ -250,6 +251,9 @@ def selectors_of(key: str, price: Any, meters: Mapping[str, Meter], switches: Sw
     names = price.meters_read
     if names:
         yield selector_of(key, price, meters[names[0]], switches)
+    if is_since_plan(price):
+        first = selector_of(key, price, meters[names[0]], switches)
+        yield replace(first, selector_id=selector_before(price), is_before=True)
     combined = getattr(price, "combine", None)
     for name in names[1:]:
         where = price.where if combined is None else combined.where

@@ -163,22 +163,6 @@ def check_tiers(tiers: _Steps) -> _Steps:
     return tiers
 
 
-def check_group_prices(tiers: tuple[Step, ...], *, may_be: bool) -> None:
-    """Refuse unit prices of groups where no group has a tier's price of its own, or where the other groups' is not said."""
-    for at, tier in enumerate(tiers):
-        if not isinstance(tier, Tier) or not tier.unit_prices:
-            continue
-        if not may_be:
-            message = (
-                "groups have unit prices of their own where all of them reach one tier; write type: volume, "
-                "tiers_over: all_groups and by with one attribute, or remove unit_prices"
-            )
-            refuse_at("tiers", at, "unit_prices", message=message)
-        if "unit_price" not in tier.model_fields_set:
-            message = "write unit_price too, which is what all other groups cost: nothing is free by oversight"
-            refuse_at("tiers", at, "unit_price", message=message)
-
-
 Tiers = Annotated[tuple[Tier, ...], AfterValidator(check_tiers)]
 StairTiers = Annotated[tuple[StairTier, ...], AfterValidator(check_tiers)]
 PercentTiers = Annotated[tuple[PercentTier, ...], AfterValidator(check_tiers)]

@@ -248,6 +248,8 @@ def unlimited_lines(
     """Return the lines before limits of a line are looked at."""
     from tests import oracle_dialect, oracle_levels, oracle_prices, oracle_usage
 
+    if "opens" in price:
+        return oracle_levels.since_plan(price, meters, events, period, plan)
     price = oracle_dialect.read(price, plan)
     span = {
         "start": period.service_start, "end": period.service_end, "period_start": period.start, "period_end": period.end,
@@ -324,7 +326,7 @@ def lines(catalog: Row, events: list[Row], month: str, account: str | None = Non
     spans = []
     for subscription, version, period in rated_periods(catalog, month, account):
         usage = [event for event in counted if event["tenant_id"] == subscription["tenant"]]
-        plan = oracle_adjust.overridden(version, subscription)
+        plan = oracle_levels.opened(oracle_adjust.overridden(version, subscription), subscription, catalog, period)
         span = oracle_adjust.Span(subscription, plan, period)
         priced = oracle_levels.unrounded(plan)
         bases: dict[str, Fraction] = {}

@@ -161,6 +161,38 @@ def unrounded(plan: Row) -> Row:
     return {**plan, "switches": {**(plan.get("switches") or {}), "round_at": "line"}}
 
 
+def opened(plan: Row, subscription: Row, catalog: Row, period: Any) -> Row:
+    """Return the plan of a period; prices whose tiers go on since the plan began know when that was."""
+    from tests import oracle_adjust
+
+    plans = {(one["name"], str(one["version"])): one for one in catalog["plans"]}
+    began = [
+        opens
+        for _, opens, closes in oracle_adjust.phases(subscription, plans)
+        if opens <= period.service_start < closes
+    ]
+    prices = [
+        {**price, "opens": began[0]} if price.get("tiers_since") == "plan_start" else price for price in plan["prices"]
+    ]
+    return {**plan, "prices": prices}
+
+
+def since_plan(price: Row, meters: dict[str, Row], events: list[Row], period: Any, plan: Row) -> dict[Any, Any]:
+    """Price all use since the plan began, and take off what the use before this period was worth."""
+    from tests.oracle import Period, unlimited_lines
+
+    plain = {name: value for name, value in price.items() if name not in ("opens", "tiers_since")}
+    others = {**plan, "prices": [plain if one["id"] == price["id"] else one for one in plan.get("prices", [])]}
+    opens, starts, ends = price["opens"], period.service_start, period.service_end
+    here = unlimited_lines(plain, meters, events, period, others)
+    whole = unlimited_lines(plain, meters, events, Period(opens, ends, opens, ends), others)
+    before = (
+        unlimited_lines(plain, meters, events, Period(opens, starts, opens, starts), others) if opens < starts else {}
+    )
+    worth = {key: whole[key][1] - before[key][1] if key in before else whole[key][1] for key in here}
+    return {key: (here[key][0], worth[key]) for key in here}
+
+
 def base_of(price: Row, meters: dict[str, Row], events: list[Row], span: Any) -> Fraction:
     """Return what a price costs before discounts, exactly, all its lines together; 0 where nobody asks."""
     from tests import oracle, oracle_adjust

@@ -50,6 +50,7 @@ TABLES = {
         "attributes": "VARCHAR",
         "group_key": "VARCHAR",
         "cell_key": "VARCHAR",
+        "taking": "BIGINT",
     },
     "usage": {
         "span_id": "BIGINT",

@@ -2,7 +2,7 @@
 -- due. A view: words are put to the numbers of worth_line only where they are read.
 CREATE OR REPLACE VIEW worth AS
 SELECT
-    billing_span.*,
+    billing_span.* EXCLUDE (since),
     line.price_id,
     coalesce(price.price_type, 'minimum') AS price_type,
     coalesce(price.position, minimum.position) AS price_position,

@@ -114,24 +114,36 @@ MUTANTS = {
         "PARTITION BY usage.span_id, usage.price_id",
     ),
     "billionths that are left are lost": Mutant(
-        "pooled", "rating", "rated_usage_pro_rata", "WHEN place <= units_left THEN 1", "WHEN false THEN 1"
+        "in_proportion", "rating", "rated_usage_pro_rata", "WHEN place <= units_left THEN 1", "WHEN false THEN 1"
     ),
     "billionths that are left go to the smallest remainders": Mutant(
-        "pooled", "rating", "rated_usage_pro_rata", "ORDER BY low % units_of_all DESC", "ORDER BY low % units_of_all"
+        "in_proportion", "rating", "rated_usage_pro_rata", "ORDER BY low % units_of_all DESC", "ORDER BY low % units_of_all"
     ),
     "each cell has a share of the whole price": Mutant(
-        "pooled", "rating", "rated_usage_pro_rata", "PARTITION BY usage.span_id, usage.price_id, usage.group_key",
+        "in_proportion", "rating", "rated_usage_pro_rata", "PARTITION BY usage.span_id, usage.price_id, usage.group_key",
         "PARTITION BY usage.span_id, usage.price_id",
-    ),
-    "a pool in proportion gives more than there is": Mutant(
-        "pooled", "rating", "rated_usage_pro_rata", "least((price.pool * 1000000000)::HUGEINT, units_of_all)",
-        "(price.pool * 1000000000)::HUGEINT",
     ),
     "a group costs what it costs in any tier": Mutant(
         "by_group", "rating", "charge_volume", "AND of_group.tier = tier.tier", "AND of_group.tier >= tier.tier"
     ),
     "no group has a price of its own": Mutant(
         "by_group", "rating", "charge_volume", "coalesce(of_group.unit_price, tier.unit_price)", "tier.unit_price"
+    ),
+    "tiers begin again in every period": Mutant(
+        "lifelong", "rating", "rated_usage_before", "coalesce(earlier.quantity, 0)", "0"
+    ),
+    "groups climb the tiers of others": Mutant(
+        "lifelong", "rating", "rated_usage_before", "AND earlier.group_key = usage.group_key", ""
+    ),
+    "every period owes the first flat amount": Mutant(
+        "lifelong", "rating", "rated_usage_before", "billing_span.service_start = billing_span.since", "true"
+    ),
+    "what was used before the plan counts": Mutant(
+        "lifelong", "metering", "part_state_before", "event.event_time >= span.since", "true"
+    ),
+    "use at the start of a span was before it": Mutant(
+        "lifelong", "metering", "part_state_before", "event.event_time < span.service_start",
+        "event.event_time <= span.service_start",
     ),
     "all lines of a price have one limit": Mutant(
         "clamped", "rating", "charge_line_limit", "LEFT JOIN charge USING (span_id, price_id, group_key)",

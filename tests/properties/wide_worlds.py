@@ -163,6 +163,19 @@ def by_group(chance: Random, price: Row) -> Row:
     }  # fmt: skip
 
 
+def in_proportion(chance: Random, price: Row) -> Row:
+    return {**pooled(chance, price), "pool_order": "pro_rata"}
+
+
+def lifelong(chance: Random, price: Row) -> Row:
+    """Return a price whose tiers go on from period to period."""
+    simple = ("up_to", "unit_price", "flat_amount")
+    steps = [{name: tier[name] for name in simple if name in tier} for tier in tiers(chance, "graduated")]
+    kept = {name: price[name] for name in ("id", "where") if name in price}
+    made = {**kept, "type": "graduated", "meter": chance.choice(("count", SPEND)), "tiers": steps}
+    return {**made, "by": chance.choice(([], ["model"])), "tiers_since": "plan_start"}
+
+
 def percent_of(chance: Random, price_id: str, others: list[str]) -> Row:
     """Return a percentage of some of the other prices."""
     some = sorted(chance.sample(others, chance.randint(1, len(others))))
@@ -186,7 +199,8 @@ def percent_of(chance: Random, price_id: str, others: list[str]) -> Row:
 FORMS = {
     "held": held, "capacity": capacity, "combination": combination, "largest": largest, "prorated": prorated,
     "promised": promised, "clamped": clamped,
-    "pooled": pooled, "by_group": by_group,
+    "pooled": pooled, "by_group": by_group, "lifelong": lifelong,
+    "in_proportion": in_proportion,
 }  # fmt: skip
 
 

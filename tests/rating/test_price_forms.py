@@ -15,6 +15,7 @@ from metering.periods import Period
 from rating.lint import lint_catalog
 from rating.plans import Plan
 from rating.preview import rate_events
+from rating.price_meters import find_misfits
 from rating.prices import Price
 from rating.rate import RatedQuantity, rate_quantity
 from tests import oracle
@@ -254,3 +255,37 @@ def test_a_plan_reads_them_from_its_file() -> None:
         }
     )  # fmt: skip
     assert plan.prices[0].meters_read == ("seats", "gb")
+
+
+def test_tiers_go_on_since_the_plan_began() -> None:
+    """100@1, open@0.5: 80 in April and 80 in May are 80, and 20 + 30; tiers that began again would be 80 and 80."""
+    price = {"id": "p", "meter": "calls", "type": "graduated", "tiers_since": "plan_start"}
+    steps = [{"up_to": "100", "unit_price": "1", "flat_amount": "5"}, {"unit_price": "0.5", "flat_amount": "7"}]
+    plan = {"name": "plan", "version": 1, "currency": "USD", "prices": [{**price, "tiers": steps}]}
+    held = {"id": "s", "tenant": "t", "plan": "plan", "version": 1, "from": "2026-04-01"}
+    catalog = {
+        "meters": [{"name": "calls", "aggregation": "sum"}], "plans": [plan], "subscriptions": [held],
+        "accounts": [{"id": "a", "name": "A", "tenants": ["t"]}],
+    }  # fmt: skip
+    # What was used before the plan began is not the plan's.
+    used = [use("calls", "1000", day=-3), use("calls", "80"), use("calls", "80", day=31)]
+    exact = [
+        next(iter(engine_lines(catalog, used, month).values())).exact for month in ("2026-04", "2026-05", "2026-06")
+    ]
+    assert exact == [85, 57, 0]
+    # 30 that are found later were used in April: they fill the first tier there, and leave less of it to May.
+    late = [*used, use("calls", "30", day=2)]
+    assert [next(iter(engine_lines(catalog, late, month).values())).exact for month in ("2026-04", "2026-05")] == [
+        117,
+        40,
+    ]
+    for month in ("2026-04", "2026-05", "2026-06"):
+        assert engine_lines(catalog, late, month) == oracle.lines(catalog, late, month)
+    with pytest.raises(ValidationError, match="as they are; remove included"):
+        PRICE.validate_python({**price, "tiers": steps, "included": "1"})
+    with pytest.raises(ValidationError, match="costs money per unit; remove it"):
+        PRICE.validate_python({**price, "tiers": [{"unit_price": "1", "maximum": "3"}]})
+    level = Meter.model_validate({"name": "calls", "aggregation": "sum", "negative_allowed": True})
+    [(place, sentence)] = find_misfits(PRICE.validate_python({**price, "tiers": steps}), level)
+    assert place == ("tiers_since",)
+    assert "never falls" in sentence
