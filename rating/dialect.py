@@ -63,7 +63,7 @@ SWITCHES: Final[Mapping[str, Switch]] = {
         {
             "bucket": "the plan must say which buckets; write price_per on the price that restarts in every bucket",
             "since_invoice": _FROM_CUTS,
-            "plan_life": "tiers belong to a billing period; write a longer billing period",
+            "plan_life": "the plan must say whose tiers go on; write tiers_since: plan_start on the graduated price",
         },
     ),
     "part_package": Switch("up", {"down": HONOURED, "up_per_tier": HONOURED}),
