@@ -36,8 +36,8 @@ from billing_adapters.reconciliation.report import (
     waterfall_of_money,
     waterfalls_of_meters,
 )
-from billing_adapters.reconciliation.statement import MISSING
-from billing_adapters.reconciliation.words import BASES, CLASSES, OWNERS, RESULTS, bucket_name
+from billing_adapters.reconciliation.statement import MISSING, UNEXPLAINED
+from billing_adapters.reconciliation.words import BASES, CLASSES, EQUATION_TITLES, OWNERS, RESULTS, bucket_name
 from billing_adapters.reconciliation.words import STATUSES as STATUS_MEANINGS
 from metering.clock import iso_utc
 from metering.numbers import trimmed
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
     from billing_adapters.findings import Finding
     from billing_adapters.reconciliation.report import Report, Waterfall
+    from billing_adapters.reconciliation.statement import ConservationRow
 
 DETAILS_MAX = 40
 DETAILS_PER_CONTROL_MAX = 5
@@ -81,6 +82,7 @@ def report_page(report: Report) -> bytes:
         "without_amount": sum(one.amount_likely is None for one in report.unsettled),
         "events": _chart(report, waterfall_of_events(report), "events", "How recorded usage events become rated ones"),
         "meters": _meters(report),
+        "ties": _ties(report),
         "coverage": coverage(report),
         "statuses": _statuses(report),
         "by_control": by_control(report),
@@ -195,6 +197,34 @@ def _meters(report: Report) -> list[dict[str, Any]]:
         between = [bar for bar in waterfall.bars if bar.kind != "level"]
         made.append({"meter": meter, "levels": levels, "between": between})
     return made
+
+
+def _ties(report: Report) -> list[dict[str, Any]]:
+    """Return each equation of the statement in total: its left side, the places that it is in, and what is in none."""
+    made = []
+    for left in report.statement.rows:
+        if left.bucket != left.equation or left.meter is not None:
+            continue
+        whose = (left.equation, None, left.currency, left.adapter)
+        mine = [one for one in report.statement.rows if (one.equation, one.meter, one.currency, one.adapter) == whose]
+        places = [(one.bucket, _figure(one)) for one in mine if one.bucket not in {left.equation, UNEXPLAINED}]
+        rest = next((one for one in mine if one.bucket == UNEXPLAINED), None)
+        made.append(
+            {
+                "title": EQUATION_TITLES[left.equation],
+                "of": " ".join(part for part in (left.currency or "usage events", left.adapter) if part),
+                "currency": left.currency,
+                "left": _figure(left),
+                "places": [(bucket, figure) for bucket, figure in places if figure],
+                "rest": _figure(rest) if rest is not None else Decimal(0),
+            }
+        )
+    return made
+
+
+def _figure(row: ConservationRow) -> Decimal:
+    """Return the figure of a bucket: usage events, or money."""
+    return Decimal(row.rows or 0) if row.currency is None else row.amount or Decimal(0)
 
 
 def _share(part: Decimal, whole: Decimal | None) -> str:
