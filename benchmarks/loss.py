@@ -309,24 +309,28 @@ def _run_gunicorn(
             [*command, "benchmarks.loss_child:application"],
             env=environment, cwd=REPOSITORY, stdout=output, stderr=output,
         )  # fmt: skip
+        # Ended whatever happens: leaving `with` waits for it, and a server that nobody told would never end.
         with server:
-            worker = 0
-            for first in range(1, ending.count, 50):
-                worker = _ask(f"http://127.0.0.1:{port}/?{first}-{min(first + 50, ending.count)}")
-            os.kill(worker, signal.SIGKILL)
-            server.terminate()
             try:
-                server.wait(PATIENCE_S + 10)
-            except subprocess.TimeoutExpired:
-                server.kill()
+                worker = 0
+                for first in range(1, ending.count, 50):
+                    worker = _ask(f"http://127.0.0.1:{port}/?{first}-{min(first + 50, ending.count)}")
+                os.kill(worker, signal.SIGKILL)
+            finally:
+                server.terminate()
+                try:
+                    server.wait(PATIENCE_S + 10)
+                except subprocess.TimeoutExpired:
+                    server.kill()
     return True
 
 
 def _ask(url: str) -> int:
-    until_s = time.monotonic() + 20
+    # A crowded machine takes a while to load what is preloaded.
+    until_s = time.monotonic() + PATIENCE_S
     while True:
         try:
-            with urllib.request.urlopen(url, timeout=20) as answer:
+            with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
                 return int(answer.read())
         except ConnectionError:
             raise

@@ -44,6 +44,20 @@ def test_a_preloaded_server_whose_worker_is_killed_loses_nothing(tmp_path: Path)
     assert ended(tmp_path, ending) == Loss(returned=ending.count, refused=0, lost=0, doubled=0, invented=0)
 
 
+@pytest.mark.timeout(100)
+def test_a_server_that_cannot_be_asked_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if loss.version_of(sys.executable, "gunicorn") is None:
+        pytest.skip("gunicorn is not installed")
+
+    def nobody_answers(_url: str) -> int:
+        raise TimeoutError
+
+    monkeypatch.setattr(loss, "_ask", nobody_answers)
+    (ending,) = (ending for ending in ENDINGS if ending.child == "gunicorn")
+    with pytest.raises(TimeoutError):
+        ended(tmp_path, ending)
+
+
 def test_a_cell_says_what_was_lost_and_what_was_refused() -> None:
     kept = Loss(returned=500, refused=0, lost=0, doubled=0, invented=0)
     half = Loss(returned=500, refused=1000, lost=250, doubled=2, invented=0)
