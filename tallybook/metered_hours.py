@@ -57,10 +57,10 @@ class HourSettings:
     contract_only: frozenset[str] = frozenset()
     until: datetime | None = None
 
-    def complete_until(self, now: datetime, settle: timedelta | None = None, *, is_last: bool = False) -> datetime:
-        """Return the latest end of what may be told now; `is_last`: of the hour in which a contract ends."""
+    def complete_until(self, now: datetime, settle: timedelta | None = None, *, is_over: bool = False) -> datetime:
+        """Return the latest end of what may be told now; `is_over`: of a contract that ended, whose time is short."""
         complete_until = now - (self.settle if settle is None else settle)
-        return complete_until if self.until is None or is_last else min(complete_until, self.until)
+        return complete_until if self.until is None or is_over else min(complete_until, self.until)
 
     @classmethod
     def taken_from(cls, options: dict[str, Any]) -> HourSettings:
@@ -188,7 +188,9 @@ def _hours(one: Untold, first: datetime, now: datetime, settings: HourSettings, 
         if is_last and one.final_until is not None:
             # The provider takes final records for about an hour: a quarter of it is waited for late ones at most.
             settle = min(settle, settings.final_window / 4)
-        if one.end_of(start) > settings.complete_until(now, settle, is_last=is_last):
+        # Hours without use are told by nobody, so none of a contract that is over may keep its last one from being told.
+        is_over = one.ends_at is not None and one.ends_at <= now
+        if one.end_of(start) > settings.complete_until(now, settle, is_over=is_over):
             break
         last = start if is_last else None
         # What cannot be told any more goes with the first hour that can.

@@ -19,7 +19,7 @@ from billing_adapters.provider_list import QUANTITIES, read_table
 from billing_adapters.testing.aws_feeds import write_usage_feed
 from billing_adapters.testing.aws_marketplace_server import MarketplaceFake, serve
 from billing_adapters.testing.sqs_queue import envelope_of_event, envelope_of_sns
-from metering.clock import FixedClock, from_us
+from metering.clock import EPOCH, FixedClock, from_us
 from rating.errors import CatalogInvalid
 from tallybook import Workspace
 from tallybook.carried_hours import carried_hours
@@ -225,6 +225,22 @@ def test_the_scheduler_listens(market: Market) -> None:
     market.go_to(hour(8))
     (run,) = Runner(market.workspace, only=["listen"]).run_due()
     assert (run.place, run.outcome, run.detail) == ("aws_marketplace", "done", "1 new notices")
+
+
+def test_an_ending_licence_does_not_wait_for_the_scheduler_s_hour(market: Market) -> None:
+    """Hours go one by one, each when it is over; AWS takes the last records of a licence for about an hour only."""
+    market.fake.buyers.entitle("code-1", "tok", {"IntegerValue": 0}, None, **WHO)
+    market.register("t-1")
+    import_entitlements(market.workspace)
+    market.use("5", hour(3, 10))
+    market.use("7", hour(5, 2))
+    market.fake.queue.send(event("License Deprovisioned", hour(5, 5), "r2"))
+    market.go_to(hour(5, 40))
+    market.workspace.deliver(usage_until=EPOCH, wait=lambda _seconds: None)
+    assert market.billed() == {}
+    listen_once(market.workspace)
+    market.workspace.deliver(usage_until=EPOCH, wait=lambda _seconds: None)
+    assert market.billed() == {3: Decimal(5), 5: Decimal(7)}
 
 
 def test_what_a_licence_s_last_hour_missed_is_parked_as_lost(market: Market) -> None:
