@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from billing_adapters.outcomes import Outcome
     from rating.invoice import Invoice
+    from rating.tax import TaxedInvoice
     from rating.voids import Voided
 
 Grain = Literal["invoice", "line", "event", "hour", "interval", "run"]
@@ -126,6 +127,7 @@ class Document:
 
     `lowers`: of a credit note, the invoices that it lowers. `carried`: what providers that take only coarser amounts did not
     get of earlier documents of this account and currency. `voided`: of a void document, when and in which order it was.
+    `taxed`: its taxes, worked out by us; None: it has none.
     """
 
     invoice: Invoice
@@ -133,6 +135,16 @@ class Document:
     lowers: tuple[Lowered, ...] = ()
     carried: Decimal = Decimal(0)
     voided: Voided | None = None
+    taxed: TaxedInvoice | None = None
+
+    @property
+    def payable(self) -> Decimal:
+        """Return what is asked for, with taxes on top of prices and less what was prepaid; below zero for a credit note."""
+        return (
+            self.invoice.amount_due
+            if self.taxed is None
+            else self.taxed.gross - (self.invoice.total - self.invoice.amount_due)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,7 +158,9 @@ def _document(row: Any, brought: Any) -> dict[str, Any] | None:
             bucket = BUCKETS[brought["state"]]
     return {
         **_common(row),
-        "document_id": row["delivery_id"] if row["kind"] != "void" else brought["delivery_id"],
+        "document_id": brought["delivery_id"]
+        if row["kind"] == "void" and not _is_credited(row, brought)
+        else row["delivery_id"],
         "invoice_id": row["subject"],
         "currency": row["currency"] or (brought["currency"] if brought is not None else "") or "",
         "number": row["number"],
@@ -167,6 +169,11 @@ def _document(row: Any, brought: Any) -> dict[str, Any] | None:
         "bucket": bucket,
         **{name: row[name] for name in ("period_start", "period_end", "issued_at")},
     }
+
+
+def _is_credited(void: Any, brought: Any) -> bool:
+    """Was a void done by a credit note of its own, because its invoice was paid? Then the provider has two documents."""
+    return void["provider_id"] not in {None, brought["provider_id"]}
 
 
 def _common(row: Any) -> dict[str, Any]:

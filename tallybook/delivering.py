@@ -38,6 +38,7 @@ from tallybook.marketplace_settings import SECTION, MarketplaceOptions
 from tallybook.metered_hours import HourSettings, hour_intents
 from tallybook.metered_instances import instance_intents
 from tallybook.metered_windows import WindowSettings, window_intents
+from tallybook.publishing import papers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -194,26 +195,28 @@ def _prepared(workspace: Workspace, adapter: Adapter, since: datetime, usage: Us
         with reading(workspace.books) as connection:
             found = read_invoices(connection, invoice_ids=list(order))
             voids = read_voids(connection, list(order))
+            taxed = {paper.invoice.invoice_id: paper.taxed for paper in papers(workspace, found)}
             intents: list[Intent] = []
             for one in sorted(found, key=lambda one: order[one.invoice_id]):
                 document = Document(
                     one,
                     account_names.get(one.account_id, one.account_id),
-                    _lowers(connection, name, one, lowered),
-                    carried[f"{one.account_id} {one.currency}"],
-                    voids.get(one.invoice_id),
+                    carried=carried[f"{one.account_id} {one.currency}"],
+                    voided=voids.get(one.invoice_id),
+                    taxed=taxed[one.invoice_id],
                 )
+                document = replace(document, lowers=_lowers(connection, name, document, lowered))
                 intents += _carrying(adapter.prepare(document), carried)
         yield intents
 
 
 def _lowers(
-    connection: Connection, adapter: str, document: Invoice, lowered: defaultdict[str, list[Decimal]]
+    connection: Connection, adapter: str, document: Document, lowered: defaultdict[str, list[Decimal]]
 ) -> tuple[Lowered, ...]:
     """Return what a credit note lowers, and remember it for the ones that follow."""
-    if document.document_type != "credit_note":
+    if document.invoice.document_type != "credit_note":
         return ()
-    lowers = lowered_by(-document.amount_due, _earlier(connection, adapter, document, lowered))
+    lowers = lowered_by(-document.payable, _earlier(connection, adapter, document.invoice, lowered))
     for one in lowers:
         lowered[one.invoice_id].append(one.amount)
     return lowers
@@ -263,7 +266,12 @@ def _earlier(
 ) -> list[Earlier]:
     """Return the invoices of an account that a provider has, with what is left of them."""
     held = and_(deliveries.c.adapter == adapter, deliveries.c.account_id == credit_note.account_id)
-    is_sent = select(deliveries.c.subject).where(held, deliveries.c.kind == "invoice", deliveries.c.state != "waived")
+    # What is asked for there, with taxes.
+    asked = select(deliveries.c.subject, deliveries.c.amount).where(
+        held, deliveries.c.kind == "invoice", deliveries.c.state != "waived"
+    )
+    amounts = {row.subject: row.amount for row in connection.execute(asked)}
+    is_sent = asked.with_only_columns(deliveries.c.subject)
     mine = and_(
         invoices.c.account_id == credit_note.account_id,
         invoices.c.currency == credit_note.currency,
@@ -282,10 +290,8 @@ def _earlier(
     )
     corrected = {row[0] for row in connection.execute(booked) if tuple(row[1:]) in keys}
     made = []
-    for row in connection.execute(
-        select(invoices.c.invoice_id, invoices.c.number, invoices.c.issued_at, invoices.c.amount_due).where(mine)
-    ):
+    for row in connection.execute(select(invoices.c.invoice_id, invoices.c.number, invoices.c.issued_at).where(mine)):
         away = [*taken[row.invoice_id], *lowered.get(row.invoice_id, ())]
-        left = exact_sum([row.amount_due, *(-amount for amount in away)])
+        left = exact_sum([amounts[row.invoice_id], *(-amount for amount in away)])
         made.append(Earlier(row.invoice_id, row.number, row.issued_at, left, row.invoice_id in corrected))
     return made

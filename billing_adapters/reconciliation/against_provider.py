@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from billing_adapters.provider_list import DOCUMENTS, PAYMENTS, QUANTITIES
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from billing_adapters.reconciliation.statement import ConservationRow
     from rating.invoice import Invoice
+    from rating.tax import TaxedInvoice
 
 _PACKAGE = "billing_adapters.reconciliation"
 _FOR_EVER = datetime(9999, 12, 31, tzinfo=UTC)
@@ -123,8 +125,11 @@ def _summed(engine: duckdb.DuckDBPyConnection, name: str, values: dict[str, Any]
     return [(row["currency"], row["bucket"], row["amount"]) for row in found.to_pylist()]
 
 
-def documents_of(invoices: Iterable[Invoice]) -> dict[str, pa.Table]:
-    """Return the documents of a period from the books' own rows, as inputs; drafts, which nobody owes, are left out."""
+def documents_of(invoices: Iterable[Invoice], taxed: Mapping[str, TaxedInvoice] | None = None) -> dict[str, pa.Table]:
+    """Return the documents of a period from the books' own rows, as inputs; drafts, which nobody owes, are left out.
+
+    `taxed`: by invoice, its taxes; without them what is asked for is the amount due alone.
+    """
     import pyarrow as pa
 
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in DOCUMENT_INPUTS}
@@ -132,8 +137,10 @@ def documents_of(invoices: Iterable[Invoice]) -> dict[str, pa.Table]:
         if one.status == "draft":
             continue
         named = {"invoice_id": one.invoice_id}
-        heads = schema_of("booked_document").names
-        found["booked_document"].append({name: getattr(one, name) for name in heads})
+        taxes = (taxed or {}).get(one.invoice_id)
+        heads = [name for name in schema_of("booked_document").names if name != "tax_on_top"]
+        on_top = Decimal(0) if taxes is None else taxes.gross - one.total
+        found["booked_document"].append({**{name: getattr(one, name) for name in heads}, "tax_on_top": on_top})
         for line in one.lines:
             found["document_line"].append({**named, "exact_amount": line.exact_amount, "amount": line.amount})
             found["document_charge"] += [{**named, "exact_amount": charge.exact_amount} for charge in line.charges]

@@ -103,10 +103,10 @@ _GIVEN: Final = (
     Input("final_line", "one row per line of a final document", _LINE_COLUMNS),
     Input(
         "booked_document",
-        "one row per final or void document of the period",
+        "one row per final or void document of the period; tax_on_top is what taxes add to the amount due",
         {
             "invoice_id": "text", "number": "text", "document_type": "text", "account_id": "text", "currency": "text",
-            "status": "text", "issued_at": "instant", "total": "exact", "amount_due": "exact",
+            "status": "text", "issued_at": "instant", "total": "exact", "amount_due": "exact", "tax_on_top": "exact",
         },
         "issued_at",
     ),

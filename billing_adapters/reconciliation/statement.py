@@ -11,7 +11,7 @@ Three equations of usage, each closed in itself:
                                                                                    exact money, billing periods
 and four of documents, from paper to payment (`COLLECTION_EQUATIONS`, `against_provider`), in money, per currency:
     net          = invoiced + carried + credits_applied
-    invoiced     = confirmed + pending + failed + waived + not_sent + rounding                    per adapter
+    invoiced     = confirmed + pending + failed + waived + not_sent + rounding + tax              per adapter
     confirmed    = provider + timing + provider_difference                                        per adapter
     provider     = paid + open + credit_notes + refunds + disputes + written_off + to_balance + provider_fee
 Meter '' stands for no meter: a flat fee, a name that could not be read, a segment of unknown content. None is the total.
@@ -48,7 +48,7 @@ MONEY_EQUATION = "rated_value"
 # The same of documents, from what is on paper to what was collected, per currency; those past the first per adapter as well.
 COLLECTION_EQUATIONS: dict[str, tuple[str, ...]] = {
     "net": ("invoiced", "carried", "credits_applied"),
-    "invoiced": ("confirmed", "pending", "failed", "waived", "not_sent", "rounding"),
+    "invoiced": ("confirmed", "pending", "failed", "waived", "not_sent", "rounding", "tax"),
     "confirmed": ("provider", "timing", "provider_difference"),
     "provider": (
         "paid",

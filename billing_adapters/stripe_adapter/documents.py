@@ -6,6 +6,8 @@ to the last unit. Amounts are rounded by us, so Stripe's total is ours; quantity
 What prepaid balances paid is a line below zero: Stripe asks for `amount_due`. More than 250 lines are folded: the first ones
 stay, the rest becomes one line with their sum. Where Stripe takes only coarser amounts (three decimals, the last one 0), the
 lines are cut on their cumulative sum, and what is left over is carried to the next document of the account and currency.
+
+Taxes are ours as well (`taxes`): each line names what is taxed, at which rate, and how much that is, rounded by us.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import orjson
 
 from billing_adapters.adapter import Intent
 from billing_adapters.minor_units import to_provider, unit_of
+from billing_adapters.stripe_adapter.taxes import Row, cut, folded, taxed_rows
 from metering.clock import iso_utc, to_us
 from metering.numbers import exact_sum, plain, trimmed
 from rating.invoice import content_hash
@@ -76,8 +79,8 @@ def intents_of(document: Document, settings: StripeSettings) -> list[Intent]:
 def _invoice(document: Document, settings: StripeSettings) -> Intent:
     invoice = document.invoice
     unit = unit_of(invoice.currency, "stripe", settings.units)
-    rows = [*((line.amount, _line(line)) for line in invoice.lines), *_prepaid(invoice)]
-    lines, sent = _cut(_fold(rows, invoice), document.carried, unit)
+    rows = [*taxed_rows(invoice, document.taxed, _line), *_prepaid(invoice)]
+    lines, sent, tax = cut(_fold(rows, invoice), document.carried, unit)
     body = {
         "account_id": invoice.account_id,
         "account_name": document.account_name or invoice.account_id,
@@ -89,6 +92,8 @@ def _invoice(document: Document, settings: StripeSettings) -> Intent:
         "number": invoice.number,
         "total": sent,
     }
+    if document.taxed is not None and document.taxed.tax:
+        body["tax"] = tax
     return Intent(
         kind="invoice",
         natural_key=invoice.invoice_id,
@@ -98,7 +103,7 @@ def _invoice(document: Document, settings: StripeSettings) -> Intent:
         content=content_hash(invoice),
         lane=invoice.account_id,
         rank=_rank(invoice, "invoice"),
-        amount=invoice.amount_due,
+        amount=document.payable,
         currency=invoice.currency,
         quantity=_in_currency(sent, unit),
         series=f"{invoice.account_id} {invoice.currency}",
@@ -115,13 +120,13 @@ def _credit_notes(document: Document, settings: StripeSettings) -> list[Intent]:
         body = {
             "amount": amount,
             "currency": invoice.currency.lower(),
-            "description": f"Credit note {invoice.number} for {lowered.number}",
+            "description": f"Credit note {invoice.number} for {lowered.number}{_with_taxes(document)}",
             "invoice_id": lowered.invoice_id,
             "number": invoice.number,
         }
         made.append(_lowering(invoice, lowered.invoice_id, body, -lowered.amount, -_in_currency(amount, unit)))
     # What prepaid balances got back is no business of Stripe's.
-    rest = -invoice.amount_due - exact_sum([lowered.amount for lowered in document.lowers])
+    rest = -document.payable - exact_sum([lowered.amount for lowered in document.lowers])
     if rest > 0:
         refusal = (
             f"{plain(rest)} {invoice.currency} of {invoice.number} lower no invoice at Stripe; pay them out by hand"
@@ -129,6 +134,13 @@ def _credit_notes(document: Document, settings: StripeSettings) -> list[Intent]:
         body = {"number": invoice.number, "unplaced": plain(rest)}
         made.append(_lowering(invoice, "", body, -rest, Decimal(0), refusal))
     return made
+
+
+def _with_taxes(document: Document) -> str:
+    """Return, in words, the taxes in what a credit note gives back: its one line at Stripe has the gross."""
+    if document.taxed is None or not document.taxed.tax:
+        return ""
+    return f", tax {plain(-document.taxed.tax)} {document.invoice.currency} of {plain(-document.taxed.gross)} included"
 
 
 def _lowering(
@@ -183,23 +195,22 @@ def _line(line: InvoiceLine) -> dict[str, Any]:
     }
 
 
-def _prepaid(invoice: Invoice) -> list[tuple[Decimal, dict[str, Any]]]:
+def _prepaid(invoice: Invoice) -> list[Row]:
     """Return what each prepaid balance paid as one line below zero."""
     paid: dict[str, list[Decimal]] = {}
     for burn in invoice.prepaid:
         paid.setdefault(burn.balance_id, []).append(burn.amount)
     return [
-        (-exact_sum(amounts), _made_up(invoice, f"Paid from prepaid balance {balance_id}", f"prepaid:{balance_id}"))
+        Row(-exact_sum(amounts), _made_up(invoice, f"Paid from prepaid balance {balance_id}", f"prepaid:{balance_id}"))
         for balance_id, amounts in sorted(paid.items())
     ]
 
 
-def _fold(rows: Sequence[tuple[Decimal, dict[str, Any]]], invoice: Invoice) -> Sequence[tuple[Decimal, dict[str, Any]]]:
+def _fold(rows: Sequence[Row], invoice: Invoice) -> Sequence[Row]:
     if len(rows) <= LINES_MAX:
         return rows
-    kept, folded = rows[: LINES_MAX - 1], rows[LINES_MAX - 1 :]
-    words = f"{len(folded)} further lines, see {invoice.number}"
-    return [*kept, (exact_sum([amount for amount, _ in folded]), _made_up(invoice, words, "folded"))]
+    kept, rest = rows[: LINES_MAX - 1], rows[LINES_MAX - 1 :]
+    return [*kept, folded(rest, _made_up(invoice, f"{len(rest)} further lines, see {invoice.number}", "folded"))]
 
 
 def _made_up(invoice: Invoice, description: str, name: str) -> dict[str, Any]:
@@ -209,19 +220,6 @@ def _made_up(invoice: Invoice, description: str, name: str) -> dict[str, Any]:
         "metadata": {"tallybook_line": name},
         "start": _seconds(invoice.period_start),
     }
-
-
-def _cut(
-    rows: Sequence[tuple[Decimal, dict[str, Any]]], carried: Decimal, unit: MinorUnit
-) -> tuple[list[dict[str, Any]], int]:
-    """Return the lines with whole units, cut on the cumulative sum from what was carried, and their sum."""
-    cumulative, sent, lines = carried, 0, []
-    for amount, line in rows:
-        cumulative = exact_sum([cumulative, amount])
-        now, _ = to_provider(cumulative, sent, unit)
-        sent += now
-        lines.append({**line, "amount": now})
-    return lines, sent
 
 
 def _collection(settings: StripeSettings) -> dict[str, Any]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 KIND = "invoice"
 METADATA = "tallybook_delivery"
 BEGUN_AGAIN_MAX = 5
+TAX_NAME_CHARACTERS = 50
 
 
 def send_invoice(calls: Calls, settings: StripeSettings) -> Answer:
@@ -47,7 +48,7 @@ def send_invoice(calls: Calls, settings: StripeSettings) -> Answer:
         calls.keep(invoice=draft.id)
     draft = _fill(calls, body, draft, settings, is_new=is_new)
     count = _count_of(calls, draft)
-    if draft.total != body["total"] or count != len(body["lines"]):
+    if (draft.total, _tax_of(draft)) != (body["total"], body.get("tax", 0)) or count != len(body["lines"]):
         return _begin_again(calls, body, draft, count)
     advance = {"auto_advance": body["collection"]["auto_advance"]}
     try:
@@ -78,6 +79,7 @@ def look_for_invoice(calls: Calls, settings: StripeSettings) -> Found:
 def _created(body: dict[str, Any], customer: str, calls: Calls) -> dict[str, Any]:
     collection = body["collection"]
     params: dict[str, Any] = {
+        "automatic_tax": {"enabled": False},  # Taxes are in our lines.
         "auto_advance": False,  # Until the total is ours, nobody but us moves it on.
         "collection_method": collection["method"],
         "currency": body["currency"],
@@ -135,19 +137,39 @@ def _fill(calls: Calls, body: dict[str, Any], draft: Any, settings: StripeSettin
         part = body["lines"][at : at + size]
         if part[0]["metadata"]["tallybook_line"] in there:
             continue
-        lines = [
-            {
-                "amount": line["amount"],
-                "description": line["description"],
-                "metadata": line["metadata"],
-                "period": {"start": line["start"], "end": line["end"]},
-            }
-            for line in part
-        ]
-        draft = calls.write(
-            f"lines:{draft.id}:{at}:{size}", calls.client.v1.invoices.add_lines, draft.id, {"lines": lines}
-        )
+        params = {"lines": [_line_of(line) for line in part]}
+        draft = calls.write(f"lines:{draft.id}:{at}:{size}", calls.client.v1.invoices.add_lines, draft.id, params)
     return draft
+
+
+def _line_of(line: dict[str, Any]) -> dict[str, Any]:
+    """Return a line of the payload as Stripe takes it."""
+    params = {
+        "amount": line["amount"],
+        "description": line["description"],
+        "metadata": line["metadata"],
+        "period": {"start": line["start"], "end": line["end"]},
+    }
+    if taxes := line.get("taxes"):
+        params["tax_amounts"] = [
+            {
+                "amount": tax["amount"],
+                # Plain digits: the SDK's type is a float, and a float of ours would never be exact.
+                "tax_rate_data": {
+                    "display_name": tax["name"][:TAX_NAME_CHARACTERS],
+                    "inclusive": tax["inclusive"],
+                    "percentage": tax["percent"],
+                },
+                "taxable_amount": tax["taxable"],
+            }
+            for tax in taxes
+        ]
+    return params
+
+
+def _tax_of(invoice: Any) -> int:
+    """Return all taxes of an invoice as Stripe adds them up, included ones too."""
+    return sum(one.amount for one in getattr(invoice, "total_taxes", None) or ())
 
 
 def _count_of(calls: Calls, draft: Any) -> int:
@@ -162,9 +184,8 @@ def _begin_again(calls: Calls, body: dict[str, Any], draft: Any, count: int) -> 
     times = int(calls.kept("begun_again") or "0") + 1
     generation = str(int(calls.kept("generation") or "1") + 1)
     calls.keep(invoice="", generation=generation, begun_again=str(times))
-    detail = (
-        f"the draft had {count} lines and {draft.total}, not {len(body['lines'])} and {body['total']}; it was deleted"
-    )
+    ours = (len(body["lines"]), body["total"], body.get("tax", 0))
+    detail = f"the draft had lines, total and taxes {(count, draft.total, _tax_of(draft))}, not {ours}; it was deleted"
     if times >= BEGUN_AGAIN_MAX:
         why = f"{detail}, for the {times}. time: look for taxes or discounts that Stripe adds to invoices of this customer"
         return Answer(Outcome.REJECTED_PERMANENT, why, code="total_differs")

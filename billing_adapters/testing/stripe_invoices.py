@@ -22,6 +22,7 @@ LINES_SHOWN = 10
 # What is below it is not collected: the invoice is paid, and the customer owes it with the next one.
 MINIMUM_CHARGE = 50
 NAME_CHARACTERS, DESCRIPTION_CHARACTERS = 256, 500
+TAXES_MAX, TAX_NAME_CHARACTERS = 20, 50
 
 
 class Invoices:
@@ -132,6 +133,7 @@ class Invoices:
             period = line.get("period")
             if period is not None and period["end"] < period["start"]:
                 raise Refused(400, "a period ends before it starts", param=f"lines[{at}][period]")
+            _check_taxes(line, at)
             if len(line.get("description", "")) > DESCRIPTION_CHARACTERS:
                 raise Refused(400, "a description is too long", param=f"lines[{at}][description]")
         for line in params["lines"]:
@@ -143,6 +145,7 @@ class Invoices:
                 "description": line.get("description"),
                 "metadata": check_metadata(line.get("metadata")),
                 "period": line.get("period", {"start": self._store.now_s, "end": self._store.now_s}),
+                "taxes": [_tax(one) for one in line.get("tax_amounts") or []],
             }
             found["lines"].append(fields)
         if "invoice_metadata" in params:
@@ -276,8 +279,41 @@ def shown(invoice: dict[str, Any]) -> dict[str, Any]:
 
 
 def _add_up(invoice: dict[str, Any]) -> None:
-    total = sum(line["amount"] for line in invoice["lines"])
-    invoice.update(total=total, subtotal=total, amount_due=max(0, total), amount_remaining=max(0, total))
+    subtotal = sum(line["amount"] for line in invoice["lines"])
+    taxes = [tax for line in invoice["lines"] for tax in line["taxes"]]
+    total = subtotal + sum(tax["amount"] for tax in taxes if tax["tax_behavior"] == "exclusive")
+    invoice.update(total=total, subtotal=subtotal, amount_due=max(0, total), amount_remaining=max(0, total))
+    invoice["total_excluding_tax"] = total - sum(tax["amount"] for tax in taxes)
+    invoice["total_taxes"] = [dict(tax) for tax in taxes]
+
+
+def _check_taxes(line: dict[str, Any], at: int) -> None:
+    """Refuse taxes of a line that Stripe refuses: beside tax rates, too many, without a rate that can be read."""
+    place = f"lines[{at}][tax_amounts]"
+    given = line.get("tax_amounts") or []
+    if given and line.get("tax_rates"):
+        raise Refused(400, "You cannot set tax amounts if a line has tax rates", param=place)
+    if len(given) > TAXES_MAX:
+        raise Refused(400, f"A line has up to {TAXES_MAX} tax amounts", param=place)
+    for one in given:
+        rate = one["tax_rate_data"]
+        if not rate["display_name"] or len(rate["display_name"]) > TAX_NAME_CHARACTERS:
+            raise Refused(400, f"display_name has 1 to {TAX_NAME_CHARACTERS} characters", param=place)
+        if not 0 <= rate["percentage"] <= 100:
+            raise Refused(400, "percentage is 0 to 100", param=place)
+        if (one["amount"] < 0) != (line["amount"] < 0) and one["amount"] and line["amount"]:
+            raise Refused(400, "A tax has the sign of its line", param=place)
+
+
+def _tax(given: dict[str, Any]) -> dict[str, Any]:
+    rate = given["tax_rate_data"]
+    return {
+        "amount": given["amount"],
+        "tax_behavior": "inclusive" if rate["inclusive"] else "exclusive",
+        "taxable_amount": given["taxable_amount"],
+        "tax_rate_details": {"tax_rate": f"txr_{rate['display_name']}_{rate['percentage']}"},
+        "type": "tax_rate_details",
+    }
 
 
 def _credited(line: dict[str, Any]) -> int:

@@ -237,7 +237,10 @@ MUTANTS = {
         "OR (\n            true\n            AND",
     ),
     "rounding is 99 subunits": ("<= 100 * subunit", "<= 99 * subunit"),
-    "the root is not halved": ("AND 4 * TRY_CAST", "AND 1 * TRY_CAST"),
+    "the root is not halved": (
+        " * ".join(["TRY_CAST(2 * amount_difference AS DECIMAL(18, 12))"] * 2),
+        " * ".join(["TRY_CAST(1 * amount_difference AS DECIMAL(18, 12))"] * 2),
+    ),
     "the cut itself is old": ("ours.newest_at >= $settled_before", "ours.newest_at > $settled_before"),
     "only ours can be young": (" OR coalesce(theirs.newest_at >= $settled_before, false)", ""),
     "all that is young is timing": (

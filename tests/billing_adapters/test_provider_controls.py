@@ -54,7 +54,7 @@ class Provider:
     def invoice(number: int, amount: Decimal) -> Row:
         named = {"invoice_id": f"invoice-{number}", "number": f"INV-{number:08}", "document_type": "invoice"}
         return {**named, "account_id": "payer", "currency": "USD", "status": "final", "issued_at": ISSUED,
-                "total": amount, "amount_due": amount}  # fmt: skip
+                "total": amount, "amount_due": amount, "tax_on_top": Decimal(0)}  # fmt: skip
 
     @staticmethod
     def delivery(booked: Row, /, **changed: Any) -> Row:

@@ -138,3 +138,28 @@ def test_what_a_credit_note_lowers_at_a_provider_is_voided_after_it(
     assert sorted((one["number"], one["status"]) for one in fake.store.all("invoice")) == [
         ("INV-00000001", "void"), ("INV-00000002", "open"),
     ]  # fmt: skip
+
+
+def test_taxes_of_the_catalog_reach_stripe_and_are_credited_with_what_they_are_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = StripeFake(SystemClock())
+    monkeypatch.setenv("TALLYBOOK_STRIPE_KEY", fake.api_key)
+    with serve(fake) as url, open_shop(tmp_path) as workspace:
+        set_catalog(workspace, PARTIES)
+        workspace.layout.settings_file.write_text(f'[delivery.stripe]\nfrom = 2026-11-01\naddress = "{url}"\n')
+        import_text(workspace, "usage.csv", USAGE)
+        with Workspace(workspace.layout.root, clock=FixedClock(NOVEMBER)) as now:
+            now.invoice("2026-10", final=True)
+            now.deliver()
+        # 55.75 sold, 3.48 of tax on it, 30.00 of it prepaid: as on paper.
+        acme = next(one for one in fake.store.all("invoice") if one["number"] == "INV-00000001")
+        assert (acme["total"], acme["total_excluding_tax"]) == (2923, 2575)
+        with Workspace(workspace.layout.root, clock=FixedClock(DECEMBER)) as later:
+            void_first_usage(later)
+            [credit] = later.correct().invoices
+            later.deliver(wait=lambda _seconds: None)
+            register = rows(later.publish("2026-12", formats=["jsonl"]), "invoice_register")
+    [note] = fake.store.all("credit_note")
+    [on_paper] = [row for row in register if row["number"] == credit.number]
+    assert note["total"] == -int(Decimal(on_paper["amount_payable"]) * 100)

@@ -92,7 +92,7 @@ judged AS (
                 -- Beyond a million nothing comes from rounding, and its square would not fit.
                 OR (
                     abs(amount_difference) < 1000000
-                    AND 4 * TRY_CAST(amount_difference AS DECIMAL(18, 12)) * TRY_CAST(amount_difference AS DECIMAL(18, 12))
+                    AND TRY_CAST(2 * amount_difference AS DECIMAL(18, 12)) * TRY_CAST(2 * amount_difference AS DECIMAL(18, 12))
                     <= detail_rows * (subunit * subunit)
                 )
             )
