@@ -316,16 +316,21 @@ def _line(report: Report, control_id: str, finding_class: str, currency: str, me
     )
 
 
+def _added(report: Report, currency: str) -> list[Finding]:
+    """Return what nobody dealt with yet and what stands for a bucket of its own: what sums may be made of."""
+    return [one for one in report.unsettled if one.currency == currency and one.bucket]
+
+
 def ages(report: Report, currency: str) -> list[tuple[str, int, Decimal]]:
     """Return (age since first seen, findings, likely amount) of what nobody dealt with yet, in one currency."""
-    mine = [one for one in report.unsettled if one.currency == currency]
+    mine = _added(report, currency)
     days = [(one, (report.run.as_of - one.first_seen).days) for one in mine]
     return _spread(AGES, [(one, age) for one, age in days], is_inclusive=True)
 
 
 def time_left(report: Report, currency: str) -> list[tuple[str, int, Decimal]]:
     """Return (time left until `recover_by`, findings, likely amount) of what is at risk, in one currency."""
-    mine = [one for one in report.unsettled if one.currency == currency and one.finding_class in {"AT_RISK", "LOST"}]
+    mine = [one for one in _added(report, currency) if one.finding_class in {"AT_RISK", "LOST"}]
     dated = [(one, one.recover_by - report.run.as_of) for one in mine if one.recover_by is not None]
     passed = [one for one, left in dated if left.total_seconds() <= 0]
     ahead = [(one, left.days) for one, left in dated if left.total_seconds() > 0]
@@ -354,8 +359,8 @@ def _likely(members: Iterable[Finding]) -> Decimal:
 def top(report: Report, currency: str, key: str, limit: int = 10) -> list[tuple[str, int, Decimal]]:
     """Return the (tenant_id or meter, findings, likely amount) with most at stake in one currency, lost or at risk."""
     groups: dict[str, list[Finding]] = {}
-    for one in report.unsettled:
-        if one.currency == currency and one.finding_class in {"LOST", "AT_RISK"} and one.bucket:
+    for one in _added(report, currency):
+        if one.finding_class in {"LOST", "AT_RISK"}:
             groups.setdefault(getattr(one, key) or "", []).append(one)
     listed = [(name, len(members), _likely(members)) for name, members in groups.items()]
     return sorted(listed, key=lambda row: (-row[2], row[0]))[:limit]
