@@ -113,8 +113,8 @@ class Interrupted(Workspace):
         options["wait"] = lambda _seconds: None
         return self._told("deliver", lambda: super(Interrupted, self).deliver(*names, **options))
 
-    def reconcile(self, period: str) -> Any:
-        return self._told("reconcile", lambda: super(Interrupted, self).reconcile(period))
+    def report(self, period: str, **options: Any) -> Any:
+        return self._told("reconcile", lambda: super(Interrupted, self).report(period, **options))
 
 
 class Quarter:

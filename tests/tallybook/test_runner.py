@@ -293,6 +293,30 @@ def test_every_need_of_the_table_is_a_step_before_it() -> None:
     assert isinstance(STEPS[0], Step)
 
 
+def test_cuts_of_the_open_month_and_its_close_add_up_to_the_month(shop: Workspace) -> None:
+    text = QUIET.replace("[run.steps]", '[run.steps]\ncut = "daily at 02:30"')
+    shop.layout.settings_file.write_text(text, encoding="utf-8")
+    with Workspace(shop.layout.root, clock=shop.clock) as cutting:
+        for day in (21, 22):
+            advance_to(cutting, datetime(2026, 10, day, 3, tzinfo=UTC))
+            (cut,) = [run for run in Runner(cutting).run_due() if run.step == "cut"]
+            assert cut.outcome == "done"
+        before = cutting.invoices("2026-10")
+        assert before, "what was used so far is invoiced"
+        advance_to(cutting, datetime(2026, 11, 1, 2, 45, tzinfo=UTC))
+        assert [run.detail for run in Runner(cutting).run_due() if run.step == "cut"], (
+            "October is over, and left to its close"
+        )
+        assert len(cutting.invoices("2026-10")) == len(before)
+        advance_to(cutting, NOW)
+        assert went(Runner(cutting).run_due()) == [
+            (step, "2026-10", "done") for step in ("close", "invoice", "reconcile")
+        ]
+        after = cutting.invoices("2026-10")
+        totals = {name: sum(one.total for one in after if one.account_id == name) for name in ("acme-inc", "globex")}
+        assert {name: str(total) for name, total in totals.items()} == {"acme-inc": "55.75", "globex": "25.29"}
+
+
 # --- telemetry ------------------------------------------------------------------------------------------------------------
 
 
