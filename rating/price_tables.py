@@ -81,7 +81,7 @@ def load_prices(engine: duckdb.DuckDBPyConnection, meters: Mapping[str, Meter], 
     readings = {key: plan.reading for key, plan in plans.items()}
     rows = [_price_row(meters, *row, plans[row[0]]) for row in prices]
     load_table(engine, "price", _PRICE_COLUMNS, rows)
-    tiers = [tier for key, _, price in prices for tier in _tier_rows(key, price, plans[key])]
+    tiers = [tier for key, _, price in prices for tier in tier_rows(key, price, plans[key])]
     load_table(engine, "price_tier", _TIER_COLUMNS, tiers)
     of_groups = [row for key, _, price in prices for row in _group_rows(key, price, plans[key])]
     load_table(engine, "price_tier_group", _GROUP_COLUMNS, of_groups)
@@ -288,7 +288,7 @@ def _is_by_span(price: Any) -> bool:
     return getattr(price, "prorate_included", False) or getattr(price, "included_from", None) is not None
 
 
-def _tier_rows(key: str, price: Price, plan: Plan) -> list[tuple[object, ...]]:
+def tier_rows(key: str, price: Price, plan: Plan) -> list[tuple[object, ...]]:
     if price.type == "unit":
         unit_price = unit_price_read(price.unit_price, plan)
         return [(key, price.id, 1, Decimal(0), None, unit_price, Decimal(0), None, None, None)]

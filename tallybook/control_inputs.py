@@ -1,7 +1,7 @@
-"""What controls read of the books: final documents and their lines, as tables.
+"""What controls read of a workspace: final documents, closes, prepaid money, list prices, windows of providers, as tables.
 
-Enters: a connection to the books, and from which billing periods on. Leaves: the given inputs of `reconciliation.inputs`.
-Refuses: to write. One row per document, and one per line; amounts as they are booked.
+Enters: a connection to the books, and from which billing periods on; settings and the catalog. Leaves: the given inputs of
+`reconciliation.inputs`. Refuses: to write. Amounts are as they are booked.
 """
 
 from __future__ import annotations
@@ -10,12 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Select, select
 
-from rating.books import invoice_lines, invoices
+from rating.books import balance_burns, invoice_lines, invoices
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     import pyarrow as pa
+
+    from billing_adapters.adapter import Window
+    from rating.close import Close
+    from rating.grants import ProviderContract
+    from tallybook.settings import ListPrice
 
 
 def documents_since(connection: Connection, since: datetime) -> dict[str, pa.Table]:
@@ -34,15 +40,75 @@ def documents_since(connection: Connection, since: datetime) -> dict[str, pa.Tab
     }
 
 
+def burns_of(connection: Connection) -> dict[str, pa.Table]:
+    """Return what prepaid balances paid, all final documents: what is left of a balance is known by all of them only."""
+    asked = (
+        select(
+            balance_burns.c.invoice_id, balance_burns.c.balance_id, balance_burns.c.amount, invoice_lines.c.currency,
+            invoices.c.account_id, invoice_lines.c.price_id, invoice_lines.c.service_start, invoice_lines.c.service_end,
+            invoices.c.issued_at,
+        )
+        .join(invoice_lines, invoice_lines.c.line_id == balance_burns.c.line_id)
+        .join(invoices, invoices.c.invoice_id == balance_burns.c.invoice_id)
+        .where(invoices.c.status == "final")
+    )  # fmt: skip
+    return {"balance_burn": _table("balance_burn", connection.execute(asked).all())}
+
+
+def closes_of(closes: Sequence[Close], start: datetime, end: datetime, revision: int) -> dict[str, pa.Table]:
+    """Return the closes whose invoices are final, and what the closes of a period and the last one of all took of the lake."""
+    made = [close for close in closes if close.invoices_made and not close.is_draft]
+    rows = [
+        (one.close_id, one.position, one.period_start, one.period_end, one.as_of,
+         one.is_complete and one.kind == "period", one.catalog_revision == revision)
+        for one in made
+    ]  # fmt: skip
+    last = max((one.position for one in made), default=0)
+    looked_at = [one for one in made if one.position == last or (one.period_start, one.period_end) == (start, end)]
+    cuts = [(one.close_id, producer, segment) for one in looked_at for producer, segment in one.snapshot.cut]
+    return {"period_close": _table("period_close", rows), "close_cut": _table("close_cut", cuts)}
+
+
+def prices_listed(listed: Mapping[str, ListPrice]) -> dict[str, pa.Table]:
+    """Return the list prices of the settings."""
+    return {
+        "list_price": _table("list_price", [(meter, one.currency, one.unit_price) for meter, one in listed.items()])
+    }
+
+
+def windows_of(contracts: Sequence[ProviderContract]) -> dict[str, list[tuple[str, Window]]]:
+    """Return by tenant how long the provider takes its usage that bills by it: AWS Marketplace, for those with a contract."""
+    from billing_adapters.aws_marketplace_adapter.hours import WINDOW
+
+    return {contract.tenant: [("aws_marketplace", WINDOW)] for contract in contracts}
+
+
+def accepted_windows(windows: Mapping[str, Sequence[tuple[str, Window]]]) -> dict[str, pa.Table]:
+    """Return the windows as an input; absent where no provider bills by usage."""
+    rows = [
+        (tenant, adapter, int(window.oldest.total_seconds()))
+        for tenant, held in sorted(windows.items())
+        for adapter, window in held
+        if window.oldest is not None
+    ]
+    return {"accept_window": _table("accept_window", rows)} if rows else {}
+
+
 def _read(connection: Connection, name: str, asked: Select[Any]) -> pa.Table:
     """Return what a query gives in the columns that controls know."""
+    from billing_adapters.reconciliation.inputs import schema_of
+
+    columns = (asked.selected_columns[column] for column in schema_of(name).names)
+    return _table(name, connection.execute(asked.with_only_columns(*columns)).all())
+
+
+def _table(name: str, rows: Iterable[Any]) -> pa.Table:
     import pyarrow as pa
 
     from billing_adapters.reconciliation.inputs import schema_of
 
     schema = schema_of(name)
-    rows = connection.execute(asked.with_only_columns(*(asked.selected_columns[column] for column in schema.names)))
-    values = list(zip(*rows.all(), strict=True)) or [()] * len(schema)
+    values = list(zip(*rows, strict=True)) or [()] * len(schema)
     return pa.table(
         [pa.array(list(column), field.type) for column, field in zip(values, schema, strict=True)], schema=schema
     )

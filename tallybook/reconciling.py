@@ -7,6 +7,7 @@ Enters: an open workspace and a period. Leaves: a Statement with what every cont
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from billing_adapters.reconciliation import Bookings, Capture, conservation, in_flight_of
@@ -16,11 +17,11 @@ from metering.in_flight import in_flight
 from metering.meters import load_rules
 from metering.periods import parse_period
 from metering.usage import open_evidence
-from rating.close import read_closes
+from rating.close import Close, read_closes
 from rating.ledger import booked_before
 from rating.terms import billing_spans
 from tallybook.books import reading
-from tallybook.control_inputs import documents_since
+from tallybook.control_inputs import accepted_windows, burns_of, closes_of, documents_since, prices_listed, windows_of
 from tallybook.overuse import entitled_use
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from tallybook.workspace import Workspace
 
 CONTROLS_FOLDER = "controls"
+EARLIER = timedelta(days=35)
 
 
 def reconcile(workspace: Workspace, period: str, given: Mapping[str, pa.Table] | None = None) -> Statement:
@@ -69,7 +71,17 @@ def compare(workspace: Workspace, period: str, given: Mapping[str, pa.Table] | N
             *booked_before(connection, None, since),
             is_complete=any(close.is_complete for close in closes if close.wall == wall),
         )
-        documents = documents_since(connection, since)
+        # One billing period more: what a unit really cost before is the second best guess of what one is worth.
+        documents = {**documents_since(connection, since - EARLIER), **burns_of(connection)}
+    catalog = workspace.catalog_or_empty()
+    windows = windows_of(catalog.contracts)
+    inputs = {
+        **documents,
+        **closes_of(closes, *Close.bounds(wall), catalog.revision or 0),
+        **prices_listed(workspace.settings.list_prices),
+        **accepted_windows(windows),
+        **(given or {}),
+    }
     controls, refused = all_controls(layout.root / CONTROLS_FOLDER, workspace.settings.controls)
     entitled = entitled_use(workspace, wall, (files, snapshot))
     ends = max((one.period.end for one in spans.stretches), default=workspace.now)
@@ -78,7 +90,8 @@ def compare(workspace: Workspace, period: str, given: Mapping[str, pa.Table] | N
         statement = conservation(
             engine, wall, capture, terms, bookings,
             as_of=max(workspace.now, ends), entitled=entitled,
-            given={**documents, **(given or {})}, controls=controls, refused=refused,
+            given=inputs, controls=controls, refused=refused,
+            looked_at=workspace.now, windows=windows,
         )  # fmt: skip
         values = fetch(engine, read_sql("billing_adapters.reconciliation", "list_value")).to_pylist()
     finally:

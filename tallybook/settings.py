@@ -12,6 +12,11 @@ print a secret: whatever shows settings, errors among them, shows `***` in its p
     from = 2026-11-01                     # invoices issued on this day or later
     [files]
     formats = ["csv", "parquet"]          # what a published run consists of; by default all
+    [controls.DEAD_LETTER_AGED]           # one section per control whose thresholds are other ones here
+    age_max_days = 3
+    [list_prices.gpu_hours]               # one section per meter that no plan sells: what a unit of it is worth
+    unit_price = "0.02"
+    currency = "USD"
     [run]
     grace_minutes = 180                   # what `tallybook run` does, and when; TALLYBOOK_RUN_GRACE_MINUTES
 """
@@ -22,11 +27,12 @@ import os
 import re
 import tomllib
 from datetime import date, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -35,6 +41,7 @@ from billing_adapters.file_adapter.columns import Format
 from entitlements.webhook import Webhook
 from metering.errors import CodedError
 from metering.periods import zone
+from rating.catalog_times import Currency
 from rating.errors import NotFound
 from tallybook.errors import BadSettings
 from tallybook.steps import BY_NAME
@@ -111,6 +118,20 @@ class FileSettings(_Section):
     formats: tuple[Format, ...] = Field(default=tuple(Format), min_length=1)
 
 
+class ListPrice(_Section):
+    """What a unit of a meter is listed at, where no plan says so: money at stake of what nobody sells yet."""
+
+    unit_price: Decimal = Field(ge=0, max_digits=24, decimal_places=12)
+    currency: Currency
+
+    @field_validator("unit_price", mode="before")
+    @classmethod
+    def _only_text(cls, given: object) -> object:
+        if isinstance(given, float):
+            raise ValueError('a number with a point is not exact in TOML; write it as text, such as "0.02"')
+        return given
+
+
 class RunSettings(_Section):
     """What runs by itself, and when. `from`: months and hours before it are not ours; by default those before the first run."""
 
@@ -170,6 +191,8 @@ class Settings(BaseSettings):
     files: FileSettings = Field(default_factory=FileSettings)
     # By control, what its settings are here. Which there are is said by the heads of the controls.
     controls: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    # By meter.
+    list_prices: dict[str, ListPrice] = Field(default_factory=dict)
     run: RunSettings = Field(default_factory=RunSettings)
 
     @classmethod

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from billing_adapters.reconciliation.controls import PARAMETERS, SAYABLE, Control, Refused, parameters_of
 from billing_adapters.reconciliation.inputs import INPUTS
 from billing_adapters.reconciliation.tables import (
+    BASES,
     CLASSES,
     EVIDENCE_SAMPLE_MAX,
     break_schema,
@@ -267,6 +268,14 @@ def _breaks_of(control: Control, said: Iterable[Row], asked: Asked) -> list[Row]
     return found
 
 
+def _basis_of(row: Row) -> str:
+    """Return how an amount was found that the statement gave; '' where the stake is still to be estimated."""
+    said: str = row["estimate_basis"] or ("EXACT" if row["amount_likely"] is not None else "")
+    if said and said not in BASES:
+        raise _NotRun(f"basis {said!r} is not known; return one of {', '.join(BASES)}")
+    return said
+
+
 def _break_of(control: Control, row: Row, asked: Asked) -> Row:
     if not row["reason"]:
         raise _NotRun("a row has no reason; say in a word why it is a break")
@@ -287,7 +296,7 @@ def _break_of(control: Control, row: Row, asked: Asked) -> Row:
         "bucket": control.bucket,
         "subject": subject,
         "class": finding_class,
-        "estimate_basis": "EXACT" if row["amount_likely"] is not None else "",
+        "estimate_basis": _basis_of(row),
         "owner": control.owner,
         "detail": row["detail"] or "",
         "evidence_sample": sorted(row["evidence_sample"] or [])[:EVIDENCE_SAMPLE_MAX],

@@ -48,8 +48,8 @@ CADENCES: Final = ("every run", "delivery", "daily", "weekly", "close")
 # The columns of BREAK that a statement may give; all others are the runner's or of the stake.
 SAYABLE: Final = (
     "tenant_id", "account_id", "subscription_id", "meter", "adapter", "reason", "subject", "rows", "quantity_expected",
-    "quantity_actual", "quantity_difference", "unit", "amount_low", "amount_likely", "amount_high", "currency", "class",
-    "occurred_at", "recover_by", "detail", "evidence_path", "evidence_hash", "evidence_sample",
+    "quantity_actual", "quantity_difference", "unit", "amount_low", "amount_likely", "amount_high", "currency",
+    "estimate_basis", "class", "occurred_at", "recover_by", "detail", "evidence_path", "evidence_hash", "evidence_sample",
 )  # fmt: skip
 
 _KEYS: Final = ("control", "version", "point", "compares", "catches", "class", "owner", "money", "act", "cadence")

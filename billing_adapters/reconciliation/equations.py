@@ -22,6 +22,8 @@ from billing_adapters.reconciliation.against_provider import compare, net_of_doc
 from billing_adapters.reconciliation.control_runs import Asked, run_controls
 from billing_adapters.reconciliation.controls import our_controls
 from billing_adapters.reconciliation.inputs import register_given
+from billing_adapters.reconciliation.recover_by import add_deadlines
+from billing_adapters.reconciliation.stake import value_breaks
 from billing_adapters.reconciliation.statement import (
     Finding,
     Statement,
@@ -30,6 +32,7 @@ from billing_adapters.reconciliation.statement import (
     period_text,
 )
 from billing_adapters.reconciliation.tables import break_schema
+from billing_adapters.reconciliation.terms_tables import load_terms_tables
 from metering.engine import read_sql
 from metering.periods import Period, parse_period
 from metering.usage import Span, aggregate, register
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+    from billing_adapters.adapter import Window
     from billing_adapters.reconciliation.against_provider import Compared
     from billing_adapters.reconciliation.controls import Control, Refused
     from metering.batch import SegmentBatch
@@ -144,6 +148,8 @@ def conservation(
     controls: Sequence[Control] | None = None,
     refused: Sequence[Refused] = (),
     compared: Sequence[Compared] = (),
+    looked_at: datetime | None = None,
+    windows: Mapping[str, Sequence[tuple[str, Window]]] | None = None,
 ) -> Statement:
     """Return the conservation statement of a period, with what every control found. Pure: the same tables, the same statement.
 
@@ -151,7 +157,8 @@ def conservation(
     be one of last year's usage event). Its tables `usage`, `charge` and `worth` are replaced. `as_of` decides which fees
     are due. `entitled` is ENTITLED_USE of the period: what was used beyond what grants cover. `given` has the tables of
     documents and witnesses that controls read (`reconciliation.inputs`), by name; `controls` are by default ours. `compared`
-    has the adapters whose deliveries are followed to what was collected (`against_provider`). Raises
+    has the adapters whose deliveries are followed to what was collected (`against_provider`). Ages count until `looked_at`, by
+    default `as_of`; `windows` has by tenant the adapters that bill by its usage, and until when. Raises
     TotalOverflow or rating's AmountOverflow where a sum leaves its decimal, ValueError for a given table with other columns;
     never for a difference.
     """
@@ -172,8 +179,15 @@ def conservation(
     absent = register_given(engine, given or {})
     with _overflow_named():
         collected = [*net_of_documents(engine), *compare(engine, compared, dates.start, dates.end)]
-    asked = Asked(period=period_text(period), **values, as_of=as_of, pinned=capture.snapshot.snapshot_id, absent=absent)
-    breaks, runs = run_controls(engine, our_controls() if controls is None else controls, refused, asked)
+    asked = Asked(
+        period=period_text(period),
+        **values,
+        as_of=looked_at or as_of,
+        pinned=capture.snapshot.snapshot_id,
+        absent=absent,
+    )
+    ran = our_controls() if controls is None else controls
+    breaks, runs = _controlled(engine, terms, ran, refused, asked, as_of, windows or {})
     return Statement(
         period=period,
         rows=(
@@ -186,6 +200,22 @@ def conservation(
         breaks=pa.Table.from_pylist(breaks, schema=break_schema()),
         runs=runs,
     )
+
+
+def _controlled(
+    engine: duckdb.DuckDBPyConnection,
+    terms: Terms,
+    controls: Sequence[Control],
+    refused: Sequence[Refused],
+    asked: Asked,
+    as_of: datetime,
+    windows: Mapping[str, Sequence[tuple[str, Window]]],
+) -> tuple[list[_Row], pa.Table]:
+    """Return what every control found, what it is worth and until when; and how each ran."""
+    load_terms_tables(engine, terms)
+    found, runs = run_controls(engine, controls, refused, asked)
+    valued = value_breaks(engine, terms, found, {control.control_id: control.money for control in controls}, as_of)
+    return add_deadlines(valued, {control.control_id: control.point for control in controls}, terms, windows), runs
 
 
 def _values_of(dates: Period) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from billing_adapters.reconciliation import Bookings, Capture, Statement, conservation, in_flight_of
+from billing_adapters.reconciliation.controls import our_controls
 from metering.batch import SegmentBatch
 from metering.clock import to_us
 from metering.events import dead_letter_schema, segment_schema, usage_event_schema
@@ -30,6 +31,13 @@ if TYPE_CHECKING:
     from rating.terms import Terms
 
 Row = dict[str, Any]
+FEW = frozenset(
+    {
+        "DROPPED", "SEQUENCE_GAP", "BATCH_TOTALS", "DEAD_LETTER", "DUPLICATE_CONFLICT", "CORRECTION_UNMATCHED",
+        "UNKNOWN_TENANT", "NO_SUBSCRIPTION", "UNPRICED_METER", "LATE_USAGE_REFUSED", "UNPRICED_CELL",
+        "ENTITLEMENT_OVERUSE", "ROUNDING_RESIDUAL", "CONTROL_NOT_RUN",
+    }
+)  # fmt: skip
 OCTOBER = parse_period("2026-10")
 AFTER = datetime(2026, 11, 2, tzinfo=UTC)
 CATALOG: Row = {
@@ -157,7 +165,8 @@ def statement_of(
 ) -> Statement:
     """Return the statement of October; what the lake holds may be given in place of what it should hold.
 
-    Whatever else `conservation` takes may be given by its name, and other `terms`.
+    Whatever else `conservation` takes may be given by its name, and other `terms`. By default only the controls run that look
+    at one row at a time; all of them have their worlds in test_planted_leaks.
     """
     asked = engine()
     load_events(asked, _table(world.stored() if stored is None else stored, usage_event_schema()))
@@ -170,7 +179,8 @@ def statement_of(
     if bookings is None:
         bookings = Bookings(*no_bookings(), is_complete=False)
     sold = asked_for.pop("terms", None) or terms()
-    return conservation(asked, OCTOBER, capture, sold, bookings, **{"as_of": AFTER, **asked_for})
+    few = [control for control in our_controls() if control.control_id in FEW]
+    return conservation(asked, OCTOBER, capture, sold, bookings, **{"as_of": AFTER, "controls": few, **asked_for})
 
 
 def figures(statement: Statement, equation: str, meter: str | None = None) -> dict[str, tuple[int, Decimal]]:

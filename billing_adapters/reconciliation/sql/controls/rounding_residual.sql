@@ -46,6 +46,8 @@ JOIN (
     GROUP BY invoice_id
 ) AS line USING (invoice_id)
 WHERE invoice.total <> line.amount
+    AND invoice.period_start >= $start_instant
+    AND invoice.period_end <= $end_instant
 UNION ALL
 SELECT
     NULL,
