@@ -179,13 +179,8 @@ def conservation(
     absent = register_given(engine, given or {})
     with _overflow_named():
         collected = [*net_of_documents(engine), *compare(engine, compared, dates.start, dates.end)]
-    asked = Asked(
-        period=period_text(period),
-        **values,
-        as_of=looked_at or as_of,
-        pinned=capture.snapshot.snapshot_id,
-        absent=absent,
-    )
+    at = looked_at or as_of
+    asked = Asked(period_text(period), **values, as_of=at, pinned=capture.snapshot.snapshot_id, absent=absent)
     ran = our_controls() if controls is None else controls
     breaks, runs = _controlled(engine, terms, ran, refused, asked, as_of, windows or {})
     return Statement(

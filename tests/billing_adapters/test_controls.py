@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -21,9 +22,7 @@ from billing_adapters.reconciliation.controls import (
 from billing_adapters.reconciliation.inputs import INPUTS
 from tests.billing_adapters.world import World, event, found, statement_of
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+ROOT = Path(__file__).parents[2]
 HEAD = """-- control: BIG_EVENT
 -- version: 3
 -- point: P3
@@ -185,3 +184,27 @@ def test_the_same_facts_are_the_same_run() -> None:
     assert first.runs == second.runs
     world.write(event())
     assert statement_of(world).runs["run_id"][0] != first.runs["run_id"][0]
+
+
+def test_the_document_lists_the_controls_as_their_heads_do() -> None:
+    text = (ROOT / "docs" / "reconciliation.md").read_text(encoding="utf-8")
+    listed = [line for line in text.splitlines() if line.startswith("| `") and line.count("|") == 6]
+    assert listed == [
+        f"| `{one.control_id}` | {one.point} | {one.finding_class} | {', '.join(one.owners)} | {one.compares} |"
+        for one in sorted(our_controls(), key=lambda one: (one.point, one.control_id))
+    ]
+
+
+def test_the_control_of_the_document_runs(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "reconciliation.md").read_text(encoding="utf-8")
+    start = text.index("    -- control: BIG_EVENT")
+    lines = text[start : text.index("GROUP BY ALL", start)].splitlines()
+    # In the document a word of explanation stands behind a value, after more blanks.
+    body = [re.sub(r"(-- \w+: \S+(?:, \S+)*) {2,}.*", r"\1", line[4:]) for line in lines]
+    (tmp_path / "big_event.sql").write_text("\n".join([*body, "GROUP BY ALL"]))
+    [control], refused = controls_in(tmp_path)
+    assert refused == []
+    world = World()
+    world.write(event(quantity="1000001"), event(quantity="1000000"))
+    [one] = statement_of(world, controls=[control]).findings
+    assert (one.control_id, one.quantity_difference, one.estimate_basis) == ("BIG_EVENT", Decimal(1000001), "E4")
