@@ -320,3 +320,22 @@ marketplace_notices = Table(
     Column("handled_at", Instant),
     Index("ix_marketplace_notices_licence", "adapter", "licence"),
 )
+
+# One row per (list, table): a provider's list that is kept as evidence, `path` below the folder of lists, `[start_at, end_at)` of
+# the provider's clock. Append-only: another reading is another list.
+provider_lists = Table(
+    "provider_lists",
+    metadata,
+    Column("list_id", Text, primary_key=True),
+    Column("adapter", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("start_at", Instant, nullable=False),
+    Column("end_at", Instant, nullable=False),
+    Column("read_at", Instant, nullable=False),
+    Column("table_name", Text, primary_key=True),
+    Column("rows", Integer, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("sha256", Text, nullable=False),
+    CheckConstraint("source IN ('read', 'import')", name="source"),
+    Index(None, "adapter", "read_at"),
+)

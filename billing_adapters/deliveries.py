@@ -14,8 +14,9 @@ from sqlalchemy import insert, select, update
 
 from billing_adapters.books import deliveries, delivery_attempts
 from billing_adapters.errors import DeliveryNotOpen
-from billing_adapters.outbox import END_OF_TIME
+from billing_adapters.outbox import END_OF_TIME, delivery_point
 from billing_adapters.outcomes import MEANINGS, Outcome
+from metering.control_points import write_points
 from rating.books import invoice_voids
 
 if TYPE_CHECKING:
@@ -197,7 +198,9 @@ def _decide(
                 detail=why,
             )
         )
-        return _delivery(connection.execute(select(deliveries).where(chosen)).mappings().one())
+        row = connection.execute(select(deliveries).where(chosen)).mappings().one()
+        write_points(connection, [delivery_point(row, verb, now)])
+        return _delivery(row)
 
 
 def _delivery(row: Any) -> Delivery:

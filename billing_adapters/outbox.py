@@ -24,6 +24,7 @@ from billing_adapters.books import deliveries, delivery_attempts
 from billing_adapters.outcomes import MEANINGS, Outcome
 from metering.books import insertion
 from metering.clock import from_us, iso_utc
+from metering.control_points import DELIVERED, ControlPoint, write_points
 from metering.numbers import exact_sum
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ class Outbox:
                 if rows:
                     # Whoever enqueues the same at the same time may be first.
                     connection.execute(insertion(connection, deliveries).on_conflict_do_nothing(), rows)
+                    write_points(connection, (delivery_point(row, "meant", self.now) for row in rows))
             new += sum(row["state"] == "pending" for row in rows)
             parked += sum(row["state"] == "parked" for row in rows)
         return Enqueued(new, len(intents) - new - parked, parked)
@@ -279,7 +281,7 @@ class Outbox:
             "code": answer.code,
             "request_id": answer.request_id,
         }
-        return self._write(claim, values, attempt)
+        return self._write(claim, values, attempt, following.state if is_over else None)
 
     def release(self, claim: Claim, why: str) -> bool:
         """Give back an item that nothing was written of: as it was before the claim, but for the trace of the attempt."""
@@ -292,7 +294,9 @@ class Outbox:
         }
         return self._write(claim, values, {"ended_at": self.now, "outcome": "released", "detail": why})
 
-    def _write(self, claim: Claim, values: dict[str, Any], attempt: dict[str, Any] | None = None) -> bool:
+    def _write(
+        self, claim: Claim, values: dict[str, Any], attempt: dict[str, Any] | None = None, ended: str | None = None
+    ) -> bool:
         ours = and_(
             deliveries.c.delivery_id == claim.item.delivery_id,
             deliveries.c.fence == claim.fence,
@@ -300,6 +304,10 @@ class Outbox:
         )
         with self.engine.begin() as connection:
             written = connection.execute(update(deliveries).where(ours).values(**values)).rowcount == 1
+            if written and ended is not None:
+                own_row = select(deliveries).where(deliveries.c.delivery_id == claim.item.delivery_id)
+                row = connection.execute(own_row).mappings().one()
+                write_points(connection, [delivery_point(row, ended, self.now)])
             if attempt is not None:
                 own = and_(
                     delivery_attempts.c.delivery_id == claim.item.delivery_id,
@@ -318,6 +326,25 @@ class Outbox:
         return min(
             (row.claimed_until if row.state == "attempting" else row.next_attempt_at for row in rows), default=None
         )
+
+
+def delivery_point(row: Any, reason: str, now: datetime) -> ControlPoint:
+    """Return what became of a delivery, once per state: meant, delivered, parked, waived. Credit notes are below zero."""
+    series = row["series"] or ""
+    is_usage = row["currency"] is None
+    return ControlPoint(
+        DELIVERED,
+        row["delivery_id"],
+        reason,
+        now,
+        quantity=row["quantity"] if is_usage else None,
+        amount=None if is_usage else row["quantity"],
+        currency=row["currency"] or "",
+        previous_batch_id=row["subject"],
+        adapter=row["adapter"],
+        account_id=row["account_id"],
+        meter=series.partition(" ")[2] if is_usage else "",
+    )
 
 
 def describe(claim: Claim) -> str:

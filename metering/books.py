@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Column, MetaData, Table, Text
+from sqlalchemy import Column, Index, Integer, MetaData, Table, Text
 from sqlalchemy.dialects import postgresql, sqlite
 
-from metering.columns import Instant
+from metering.columns import ExactDecimal, Instant
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -33,6 +33,30 @@ snapshots = Table(
     Column("snapshot_id", Text, primary_key=True),
     Column("cut", Text, nullable=False),
     Column("taken_at", Instant, nullable=False),
+)
+
+
+# One row per (point, batch, account of it): what a stage did, written by the stage as it acted (`metering.control_points`).
+# Empty texts stand for what a point does not tell apart. Append-only.
+control_points = Table(
+    "control_points",
+    metadata,
+    Column("point", Text, primary_key=True),
+    Column("batch_id", Text, primary_key=True),
+    Column("adapter", Text, primary_key=True),
+    Column("account_id", Text, primary_key=True),
+    Column("tenant_id", Text, primary_key=True),
+    Column("meter", Text, primary_key=True),
+    Column("reason", Text, primary_key=True),
+    Column("currency", Text, primary_key=True),
+    Column("previous_batch_id", Text, nullable=False),
+    Column("period_start", Instant),
+    Column("period_end", Instant),
+    Column("event_count", Integer, nullable=False),
+    Column("quantity", ExactDecimal),
+    Column("amount", ExactDecimal),
+    Column("written_at", Instant, nullable=False),
+    Index(None, "batch_id"),
 )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
+from metering.control_points import write_points
 from metering.periods import WallPeriod
 from rating.balances import Balance, Burn, Burned, paid_of
 from rating.books import balance_burns, charges, closes, invoice_lines, invoices
@@ -19,6 +20,7 @@ from rating.close import DRAFT_SEQUENCE, Close, next_number, read_close, write_c
 from rating.errors import InvariantViolated, NotFound
 from rating.invoice import LINE_COLUMNS, Charge, Invoice, InvoiceLine, content_hash
 from rating.paper import Books
+from rating.points import points_of
 from rating.rate import BOOKED_LINE_COLUMNS, LINE_KEY
 from rating.voids import read_voids, stands_at
 
@@ -50,6 +52,7 @@ def book_invoices(connection: Connection, close: Close, made: Sequence[Invoice])
     _delete_drafts(connection, close)
     numbered = _numbered(connection, made)
     _insert(connection, numbered)
+    write_points(connection, points_of(close, numbered))
     connection.execute(update(closes).where(closes.c.close_id == close.close_id).values(invoices_made=True))
     return numbered
 

@@ -15,11 +15,12 @@ find it gone; so every invoice is still a pure function of its close and of what
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, Connection, insert, or_, select, update
 
 from metering.clock import iso_utc
+from metering.control_points import INVOICED, ControlPoint, write_points
 from rating.books import invoice_lines, invoice_voids, invoices
 from rating.close import next_number
 from rating.errors import AlreadyFinal, NotFound
@@ -50,9 +51,7 @@ def void_invoice(connection: Connection, named: str, *, who: str, why: str, now:
         raise ValueError("a document is voided by somebody and for a reason; both must be said")
     # Locked, so that of two who void the same document the second one finds the first one's row.
     found = connection.execute(
-        select(invoices.c.invoice_id, invoices.c.status, invoices.c.issued_at)
-        .where(or_(invoices.c.number == named, invoices.c.invoice_id == named))
-        .with_for_update()
+        select(invoices).where(or_(invoices.c.number == named, invoices.c.invoice_id == named)).with_for_update()
     ).one_or_none()
     if found is None:
         raise NotFound(f"there is no document {named}; `tallybook invoices` lists them", invoice=named)
@@ -64,7 +63,24 @@ def void_invoice(connection: Connection, named: str, *, who: str, why: str, now:
     made = Voided(found.invoice_id, next_number(connection, "close"), max(now, found.issued_at), who, why)
     connection.execute(insert(invoice_voids).values({name: getattr(made, name) for name in Voided.__slots__}))
     connection.execute(update(invoices).where(invoices.c.invoice_id == found.invoice_id).values(status="void"))
+    write_points(connection, [_point(found, made)])
     return made
+
+
+def _point(found: Any, made: Voided) -> ControlPoint:
+    """Return what a void takes back of what its close invoiced."""
+    return ControlPoint(
+        INVOICED,
+        made.invoice_id,
+        "void",
+        made.voided_at,
+        amount=-found.amount_due,
+        currency=found.currency,
+        previous_batch_id=found.close_id,
+        account_id=found.account_id,
+        period_start=found.period_start,
+        period_end=found.period_end,
+    )
 
 
 def read_voids(connection: Connection, invoice_ids: Sequence[str] | None = None) -> dict[str, Voided]:

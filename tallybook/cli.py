@@ -21,6 +21,7 @@ from tallybook.cli_delivery import delivery
 from tallybook.cli_documents import documents
 from tallybook.cli_entitlements import entitlements
 from tallybook.cli_marketplace import marketplace_app
+from tallybook.cli_provider import provider_app
 from tallybook.cli_questions import questions
 from tallybook.cli_reconciling import reconciling
 from tallybook.cli_run import running
@@ -246,6 +247,7 @@ app.add_typer(running)
 app.add_typer(reconciling)
 app.add_typer(questions)
 app.add_typer(entitlements)
+app.add_typer(provider_app)
 app.add_typer(marketplace_app)
 
 

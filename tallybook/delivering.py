@@ -118,7 +118,7 @@ def adapter_of(workspace: Workspace, name: str) -> Adapter:
 
 def _taken(name: str, section: Mapping[str, Any]) -> tuple[datetime, dict[str, Any], UsageSettings]:
     """Return from when on, what is the adapter's own, and what is said of usage. Raises BadSettings."""
-    since, options = _since(name, section)
+    since, options = section_since(name, section)
     hours = HourSettings.taken_from(options)
     if name == SECTION:
         market = MarketplaceOptions.taken_from(options)
@@ -139,7 +139,8 @@ def _with_deadline(workspace: Workspace, adapter: str, failure: AdapterMisconfig
     return AdapterMisconfigured(f"{failure.message} ({waiting:,} deliveries wait{until})", **failure.details)
 
 
-def _since(name: str, section: Mapping[str, Any]) -> tuple[datetime, dict[str, Any]]:
+def section_since(name: str, section: Mapping[str, Any]) -> tuple[datetime, dict[str, Any]]:
+    """Return from which issue on a section's adapter delivers, and the rest of the section. Raises BadSettings."""
     options = dict(section)
     since = options.pop("from", None)
     if isinstance(since, str):

@@ -23,6 +23,7 @@ from rating.terms import billing_spans
 from tallybook.books import reading
 from tallybook.control_inputs import accepted_windows, burns_of, closes_of, documents_since, prices_listed, windows_of
 from tallybook.overuse import entitled_use
+from tallybook.provider_side import both_sides
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,6 +84,7 @@ def compare(workspace: Workspace, period: str, given: Mapping[str, pa.Table] | N
         **(given or {}),
     }
     controls, refused = all_controls(layout.root / CONTROLS_FOLDER, workspace.settings.controls)
+    sides = both_sides(workspace, wall)
     entitled = entitled_use(workspace, wall, (files, snapshot))
     ends = max((one.period.end for one in spans.stretches), default=workspace.now)
     engine = open_evidence(files, snapshot)
@@ -90,8 +92,8 @@ def compare(workspace: Workspace, period: str, given: Mapping[str, pa.Table] | N
         statement = conservation(
             engine, wall, capture, terms, bookings,
             as_of=max(workspace.now, ends), entitled=entitled,
-            given=inputs, controls=controls, refused=refused,
-            looked_at=workspace.now, windows=windows,
+            given={**sides.given, **inputs}, controls=controls, refused=refused,
+            looked_at=workspace.now, windows=windows, compared=sides.compared,
         )  # fmt: skip
         values = fetch(engine, read_sql("billing_adapters.reconciliation", "list_value")).to_pylist()
     finally:

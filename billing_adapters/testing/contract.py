@@ -25,6 +25,7 @@ from sqlalchemy.pool import StaticPool
 from billing_adapters.books import deliveries, delivery_attempts, delivery_links, delivery_paces
 from billing_adapters.deliver import Delivered, Deliverer
 from billing_adapters.deliveries import list_deliveries
+from metering.books import control_points
 from metering.clock import FixedClock
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ class AdapterContract:
     def open_books(self) -> Engine:
         """Return empty books. In memory; override it to run the contract over a database of yours."""
         engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
-        tables = [deliveries, delivery_attempts, delivery_links, delivery_paces]
+        tables = [deliveries, delivery_attempts, delivery_links, delivery_paces, control_points]
         deliveries.metadata.create_all(engine, tables=tables)
         return engine
 

@@ -9,10 +9,11 @@ import pytest
 from sqlalchemy import Engine
 
 from billing_adapters.books import deliveries, delivery_attempts, delivery_links, delivery_paces
+from metering.books import control_points
 from tallybook.books import metadata, open_books
 from tests.postgres import postgres_server, postgres_url  # noqa: F401 (fixtures)
 
-DELIVERY_TABLES = [deliveries, delivery_attempts, delivery_links, delivery_paces]
+DELIVERY_TABLES = [deliveries, delivery_attempts, delivery_links, delivery_paces, control_points]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -24,6 +24,7 @@ from billing_adapters.stripe_adapter.documents import intents_of
 from billing_adapters.testing.contract import AdapterContract
 from billing_adapters.testing.stripe_fake import StripeFake
 from billing_adapters.testing.stripe_server import serve
+from metering.books import control_points
 from metering.clock import from_us
 from rating.balances import Burn
 from tests.billing_adapters.invoices import invoice
@@ -49,7 +50,7 @@ class TestStripeWhoseFailuresAreReplayed(AdapterContract):
 
 def books() -> Engine:
     engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
-    tables = [deliveries, delivery_attempts, delivery_links, delivery_paces]
+    tables = [deliveries, delivery_attempts, delivery_links, delivery_paces, control_points]
     deliveries.metadata.create_all(engine, tables=tables)
     return engine
 

@@ -14,6 +14,7 @@ from billing_adapters.books import deliveries, delivery_attempts, delivery_links
 from billing_adapters.deliveries import list_deliveries
 from billing_adapters.testing.stripe_fake import StripeFake
 from billing_adapters.testing.stripe_server import serve
+from metering.books import control_points
 from metering.clock import SystemClock
 from tallybook.books import metadata, open_books
 from tests.billing_adapters.stripe_world import holdings
@@ -46,7 +47,7 @@ class KilledAt:
 
 def deliver_with_kills(url: str, kills: int, seed: int) -> None:
     engine = open_books(url)
-    metadata.create_all(engine, tables=[deliveries, delivery_attempts, delivery_links, delivery_paces])
+    metadata.create_all(engine, tables=[deliveries, delivery_attempts, delivery_links, delivery_paces, control_points])
     chance = random.Random(seed)
     killer = KilledAt(chance)
     fake = StripeFake(SystemClock(), fault=killer.fault)

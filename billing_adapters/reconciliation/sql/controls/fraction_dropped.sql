@@ -10,10 +10,16 @@
 -- cadence: delivery
 -- needs: ledger_quantity
 -- needs: sent_quantity
-WITH sent AS (
+WITH last_told AS (
+    -- Where a later total of a window takes the place of an earlier one, it is the one that was meant.
+    SELECT *
+    FROM sent_quantity
+    QUALIFY row_number() OVER (PARTITION BY adapter, subscription_id, name, start ORDER BY revision DESC, delivery_id) = 1
+),
+sent AS (
     SELECT ledger.adapter, ledger.subscription_id, ledger.name, sum(sent.quantity) AS quantity
     FROM ledger_quantity AS ledger
-    JOIN sent_quantity AS sent
+    JOIN last_told AS sent
         ON sent.adapter = ledger.adapter
         AND sent.subscription_id = ledger.subscription_id
         AND sent.name = ledger.name
