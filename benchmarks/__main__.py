@@ -18,7 +18,17 @@ from pathlib import Path
 
 from benchmarks.figures import Figure, as_markdown, as_table
 
-NAMES = ("capture", "rating", "incremental", "upkeep", "loss", "entitlements", "delivery", "reconciliation")
+NAMES = (
+    "capture",
+    "rating",
+    "incremental",
+    "upkeep",
+    "loss",
+    "entitlements",
+    "delivery",
+    "reconciliation",
+    "reconciliation",
+)
 USUAL_PYTHON = (3, 11)
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
