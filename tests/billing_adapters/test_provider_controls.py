@@ -104,6 +104,7 @@ class Provider:
         documents, quantities = frozenset({"documents", "payments"}), frozenset({"quantities"})
         return statement_of(
             World(),
+            controls=our_controls(),
             given={
                 "booked_document": table("booked_document", self.booked),
                 "document_line": parts_of("document_line", self.booked),
@@ -156,7 +157,7 @@ def test_a_clean_world_has_no_finding_and_every_control_ran() -> None:
 
 
 def test_without_a_list_nothing_is_said_to_have_passed() -> None:
-    results = ran(statement_of(World()))
+    results = ran(statement_of(World(), controls=our_controls()))
     assert results == dict.fromkeys(OURS, "not_possible")
 
 
