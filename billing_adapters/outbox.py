@@ -17,7 +17,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from sqlalchemy import and_, insert, or_, select, update
+from sqlalchemy import and_, func, insert, or_, select, update
 
 from billing_adapters.adapter import Item
 from billing_adapters.books import deliveries, delivery_attempts
@@ -203,11 +203,9 @@ class Outbox:
         Each gets an attempt without an outcome, durable when this returns. Of one lane only the first open rank is taken.
         """
         now = self.now
-        abandoned = and_(deliveries.c.state == "attempting", deliveries.c.claimed_until <= now)
-        due = and_(deliveries.c.state == "pending", deliveries.c.next_attempt_at <= now)
         claims: list[Claim] = []
         with self.engine.begin() as connection:
-            for condition in (abandoned, due):
+            for condition in _due_at(now):
                 if len(claims) < limit:
                     rows = connection.execute(self._queue(condition, limit - len(claims))).mappings().all()
                     claims += [self._take(connection, row, deliverer, now, now + lease) for row in rows]
@@ -316,6 +314,12 @@ class Outbox:
                 connection.execute(update(delivery_attempts).where(own).values(**attempt))
         return written
 
+    def due(self) -> int:
+        """Return how many items may be claimed now, those included that wait for an earlier one of their lane."""
+        own = and_(deliveries.c.adapter == self.adapter, or_(*_due_at(self.now)))
+        with self.engine.connect() as connection:
+            return connection.execute(select(func.count()).select_from(deliveries).where(own)).scalar_one()
+
     def next_due_at(self) -> datetime | None:
         """Return when the next item may be claimed, as far as times say (lanes may hold it longer); None: nothing is open."""
         soonest = select(deliveries.c.next_attempt_at, deliveries.c.claimed_until, deliveries.c.state).where(
@@ -326,6 +330,12 @@ class Outbox:
         return min(
             (row.claimed_until if row.state == "attempting" else row.next_attempt_at for row in rows), default=None
         )
+
+
+def _due_at(now: datetime) -> tuple[Any, Any]:
+    """Return what is due: first what somebody claimed and left, then what nobody is at."""
+    abandoned = and_(deliveries.c.state == "attempting", deliveries.c.claimed_until <= now)
+    return abandoned, and_(deliveries.c.state == "pending", deliveries.c.next_attempt_at <= now)
 
 
 def delivery_point(row: Any, reason: str, now: datetime) -> ControlPoint:

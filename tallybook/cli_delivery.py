@@ -14,7 +14,8 @@ import typer
 
 from metering.clock import iso_utc
 from metering.numbers import plain
-from tallybook.cli_shell import DONE, FINDING, JsonOption, err, open_workspace, out, print_json, progress
+from tallybook.cli_shell import DONE, FINDING, JsonOption, err, open_workspace, out, print_json
+from tallybook.delivery_progress import delivery_progress
 from tallybook.show import money, table
 
 if TYPE_CHECKING:
@@ -46,13 +47,13 @@ def deliver(
     calls_max: Annotated[int | None, typer.Option("--calls-max", min=1, help="At most so many calls.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Send final invoices to the providers, exactly once. Run it as often as you like; what waits is due later."""
+    """Send final invoices to the providers, exactly once. Interrupt it and run it again as often as you like: it goes on."""
     with open_workspace() as workspace:
         if dry_run:
             _print_new(workspace.deliver(adapter, is_dry=True), as_json=as_json)
             return
-        with progress("delivering") as bar:
-            runs = workspace.deliver(adapter, limit=limit, calls_max=calls_max, on_item=bar)
+        with delivery_progress(err, is_silent=as_json) as shown:
+            runs = workspace.deliver(adapter, limit=limit, calls_max=calls_max, on_due=shown.due, on_item=shown.done)
         parked = [row for run in runs for row in _read(workspace, adapter=run.adapter, states=["parked"])]
     if as_json:
         print_json({"adapters": [_run_json(run) for run in runs], "parked": [_json(row) for row in parked]})

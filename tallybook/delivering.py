@@ -71,11 +71,13 @@ def deliver(
     limit: int | None = None,
     calls_max: int | None = None,
     usage_until: datetime | None = None,
+    on_due: Callable[[str, int], object] = lambda _adapter, _items: None,
     on_item: Callable[[int], object] = lambda _items: None,
     wait: Callable[[float], object] | None = None,
 ) -> list[AdapterRun]:
     """Deliver by the adapters named, or by all that the settings have; see `Workspace.deliver`.
 
+    `on_due` is told how many items an adapter has due, after enqueuing and up to `limit`; `on_item` how many more were tried.
     `usage_until`: of usage by the hour or the window only what ended by then is new; for who does one hour after the other.
     """
     sections = workspace.settings.delivery
@@ -101,6 +103,8 @@ def deliver(
                 calls_max=calls_max,
                 wait=wait,
             )
+            due = deliverer.outbox.due()
+            on_due(name, due if limit is None else min(due, limit))
             runs.append(AdapterRun(name, (), enqueued, deliverer.run(limit=limit, on_item=on_item)))
         except AdapterMisconfigured as failure:
             # One provider's key is no reason to let another one's hours expire.

@@ -16,12 +16,14 @@ from typer.testing import CliRunner
 
 from billing_adapters.credits import Earlier, lowered_by
 from billing_adapters.errors import AdapterMisconfigured
+from billing_adapters.outbox import Outbox
 from billing_adapters.stripe_adapter.webhooks import StripeWebhooks
 from billing_adapters.testing.stripe_fake import StripeFake
 from billing_adapters.testing.stripe_server import serve
 from metering.clock import FixedClock, SystemClock
 from tallybook import Workspace
 from tallybook.cli import app
+from tallybook.delivery_progress import RESUMED
 from tallybook.errors import BadSettings
 from tests.tallybook.shop import DECEMBER, LATE, NOVEMBER, USAGE, import_text, open_shop
 
@@ -251,6 +253,42 @@ def test_a_budget_of_calls_is_kept_and_the_next_run_goes_on(shop: Workspace, fak
     assert len(fake.calls) == 3
     run(shop, "deliver")
     assert sorted(one["total"] for one in fake.store.all("invoice") if one["status"] == "open") == [2529, 5575]
+
+
+def test_it_says_how_far_it_is_and_that_it_may_be_interrupted(shop: Workspace, fake: StripeFake) -> None:
+    said = run(shop, "deliver", "--limit", "1")
+    assert f"{RESUMED}\nstripe: 1 due\nstripe: 1 of 1 tried\n" in said
+    # The other invoice is due still, the first is not.
+    said = run(shop, "deliver")
+    assert f"{RESUMED}\nstripe: 1 due\nstripe: 1 of 1 tried\n" in said
+    assert RESUMED not in run(shop, "deliver")
+    assert len(fake.store.all("invoice")) == 2
+
+
+def test_json_comes_without_progress(shop: Workspace, fake: StripeFake) -> None:
+    result = CliRunner().invoke(app, ["-w", str(shop.layout.root), "deliver", "--json"])
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_an_interruption_is_told_what_it_means_and_the_next_run_goes_on(shop: Workspace, fake: StripeFake) -> None:
+    finish = Outbox.finish
+    finished: list[object] = []
+
+    def interrupted(outbox: Outbox, *given: Any) -> bool:
+        finished.append(given)
+        if len(finished) == 2:
+            raise KeyboardInterrupt
+        return finish(outbox, *given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Outbox, "finish", interrupted)
+        result = CliRunner().invoke(app, ["-w", str(shop.layout.root), "deliver"])
+    assert result.exit_code != 0
+    assert f"Interrupted. {RESUMED}" in result.stderr
+    with Workspace(shop.layout.root, clock=FixedClock(datetime.now(UTC) + timedelta(minutes=11))) as later:
+        (done,) = later.deliver(wait=lambda _seconds: None)
+    assert done.delivered.states == {"delivered": 1}
+    assert sorted(one["total"] for one in fake.store.all("invoice")) == [2529, 5575]
 
 
 def test_late_usage_follows_as_a_supplement(shop: Workspace, fake: StripeFake) -> None:
