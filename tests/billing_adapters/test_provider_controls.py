@@ -16,7 +16,7 @@ from billing_adapters.reconciliation.controls import our_controls
 from billing_adapters.reconciliation.inputs import schema_of
 from billing_adapters.reconciliation.matching import Tolerance
 from billing_adapters.reconciliation.statement import Statement
-from tests.billing_adapters.world import AFTER, World, statement_of
+from tests.billing_adapters.world import AFTER, World, event, statement_of
 
 Row = dict[str, Any]
 OURS = [
@@ -102,8 +102,11 @@ class Provider:
 
     def statement(self, **more: Any) -> Statement:
         documents, quantities = frozenset({"documents", "payments"}), frozenset({"quantities"})
+        used = World()
+        # What the surplus of a provider is valued against; a call costs 0.001.
+        used.write(event(quantity="2000"))
         return statement_of(
-            World(),
+            used,
             controls=our_controls(),
             given={
                 "booked_document": table("booked_document", self.booked),
@@ -311,21 +314,24 @@ PLANTED: list[tuple[Callable[[Provider], None], Expected]] = [
     (never_sent, {("INVOICE_NOT_DELIVERED", "AT_RISK", "not_sent", None, Decimal(480))}),
     (parked, {("INVOICE_NOT_DELIVERED", "AT_RISK", "failed", None, Decimal(480))}),
     (credit_note_waits, {("INVOICE_NOT_DELIVERED", "OVERBILL", "pending", None, Decimal(20))}),
-    (hours_expired, {("DELIVERY_PARTIAL", "LOST", "expired", Decimal(3), None)}),
-    (hour_conflicts, {("DELIVERY_PARTIAL", "AT_RISK", "conflict_other_value", Decimal(5), None)}),
-    (hour_waits, {("DELIVERY_PARTIAL", "TIMING", "pending", Decimal(5), None)}),
-    (refused_later, {("DELIVERY_ASYNC_ERROR", "AT_RISK", "refused_later", Decimal(3), None)}),
+    (hours_expired, {("DELIVERY_PARTIAL", "LOST", "expired", Decimal(3), Decimal("0.003"))}),
+    (hour_conflicts, {("DELIVERY_PARTIAL", "AT_RISK", "conflict_other_value", Decimal(5), Decimal("0.005"))}),
+    (hour_waits, {("DELIVERY_PARTIAL", "TIMING", "pending", Decimal(5), Decimal("0.005"))}),
+    (refused_later, {("DELIVERY_ASYNC_ERROR", "AT_RISK", "refused_later", Decimal(3), Decimal("0.003"))}),
     (document_twice, {("DELIVERY_DUPLICATE", "OVERBILL", "document_twice", None, Decimal(100))}),
-    (replayed, {("DELIVERY_DUPLICATE", "OVERBILL", "more_than_sent", Decimal(1500), None)}),
+    (replayed, {("DELIVERY_DUPLICATE", "OVERBILL", "more_than_sent", Decimal(1500), Decimal("1.5"))}),
     (another_region, {("DELIVERY_DUPLICATE", "OVERBILL", "more_than_sent", Decimal(7), None)}),
     (
         lost_at_the_provider,
         {
-            ("PROVIDER_QUANTITY", "AT_RISK", "less_than_sent", Decimal("1.5"), None),
-            ("PROVIDER_QUANTITY", "AT_RISK", "not_there", Decimal(1), None),
+            ("PROVIDER_QUANTITY", "AT_RISK", "less_than_sent", Decimal("1.5"), Decimal("0.0015")),
+            ("PROVIDER_QUANTITY", "AT_RISK", "not_there", Decimal(1), Decimal("0.001")),
         },
     ),
-    (beyond_a_double, {("PROVIDER_QUANTITY", "AT_RISK", "less_than_sent", Decimal("0.00000001"), None)}),
+    (
+        beyond_a_double,
+        {("PROVIDER_QUANTITY", "AT_RISK", "less_than_sent", Decimal("0.00000001"), Decimal("0.00000000001"))},
+    ),
     (lowered_there, {("PROVIDER_AMOUNT", "AT_RISK", "amount_differs", None, Decimal("0.01"))}),
     (raised_there, {("PROVIDER_AMOUNT", "OVERBILL", "amount_differs", None, Decimal(38))}),
     (gone_there, {("PROVIDER_AMOUNT", "AT_RISK", "gone", None, Decimal(300))}),
@@ -362,8 +368,8 @@ PLANTED: list[tuple[Callable[[Provider], None], Expected]] = [
             ("UNCOLLECTED_AGED", "AT_RISK", "past_due", None, Decimal(200)),
         },
     ),
-    (truncated, {("FRACTION_DROPPED", "AT_RISK", "not_carried", Decimal(327), None)}),
-    (sent_too_much, {("FRACTION_DROPPED", "OVERBILL", "more_than_used", Decimal(1), None)}),
+    (truncated, {("FRACTION_DROPPED", "AT_RISK", "not_carried", Decimal(327), Decimal("0.327"))}),
+    (sent_too_much, {("FRACTION_DROPPED", "OVERBILL", "more_than_used", Decimal(1), Decimal("0.001"))}),
 ]
 
 
@@ -400,7 +406,9 @@ def test_a_provider_that_reports_by_days_is_compared_by_days() -> None:
     world.held = [{**world.held[0], "start": day, "end": day + timedelta(days=1), "quantity": Decimal(15)}]
     assert found(world.statement()) == set()
     world.held[0]["quantity"] = Decimal(14)
-    assert found(world.statement()) == {("PROVIDER_QUANTITY", "AT_RISK", "less_than_sent", Decimal(1), None)}
+    assert found(world.statement()) == {
+        ("PROVIDER_QUANTITY", "AT_RISK", "less_than_sent", Decimal(1), Decimal("0.001"))
+    }
 
 
 def test_a_habit_of_giving_back_is_told() -> None:
