@@ -71,17 +71,23 @@ class CatalogPrices:
             found.append(None if plan is None or amount is None else Worth(plan.currency, amount, amount, amount))
         return found
 
-    def at_list(self, asked: Sequence[tuple[str, Decimal]]) -> list[Worth | None]:
+    def at_list(self, asked: Sequence[tuple[str | None, str, Decimal]]) -> list[Worth | None]:
         """Return what quantities of meters cost at list price: the workspace's, else that of the plans which sell the meter.
 
-        Of plans in several currencies those in the one that most of them have; likely is the plan with most subscriptions.
+        Each question is (tenant, meter, quantity). Of plans in several currencies those in the one that the tenant pays,
+        where any of them sells the meter, else in the one that most of them have; likely is the plan with most subscriptions.
         """
         newest = self._newest()
         amounts = _rated(
-            [(plan, meter, quantity) for meter, quantity in asked if meter not in self.listed for plan in newest]
+            [(plan, meter, quantity) for _, meter, quantity in asked if meter not in self.listed for plan in newest]
         )
         held = Counter(subscription.plan for subscription in self.terms.subscriptions)
-        return [self._at_list(meter, quantity, newest, held, amounts) for meter, quantity in asked]
+        phases = self._phases({tenant_id for tenant_id, *_ in asked if tenant_id})
+        paid = {tenant_id: plans[-1][1].currency for tenant_id, plans in phases.items()}
+        return [
+            self._at_list(meter, quantity, newest, held, amounts, paid.get(tenant_id or ""))
+            for tenant_id, meter, quantity in asked
+        ]
 
     def unit_bounds(self, plan: str, version: int, price_id: str, unit_price: Decimal) -> tuple[Decimal, Decimal]:
         """Return the lowest and the highest price of a unit in the tiers of a price; without tiers the one given."""
@@ -102,6 +108,7 @@ class CatalogPrices:
         newest: Sequence[Plan],
         held: Counter[str],
         amounts: Mapping[_Asked, Decimal],
+        paid: str | None,
     ) -> Worth | None:
         if meter in self.listed:
             currency, unit_price = self.listed[meter]
@@ -112,7 +119,7 @@ class CatalogPrices:
         if not found:
             return None
         currencies = Counter(plan.currency for plan, _ in found)
-        currency = min(currencies, key=lambda one: (-currencies[one], one))
+        currency = min(currencies, key=lambda one: (one != paid, -currencies[one], one))
         here = [(plan, amount) for plan, amount in found if plan.currency == currency]
         _, likely = min(here, key=lambda one: (-held[one[0].name], one[0].name))
         return Worth(currency, likely, min(amount for _, amount in here), max(amount for _, amount in here))

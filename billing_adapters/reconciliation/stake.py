@@ -11,7 +11,8 @@ Of the bases, best first, the first that is possible:
         amounts do not add up. Where no span holds the use, the tenant's last plan rates it from zero.
     E2  the realised unit price of the tenant's meter in its last billing period before
     E3  list price: the workspace's own, else what the newest versions of the catalog's plans ask for so many units
-    E4  no amount
+    E4  no amount: among others what is counted by a meter that does not add up (the last, the greatest, how many different),
+        where the units of usage events say nothing about what they are worth together
 What is tiered and only E2 or E3 has a low and a high amount. Over-billing is worth(usage) - worth(usage - surplus), in a
 rating of its own: it is never netted with what is missing. Breaks whose units are counted `within` another control are
 rated for themselves. Source: the catalogue of controls, section 5.
@@ -32,7 +33,7 @@ from rating.rate import rate_usage
 from rating.rounding import exact_sum
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     import duckdb
@@ -74,17 +75,15 @@ def value_breaks(
     wanted = {at: row for at, row in open_rows.items() if _quantity_of(row) > 0 and row["meter"]}
     known = {at: row for at, row in wanted.items() if row["tenant_id"] and money[row["control_id"]] == "E1"}
     _value_marginally(engine, known, as_of)
-    later = {at: row for at, row in wanted.items() if not row["estimate_basis"]}
+    later = {
+        at: _Rest(row, units)
+        for at, row in wanted.items()
+        if not row["estimate_basis"] and (units := _units_of(row, terms)) is not None
+    }
     prices = CatalogPrices(terms, _list_prices(engine))
-    _value_by_last_plan({at: row for at, row in known.items() if at in later}, prices)
-    _value_as_realised(
-        engine,
-        [row for row in later.values() if not row["estimate_basis"] and money[row["control_id"]] in {"E1", "E2"}],
-        prices,
-    )
-    _value_by_list(
-        [row for row in later.values() if not row["estimate_basis"] and money[row["control_id"]] != "E4"], prices
-    )
+    _value_by_last_plan([rest for at, rest in later.items() if at in known], prices)
+    _value_as_realised(engine, [rest for rest in _open(later) if rest.basis(money) in {"E1", "E2"}], prices)
+    _value_by_list([rest for rest in _open(later) if rest.basis(money) != "E4"], prices)
     for row in open_rows.values():
         row["estimate_basis"] = row["estimate_basis"] or "E4"
     for row in valued:
@@ -92,6 +91,31 @@ def value_breaks(
             row["amount_low"] = row["amount_likely"] if row["amount_low"] is None else row["amount_low"]
             row["amount_high"] = row["amount_likely"] if row["amount_high"] is None else row["amount_high"]
     return valued
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """A break that no span of its tenant values: its row, and its units as its meter adds them up."""
+
+    row: Row
+    units: Decimal
+
+    def basis(self, money: Mapping[str, str]) -> str:
+        """Return the best basis that the head of its control allows."""
+        return money[self.row["control_id"]]
+
+
+def _open(rests: Mapping[int, _Rest]) -> list[_Rest]:
+    return [rest for rest in rests.values() if not rest.row["estimate_basis"]]
+
+
+def _units_of(row: Row, terms: Terms) -> Decimal | None:
+    """Return the units of a break as its meter adds them up; None where the meter does not add up, or none is left."""
+    meter = terms.meters.get(row["meter"])
+    aggregation = "sum" if meter is None else meter.aggregation
+    if aggregation == "count":
+        return Decimal(row["rows"]) if row["rows"] else _quantity_of(row)
+    return _quantity_of(row) if aggregation == "sum" else None
 
 
 def _quantity_of(row: Row) -> Decimal:
@@ -313,47 +337,46 @@ def _times(quantity: Decimal, unit_price: Decimal) -> Decimal:
 # --- where no span holds the use --------------------------------------------------------------------------------------
 
 
-def _value_by_last_plan(rows: Mapping[int, Row], prices: CatalogPrices) -> None:
+def _value_by_last_plan(rests: Sequence[_Rest], prices: CatalogPrices) -> None:
     """Set what use outside all spans is worth under the plan that its tenant was on last, from zero."""
-    together: dict[tuple[str, str], list[Row]] = defaultdict(list)
-    for row in rows.values():
-        together[row["tenant_id"], row["meter"]].append(row)
+    together: dict[tuple[str, str], list[_Rest]] = defaultdict(list)
+    for rest in rests:
+        together[rest.row["tenant_id"], rest.row["meter"]].append(rest)
     groups = sorted(together.items())
     asked = [
-        (tenant_id, meter, members[0]["occurred_at"], exact_sum([_quantity_of(row) for row in members]))
+        (tenant_id, meter, members[0].row["occurred_at"], exact_sum([rest.units for rest in members]))
         for (tenant_id, meter), members in groups
     ]
     for (_, members), worth in zip(groups, prices.under_last_plans(asked), strict=True):
         if worth is not None:
-            parts = allocate(worth.amount, [_quantity_of(row) for row in members], EXACT_DIGITS)
-            for row, part in zip(members, parts, strict=True):
-                _set(row, "E1", worth.currency, part)
+            parts = allocate(worth.amount, [rest.units for rest in members], EXACT_DIGITS)
+            for rest, part in zip(members, parts, strict=True):
+                _set(rest.row, "E1", worth.currency, part)
 
 
-def _value_as_realised(engine: duckdb.DuckDBPyConnection, rows: Iterable[Row], prices: CatalogPrices) -> None:
+def _value_as_realised(engine: duckdb.DuckDBPyConnection, rests: Sequence[_Rest], prices: CatalogPrices) -> None:
     """Set what units are worth at the price that the tenant's meter had in its last billing period before this one."""
-    rows = list(rows)
-    if not rows:
+    if not rests:
         return
-    values = {"start_instant": min(row["period_start"] for row in rows)}
+    values = {"start_instant": min(rest.row["period_start"] for rest in rests)}
     realised = {
         (one["tenant_id"], one["meter"]): one for one in fetch(engine, _sql("stake_realised"), values).to_pylist()
     }
-    for row in rows:
-        one = realised.get((row["tenant_id"], row["meter"]))
+    for rest in rests:
+        one = realised.get((rest.row["tenant_id"], rest.row["meter"]))
         if one is None:
             continue
         unit_price = _divided(one["exact_amount"], one["quantity"])
         low, high = prices.unit_bounds(one["plan"], one["plan_version"], one["price_id"], unit_price)
-        whole = _quantity_of(row)
-        _set(row, "E2", one["currency"], _times(whole, unit_price), _times(whole, low), _times(whole, high))
+        likely, *bounds = (_times(rest.units, price) for price in (unit_price, low, high))
+        _set(rest.row, "E2", one["currency"], likely, *bounds)
 
 
-def _value_by_list(rows: Sequence[Row], prices: CatalogPrices) -> None:
-    asked = [(row["meter"], _quantity_of(row)) for row in rows]
-    for row, worth in zip(rows, prices.at_list(asked), strict=True):
+def _value_by_list(rests: Sequence[_Rest], prices: CatalogPrices) -> None:
+    asked = [(rest.row["tenant_id"], rest.row["meter"], rest.units) for rest in rests]
+    for rest, worth in zip(rests, prices.at_list(asked), strict=True):
         if worth is not None:
-            _set(row, "E3", worth.currency, worth.amount, worth.low, worth.high)
+            _set(rest.row, "E3", worth.currency, worth.amount, worth.low, worth.high)
 
 
 def _list_prices(engine: duckdb.DuckDBPyConnection) -> dict[str, tuple[str, Decimal]]:

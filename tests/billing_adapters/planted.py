@@ -32,6 +32,7 @@ SOON_AFTER, LOOKED_AT = datetime(2026, 11, 3, tzinfo=UTC), datetime(2026, 11, 10
 START, END = datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC)
 METERS = [
     {"name": "calls"}, {"name": "clicks"}, {"name": "gone"}, {"name": "unsold"}, {"name": "tokens", "attributes": ["model"]},
+    {"name": "seats", "aggregation": "last"},
 ]  # fmt: skip
 PRO = {
     "name": "pro",
@@ -164,6 +165,7 @@ def fill(world: World, *, is_leaking: bool) -> None:
     world.write({**event("acme", quantity="0"), "correction": '{"key":"mistyped","verb":"void"}'})
     world.write(*rows_of("acmee", "700"), *rows_of("ended", "900", day=12))
     world.write(*rows_of("acme", "2000", meter="unsold"), *rows_of("typo", "300", meter="clicks"))
+    world.write(*rows_of("dupes", "40", "41", "42", meter="seats"))
     world.write(*rows_of("cell", "4", meter="tokens", attributes='{"model":"huge"}'))
     world.write(*rows_of("tardy", "11"), producer="tardy")
     world.write(*rows_of("ahead", "1"), producer="ahead")
@@ -210,7 +212,11 @@ def captured(*, is_leaking: bool) -> Statement:
     if is_leaking:
         trailers[-1]["dropped"] = 7
         given["list_price"] = pa.Table.from_pylist(
-            [{"meter": "unsold", "currency": "USD", "unit_price": Decimal("0.02")}], schema=schema_of("list_price")
+            [
+                {"meter": "unsold", "currency": "USD", "unit_price": Decimal("0.02")},
+                {"meter": "seats", "currency": "USD", "unit_price": Decimal("8.00")},
+            ],
+            schema=schema_of("list_price"),
         )
         given["accept_window"] = pa.Table.from_pylist(
             [{"tenant_id": "acme", "adapter": "aws_marketplace", "oldest_s": 86_400}], schema=schema_of("accept_window")

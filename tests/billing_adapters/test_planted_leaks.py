@@ -126,6 +126,13 @@ def test_a_planted_leak_is_found_by_its_control(control_id: str) -> None:
         assert 0 <= one.amount_low <= one.amount_likely <= one.amount_high
 
 
+def test_units_that_do_not_add_up_are_worth_no_sum() -> None:
+    # The last of 40, 41 and 42 seats is 42: 123 seats at the list price of 8.00 would be 984.00 that nobody lost.
+    [one] = [one for one in leaking("capture").findings if one.meter == "seats"]
+    assert (one.control_id, one.reason, one.quantity_difference) == ("UNPRICED_METER", "no_price", Decimal(123))
+    assert (one.estimate_basis, one.amount_likely) == ("E4", None)
+
+
 def test_every_control_has_a_planted_leak() -> None:
     # Those of deliveries and providers have worlds of their own.
     assert {control.control_id for control in our_controls()} - PROVIDED == set(LEAKS)
