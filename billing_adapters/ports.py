@@ -29,7 +29,8 @@ class PublishedRun:
 
     `usage` has the columns of `billing_adapters.file_adapter.usage_of`: one row per tenant, meter, subscription, billing
     period, price and group. `ledger`: where journal entries are posted. `generator_versions`: what computed it, e.g.
-    `{"tallybook": "0.1.0"}`. There is no time of publication: the same run is the same files, whenever it is published.
+    `{"tallybook": "0.1.0"}`. `earlier`: papers of earlier closes whose entries roll-forwards open with or move by, as they
+    stood at the last close of the run. There is no time of publication: the same run is the same files, whenever it is published.
     """
 
     period: WallPeriod
@@ -40,6 +41,7 @@ class PublishedRun:
     usage: pa.Table
     ledger: LedgerMap
     generator_versions: Mapping[str, str]
+    earlier: Sequence[Paper] = ()
 
     @property
     def invoices(self) -> list[Invoice]:

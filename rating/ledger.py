@@ -7,6 +7,7 @@ Refuses: to book a close twice, and to change a final invoice.
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from metering.control_points import write_points
 from metering.periods import WallPeriod
 from rating.balances import Balance, Burn, Burned, paid_of
-from rating.books import balance_burns, charges, closes, invoice_lines, invoices
+from rating.books import balance_burns, charges, closes, invoice_lines, invoice_voids, invoices
 from rating.close import DRAFT_SEQUENCE, Close, next_number, read_close, write_close
 from rating.errors import InvariantViolated, NotFound
 from rating.invoice import LINE_COLUMNS, Charge, Invoice, InvoiceLine, content_hash
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     import pyarrow as pa
+    from sqlalchemy import Select
 
     from rating.voids import Voided
 
@@ -83,8 +85,12 @@ def read_invoices(
     invoice_ids: Sequence[str] | None = None,
     close_id: str | None = None,
     wall: WallPeriod | None = None,
+    within: Select[tuple[str]] | None = None,
 ) -> list[Invoice]:
-    """Return invoices with lines and charges: all, one, some, those of a close, or of a period. By number, drafts last."""
+    """Return invoices with lines and charges: all, one, some, those of a close or a period, or those whose ids a query gives.
+
+    By number, drafts last.
+    """
     chosen = select(invoices)
     if invoice_ids is not None:
         chosen = chosen.where(invoices.c.invoice_id.in_(invoice_ids))
@@ -92,6 +98,8 @@ def read_invoices(
         chosen = chosen.where(invoices.c.invoice_id == invoice_id)
     if close_id is not None:
         chosen = chosen.where(invoices.c.close_id == close_id)
+    if within is not None:
+        chosen = chosen.where(invoices.c.invoice_id.in_(within))
     if wall is not None:
         start, end = Close.bounds(wall)
         chosen = chosen.where(invoices.c.period_start == start, invoices.c.period_end == end)
@@ -107,6 +115,25 @@ def read_invoices(
         for head in heads
     ]
     return sorted(found, key=lambda invoice: (invoice.number is None, invoice.number or "", invoice.account_id))
+
+
+def read_posting_since(connection: Connection, position: int, since: datetime) -> list[Invoice]:
+    """Return final and void documents of closes before a position that may post on a day from `since` (UTC) on, by number.
+
+    That is: issued or voided since, or with a fee whose service ends since. All others were accrued and invoiced, deferred
+    and released before. A day is added, because days of service are those of the plan's time zone.
+    """
+    voided = select(invoice_voids.c.invoice_id).where(invoice_voids.c.voided_at >= since)
+    lasting = select(invoice_lines.c.invoice_id).where(
+        invoice_lines.c.price_type == "flat", invoice_lines.c.service_end >= since - timedelta(days=1)
+    )
+    query = (
+        select(invoices.c.invoice_id)
+        .join(closes, closes.c.close_id == invoices.c.close_id)
+        .where(closes.c.position < position, invoices.c.status.in_(("final", "void")))
+        .where((invoices.c.issued_at >= since) | invoices.c.invoice_id.in_(voided) | invoices.c.invoice_id.in_(lasting))
+    )
+    return read_invoices(connection, within=query)
 
 
 def invoice_of_line(connection: Connection, line_id: str) -> tuple[Invoice, InvoiceLine]:

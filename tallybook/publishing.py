@@ -6,22 +6,27 @@ Refuses: periods without invoices.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime, time
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from billing_adapters.file_adapter import usage_of
+from billing_adapters.file_adapter.roll_forwards import rolled_from
 from billing_adapters.ledger_accounts import LedgerMap
 from billing_adapters.ports import PublishedRun
 from metering.periods import parse_period
 from rating.close import read_closes
 from rating.errors import NotFound
-from rating.ledger import read_around, read_invoices
+from rating.ledger import read_around, read_invoices, read_posting_since
 from rating.paper import papers_of
 from rating.run import rated
 from rating.terms import Terms
 from tallybook.books import reading
 
 if TYPE_CHECKING:
+    from metering.periods import WallPeriod
+    from rating.close import Close
     from rating.invoice import Invoice
     from rating.paper import Paper
     from tallybook.workspace import Workspace
@@ -43,6 +48,7 @@ def run_to_publish(workspace: Workspace, period: str) -> PublishedRun:
     last = max(used, key=lambda close: close.position)
     with workspace.rating(last) as (connection, terms, files), rated(connection, last, terms, files) as engine:
         usage = usage_of(engine)
+    is_draft = chosen[0].status == "draft"
     return PublishedRun(
         period=wall,
         close_ids=[close.close_id for close in used],
@@ -53,7 +59,25 @@ def run_to_publish(workspace: Workspace, period: str) -> PublishedRun:
         # The mapping of today: it is no term of sale, and finance may mend it after a close.
         ledger=LedgerMap(workspace.catalog().ledger_accounts),
         generator_versions={"tallybook": version("tallybook")},
+        earlier=[] if is_draft else earlier_papers(workspace, wall, chosen, last),
     )
+
+
+def earlier_papers(workspace: Workspace, wall: WallPeriod, own: list[Invoice], last: Close) -> list[Paper]:
+    """Return the papers of earlier closes that post in the months of a run or are open when they begin, as of its last close.
+
+    A document that was voided after that close stands: its void is of a later run.
+    """
+    since = datetime.combine(rolled_from(wall, own), time(), UTC)
+    with reading(workspace.books) as connection:
+        found = read_posting_since(connection, last.position, since)
+    mine = {one.invoice_id for one in own}
+    return [
+        replace(paper, voided=None, invoice=replace(paper.invoice, status="final"))
+        if paper.voided is not None and paper.voided.position > last.position
+        else paper
+        for paper in papers(workspace, [one for one in found if one.invoice_id not in mine])
+    ]
 
 
 def papers(workspace: Workspace, invoices: list[Invoice]) -> list[Paper]:

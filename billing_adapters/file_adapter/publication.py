@@ -64,7 +64,7 @@ SUMS = "SHA256SUMS"
 # The folder in a run that holds one letter per document.
 LETTERS = "invoices"
 _LETTERS_TOGETHER = 32
-MANIFEST_VERSION = 2
+MANIFEST_VERSION = 3
 # What shapes the bytes besides the run: another version of these may write other bytes, so it is another run.
 LIBRARIES = ("jinja2", "orjson", "pyarrow", "xlsxwriter")
 _SETTINGS = {
@@ -196,6 +196,7 @@ def run_id_of(run: PublishedRun, formats: Sequence[str] = ALL_FORMATS) -> str:
         "manifest_version": MANIFEST_VERSION,
         "head": _head(run, in_order(formats)),
         "papers": sorted(_paper_identity(paper) for paper in run.papers),
+        "earlier": sorted(_paper_identity(paper) for paper in run.earlier),
         "usage": digest.sha256.hexdigest(),
         "ledger": [account.model_dump_json() for account in run.ledger.accounts],
     }

@@ -259,6 +259,41 @@ JOURNAL_SUMMARY = FileShape(
     key=("date", "entry_id", "line_no"),
     control_totals=(("debit", "currency"), ("credit", "currency")),
 )
+_ROLLED = (_RUN, _ACCOUNT, _CURRENCY, Column("period", "text", "the month that is rolled, such as 2026-10"))
+_OPENING = Column("opening", "amount", "what was open when the month began; the closing of the month before")
+_CLOSING = Column("closing", "amount", "what is open at the end of the month: the opening and all movements")
+_OF_THIS_RUN = Column(
+    "of_this_run", "amount", "the part of the movements that documents of this run post; the rest is of earlier runs"
+)
+UNBILLED_ROLL_FORWARD = FileShape(
+    name="unbilled_roll_forward",
+    grain="one row per account, currency and month: what is earned and not yet invoiced",
+    columns=(
+        *_ROLLED,
+        _OPENING,
+        Column("accrued", "amount", "earned in the month, and invoiced in a later one; negative for credits"),
+        Column("invoiced", "amount", "what documents issued in the month take back of it, so mostly negative"),
+        _CLOSING,
+        _OF_THIS_RUN,
+    ),
+    key=("account_id", "currency", "period"),
+    control_totals=(("accrued", "currency"), ("invoiced", "currency")),
+)
+DEFERRED_ROLL_FORWARD = FileShape(
+    name="deferred_roll_forward",
+    grain="one row per account, currency and month: what is invoiced and not yet earned",
+    columns=(
+        *_ROLLED,
+        _OPENING,
+        Column("deferred", "amount", "what documents issued in the month bill of later months"),
+        Column("released", "amount", "what is earned in the month of earlier documents, so mostly negative"),
+        Column("voided", "amount", "what voids take back of both in the month"),
+        _CLOSING,
+        _OF_THIS_RUN,
+    ),
+    key=("account_id", "currency", "period"),
+    control_totals=(("deferred", "currency"), ("released", "currency"), ("voided", "currency")),
+)
 TIE_OUTS = FileShape(
     name="tie_outs",
     grain="one row per pair of totals that must agree, and currency",
@@ -275,4 +310,15 @@ TIE_OUTS = FileShape(
     key=("control_id", "currency"),
     control_totals=(("difference", "currency"),),
 )
-SHAPES = (INVOICE_REGISTER, INVOICE_LINES, CHARGES, USAGE, PREPAID_BURNS, JOURNAL_ENTRIES, JOURNAL_SUMMARY, TIE_OUTS)
+SHAPES = (
+    INVOICE_REGISTER,
+    INVOICE_LINES,
+    CHARGES,
+    USAGE,
+    PREPAID_BURNS,
+    JOURNAL_ENTRIES,
+    JOURNAL_SUMMARY,
+    UNBILLED_ROLL_FORWARD,
+    DEFERRED_ROLL_FORWARD,
+    TIE_OUTS,
+)

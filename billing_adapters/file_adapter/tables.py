@@ -11,14 +11,17 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from billing_adapters.file_adapter.columns import arrow_schema
+from billing_adapters.file_adapter.roll_forwards import roll_forwards
 from billing_adapters.file_adapter.shapes import (
     CHARGES,
+    DEFERRED_ROLL_FORWARD,
     INVOICE_LINES,
     INVOICE_REGISTER,
     JOURNAL_ENTRIES,
     JOURNAL_SUMMARY,
     PREPAID_BURNS,
     TIE_OUTS,
+    UNBILLED_ROLL_FORWARD,
     USAGE,
 )
 from billing_adapters.file_adapter.tie_outs import TieOuts
@@ -80,6 +83,9 @@ def _facts_of(run: PublishedRun, run_id: str) -> Iterator[tuple[FileShape, pa.Ta
     entries, summary = journal_of(run.papers, run.ledger)
     yield JOURNAL_ENTRIES, _table(JOURNAL_ENTRIES, run_id, _rows_of(entries))
     yield JOURNAL_SUMMARY, _table(JOURNAL_SUMMARY, run_id, _rows_of(summary))
+    rolled = roll_forwards(run, entries)
+    for shape in (UNBILLED_ROLL_FORWARD, DEFERRED_ROLL_FORWARD):
+        yield shape, _table(shape, run_id, _rows_of(rolled[shape.name]))
 
 
 def usage_table(run: PublishedRun, run_id: str) -> pa.Table:

@@ -5,8 +5,8 @@ Refuses: to net, to tolerate, and to hide: a difference is a row of the publishe
 
 What each compares: lines with the register (net, tax), components with lines, burns with the register, the register's payable
 amounts with the receivables of the journal, the net of lines with the revenue of the journal (accruals and releases
-included), debits with credits, the journal with its summary. A run of drafts posts nothing and has no comparisons with
-the journal. Source: finance files, section 1.
+included), roll-forwards with the legs of their role, debits with credits, the journal with its summary. A run of drafts
+posts nothing and has no comparisons with the journal. Source: finance files, section 1.
 """
 
 from __future__ import annotations
@@ -31,12 +31,20 @@ _REGISTER, _LINES, _JOURNAL = "invoice_register", "invoice_lines", "journal_entr
 CONTROLS: dict[str, tuple[Total, Total]] = {
     "BURNS_REGISTER": (("prepaid_burns", "amount", None, None), (_REGISTER, "amount_prepaid", None, None)),
     "CHARGES_LINES": (("charges", "exact_amount", None, None), (_LINES, "exact_amount", None, None)),
+    "DEFERRED_JOURNAL": (
+        ("deferred_roll_forward", "of_this_run", None, None),
+        (_JOURNAL, "credit", "debit", "deferred_revenue"),
+    ),
     "DEBITS_CREDITS": ((_JOURNAL, "debit", None, None), (_JOURNAL, "credit", None, None)),
     "JOURNAL_SUMMARY": ((_JOURNAL, "debit", None, None), ("journal_summary", "debit", None, None)),
     "LINES_JOURNAL": ((_LINES, "net_amount", None, None), (_JOURNAL, "credit", "debit", "revenue")),
     "LINES_REGISTER_NET": ((_LINES, "net_amount", None, None), (_REGISTER, "amount_net", None, None)),
     "LINES_REGISTER_TAX": ((_LINES, "tax_amount", None, None), (_REGISTER, "amount_tax", None, None)),
     "REGISTER_JOURNAL": ((_REGISTER, "amount_payable", None, None), (_JOURNAL, "debit", "credit", "receivables")),
+    "UNBILLED_JOURNAL": (
+        ("unbilled_roll_forward", "of_this_run", None, None),
+        (_JOURNAL, "debit", "credit", "unbilled_receivables"),
+    ),
 }
 
 

@@ -183,7 +183,19 @@ def make_run(events: list[dict[str, Any]] | None = None) -> PublishedRun:
         usage=usage,
         ledger=LedgerMap([LedgerAccount.model_validate(one) for one in LEDGER]),
         generator_versions={"tallybook": "0.1.0"},
+        earlier=papers_for([fee_of_a_year(invoices[0])]),
     )
+
+
+def fee_of_a_year(like: Invoice) -> Invoice:
+    """Return a document of an earlier close, issued on 2026-09-01, that bills a fee from then on for a year."""
+    from dataclasses import replace
+
+    start, end = datetime(2026, 9, 1, tzinfo=UTC), datetime(2027, 9, 1, tzinfo=UTC)
+    seat = next(line for line in like.lines if line.price_type == "flat")
+    line = replace(seat, line_id="line-year", period_start=start, period_end=end, service_start=start, service_end=end)
+    more = {"total": line.amount, "amount_due": line.amount, "lines": (line,), "prepaid": (), "issued_at": start}
+    return replace(like, invoice_id="inv-year", number="INV-00000000", period_start=start, period_end=end, **more)
 
 
 def papers_for(invoices: list[Invoice], **seller: Any) -> list[Paper]:

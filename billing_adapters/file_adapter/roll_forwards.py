@@ -1,0 +1,61 @@
+"""Roll-forwards: how unbilled receivables and deferred revenue of each account went from month to month, as the journal has them.
+
+Enters: the journal of the published run, and that of the earlier documents that still move something. Leaves: one table per file,
+one row per account, currency and month: opening, movements, closing.
+Refuses: figures of its own. Every amount is a sum of legs of journal entries; nothing is rounded, netted over accounts or carried
+over by hand.
+
+Months are those of the days on which entries are posted, from the first month of the run (`rolled_from`) to the last in which
+its own documents post, so a fee billed for a year shows when it will be earned. Earlier documents are those of closes
+before the last one of the run, as they stood at it: what comes later, a void of such a document too, is of a later run, so
+that a published run stays what it was. Documents whose entries all lie before the first month and add up to zero by
+then need not be there (`rating.ledger.read_posting_since`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from billing_adapters.journal_entries import journal_of
+from metering.engine import fetch, open_engine, read_sql
+from metering.questions import register
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import date
+
+    import pyarrow as pa
+
+    from billing_adapters.ports import PublishedRun
+    from metering.periods import WallPeriod
+    from rating.invoice import Invoice
+
+FILES = ("unbilled_roll_forward", "deferred_roll_forward")
+_POSTED = ("account_id", "currency", "date", "role", "kind", "debit", "credit")
+
+
+def rolled_from(period: WallPeriod, invoices: Sequence[Invoice]) -> date:
+    """Return the first day of the first month that is rolled: of the period, or of an issue before it."""
+    days = [period.start.date(), *(one.issued_at.date() for one in invoices)]
+    return min(days).replace(day=1)
+
+
+def roll_forwards(run: PublishedRun, entries: pa.Table) -> dict[str, pa.Table]:
+    """Return the roll-forwards of a run, by the name of their files; `entries` are its own journal entries."""
+    import pyarrow as pa
+
+    earlier = journal_of(run.earlier, run.ledger).entries
+    parts = [
+        table.select(_POSTED).append_column("is_own", pa.array([is_own] * table.num_rows, pa.bool_()))
+        for table, is_own in ((entries, True), (earlier, False))
+    ]
+    first = rolled_from(run.period, run.invoices)
+    last = max([first, run.period.start.date(), *entries["date"].to_pylist()]).replace(day=1)
+    engine = open_engine(threads=1)
+    try:
+        register(engine, "posting", pa.concat_tables(parts))
+        span = pa.schema([("first_month", pa.date32()), ("last_month", pa.date32())])
+        register(engine, "roll_span", pa.Table.from_pylist([{"first_month": first, "last_month": last}], schema=span))
+        return {name: fetch(engine, read_sql("billing_adapters.file_adapter", name)) for name in FILES}
+    finally:
+        engine.close()
