@@ -185,6 +185,10 @@ class Intent:
         return "dlv-" + hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
+# Under this name the progress of a delivery has how often the provider refused it later.
+REFUSALS_KEPT = "refused_later"
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """One delivery under way. `delivery_id` is what idempotency keys and metadata are derived from.
@@ -203,6 +207,15 @@ class Item:
     is_resumed: bool = False
     progress: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     recover_by: datetime | None = None
+
+    @property
+    def sending_id(self) -> str:
+        """Return the name of this sending: the delivery's id, and after late refusals how many there were.
+
+        For providers that take a name once and validate later: what they refused is sent again under another name.
+        """
+        refused = self.progress.get(REFUSALS_KEPT)
+        return self.delivery_id if refused is None else f"{self.delivery_id}.{refused}"
 
 
 @dataclass(frozen=True, slots=True)

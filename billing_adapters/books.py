@@ -132,6 +132,24 @@ provider_events = Table(
     Column("received_at", Instant, nullable=False),
 )
 
+# One row per report of late refusals and code: what a provider accepted and refused afterwards. `named`: a JSON list of the
+# sendings that it names, which are samples of `error_count`; `subject`: the provider's id of what refused them.
+late_refusals = Table(
+    "late_refusals",
+    metadata,
+    Column("adapter", Text, primary_key=True),
+    Column("event_id", Text, primary_key=True),
+    Column("code", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("error_count", Integer, nullable=False),
+    Column("named", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("subject", Text),
+    Column("start_at", Instant),
+    Column("end_at", Instant),
+    Column("received_at", Instant, nullable=False),
+)
+
 # One row per finding, whatever runs see it: BREAK as it was last seen, and what became of it. `control_class` is what the
 # control says; `class` what is true now (AT_RISK past its `recover_by` is LOST). `settled_amount` and `settled_quantity`:
 # what a person said was recovered; a larger break opens the finding again. Amounts are exact, of `currency`.

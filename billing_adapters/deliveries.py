@@ -10,8 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import orjson
 from sqlalchemy import insert, select, update
 
+from billing_adapters.adapter import REFUSALS_KEPT
 from billing_adapters.books import deliveries, delivery_attempts
 from billing_adapters.errors import DeliveryNotOpen
 from billing_adapters.outbox import END_OF_TIME, delivery_point
@@ -153,9 +155,19 @@ def refuse_later(engine: Engine, delivery_ids: Sequence[str], *, who: str, why: 
     for delivery_id in delivery_ids:
         values = {"state": "parked", "outcome": str(Outcome.REJECTED_PERMANENT), "reason": why, "is_uncertain": False}
         with suppress(DeliveryNotOpen):
+            values["progress"] = _refused_once_more(engine, delivery_id)
             _decide(engine, delivery_id, ("delivered",), values, who=who, why=why, verb=REFUSED_LATER, now=now)
             refused += 1
     return refused
+
+
+def _refused_once_more(engine: Engine, delivery_id: str) -> str:
+    """Return the progress of a delivery with one late refusal more, so that its next sending has another name."""
+    with engine.connect() as connection:
+        query = select(deliveries.c.progress).where(deliveries.c.delivery_id == delivery_id)
+        progress = orjson.loads(connection.scalar(query) or "{}")
+    progress[REFUSALS_KEPT] = str(int(progress.get(REFUSALS_KEPT, "0")) + 1)
+    return orjson.dumps(progress, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def _decide(

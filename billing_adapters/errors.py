@@ -86,6 +86,12 @@ class PublicationConflict(BillingAdaptersError, Terminal):
     code = "publication_conflict"
 
 
+class ReportEarly(BillingAdaptersError, Retryable):
+    """A provider's report names deliveries that are under way still. What it says is kept; it must be taken again later."""
+
+    code = "report_early"
+
+
 class PublicationDamaged(BillingAdaptersError, Terminal):
     """A published run does not verify. `differences` lists every file that is missing, extra or changed."""
 

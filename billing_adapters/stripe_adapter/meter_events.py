@@ -8,7 +8,8 @@ quantities below zero, and more digits than Stripe takes. Source: reference/prov
     raw      one event per window that is added up. Its identifier is unique for 24 h; past that nobody can tell whether it
              arrived, and it waits for a person.
 
-The identifier and the Idempotency-Key are the delivery's id, so that Stripe's late error reports name deliveries.
+The identifier and the Idempotency-Key are the sending's name, so that Stripe's late error reports name deliveries
+(`meter_reports`). On the stream a key stands for a whole batch, and a report names none of its events.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ class StripeMeterAdapter:
             event, seconds = self._event(item, desk, client)
             desk.spend()
             made = client.v1.billing.meter_events.create(
-                {**event, "timestamp": seconds}, {"idempotency_key": item.delivery_id}
+                {**event, "timestamp": seconds}, {"idempotency_key": item.sending_id}
             )
             return Answer(Outcome.ACCEPTED, "validated later", made.identifier)
         except stripe.StripeError as error:
@@ -149,7 +150,7 @@ class StripeMeterAdapter:
             stream.v2.billing.meter_event_stream.create({"events": timed})
         except stripe.StripeError as error:
             return [_judged(error)] * len(items)
-        return [Answer(Outcome.ACCEPTED, "validated later", item.delivery_id) for item in items]
+        return [Answer(Outcome.ACCEPTED, "validated later", item.sending_id) for item in items]
 
     def _event(self, item: Item, desk: Desk, client: Any) -> tuple[dict[str, Any], int]:
         body = orjson.loads(item.payload)
@@ -157,7 +158,7 @@ class StripeMeterAdapter:
         customers = StripeSettings(customers=self.settings.customers)
         customer = customer_of(Calls(client, item, desk), account_id, account_id, customers)
         payload = {"stripe_customer_id": customer, "value": body["value"]}
-        event = {"event_name": body["event_name"], "identifier": item.delivery_id, "payload": payload}
+        event = {"event_name": body["event_name"], "identifier": item.sending_id, "payload": payload}
         return event, to_us(_instant(body["at"])) // 1_000_000
 
 
@@ -165,28 +166,6 @@ def make_meters(settings: Mapping[str, Any]) -> StripeMeterAdapter:
     """Return the adapter of the section [delivery.stripe_meters]; the key is in TALLYBOOK_STRIPE_KEY."""
     access = access_of("stripe_meters", settings)
     return StripeMeterAdapter(access.client, access.api_key, StripeMeterSettings(**access.settings))
-
-
-@dataclass(frozen=True, slots=True)
-class LateRefusal:
-    """One code of a late error report: how many events it refused, and the deliveries that Stripe named of them."""
-
-    code: str
-    count: int
-    delivery_ids: tuple[str, ...]
-
-
-def late_refusals(report: Mapping[str, Any]) -> list[LateRefusal]:
-    """Return what a thin event of meter errors says. Stripe names samples only: compare `count` with the deliveries named."""
-    types = report.get("data", {}).get("reason", {}).get("error_types", [])
-    return [
-        LateRefusal(
-            one["code"],
-            int(one["error_count"]),
-            tuple(sorted({sample["request"]["identifier"] for sample in one.get("sample_errors", [])})),
-        )
-        for one in types
-    ]
 
 
 def _judged(error: stripe.StripeError) -> Answer:

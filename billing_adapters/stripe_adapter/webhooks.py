@@ -4,6 +4,9 @@ Enters: the raw bytes of a request and its `Stripe-Signature`. Leaves: the state
 (`billing_adapters.payments`). Refuses: what is not signed with one of our secrets (two while one is rolled), and what was signed
 more than five minutes ago *or ahead*, which the SDK lets pass. Source: reference/providers.md, section 3.6.
 
+Two forms: snapshot events of invoices, and thin events of meters (`meter_reports`), which name only themselves: the full event is
+fetched by its id. What such a report refuses is parked; if it is under way still, `receive` raises, and Stripe sends it again.
+
 An event is taken once, by its id, in the transaction that writes what it led to. The invoice is read from Stripe, so that
 the order of events is no matter: the newest reading stays. If it cannot be read, `receive` raises, the answer is a 500, and
 Stripe sends it again.
@@ -20,9 +23,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 import stripe
 
-from billing_adapters.errors import EventRefused
+from billing_adapters.errors import EventRefused, ReportEarly
+from billing_adapters.late_refusals import keep_refusals, park_refused
 from billing_adapters.minor_units import unit_of
 from billing_adapters.payments import Payment, is_known_event, keep_event, keep_payment
+from billing_adapters.stripe_adapter.meter_reports import REPORTS, refusals_of
 from metering.clock import SystemClock, from_us
 
 if TYPE_CHECKING:
@@ -58,9 +63,11 @@ class StripeWebhooks:
         self._units = units
 
     def receive(self, body: bytes, signature: str | None) -> Taken:
-        """Take one event. Raises EventRefused; and stripe.StripeError where the invoice cannot be read now."""
+        """Take one event. Raises EventRefused; and stripe.StripeError or ReportEarly for what must come again."""
         self._check(body, signature or "")
         event = orjson.loads(body)
+        if event.get("object") == "v2.core.event":
+            return self._receive_thin(body, event["id"], event["type"])
         kind, subject = str(event.get("type", "")), event.get("data", {}).get("object", {})
         if not kind.startswith("invoice.") or "id" not in subject:
             return "ignored"
@@ -72,6 +79,26 @@ class StripeWebhooks:
             keep_event(connection, ADAPTER, event["id"], kind, from_us(self._clock.now_us()))
             if payment is not None:
                 keep_payment(connection, payment)
+        return "taken"
+
+    def _receive_thin(self, body: bytes, event_id: str, kind: str) -> Taken:
+        """Take a thin event: fetch what it stands for, keep what that says, and park what it refuses."""
+        if kind not in REPORTS:
+            return "ignored"
+        with self._engine.connect() as connection:
+            if is_known_event(connection, ADAPTER, event_id):
+                return "known"
+        # The signature was checked, on both sides of now; this only fetches, in the account that the event names.
+        report = self._client.parse_event_notification_without_verification(body).fetch_event().to_dict()
+        now = from_us(self._clock.now_us())
+        refusals = refusals_of(report, now)
+        with self._engine.begin() as connection:
+            keep_refusals(connection, refusals)
+        done = park_refused(self._engine, refusals, now=now)
+        if done.early:
+            raise ReportEarly(f"{len(done.early)} deliveries of {event_id} are under way still", event_id=event_id)
+        with self._engine.begin() as connection:
+            keep_event(connection, ADAPTER, event_id, kind, now)
         return "taken"
 
     def read(self, provider_id: str) -> Payment:
@@ -121,7 +148,7 @@ class StripeWebhooks:
             self.receive(body, signature)
         except EventRefused:
             return 400
-        except stripe.StripeError:
+        except (stripe.StripeError, ReportEarly):
             return 500
         return 200
 

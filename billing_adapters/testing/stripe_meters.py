@@ -7,6 +7,8 @@ was used within 24 h. Refuses later, by an error report with samples: everything
 from __future__ import annotations
 
 import re
+from collections import Counter
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,16 @@ WINDOWS_S = {"hour": 3600, "day": 86_400}
 _VALUE = re.compile(r"(0|[1-9]\d*)(\.\d+)?")
 
 
+@dataclass(frozen=True, slots=True)
+class LateError:
+    """What was taken and cannot be counted. `key`: the Idempotency-Key of its call; `meter` None: there is none of this name."""
+
+    code: str
+    identifier: str
+    key: str
+    meter: str | None
+
+
 class Meters:
     """The part of an account that prices usage itself."""
 
@@ -33,7 +45,8 @@ class Meters:
         self._sessions: dict[str, int] = {}
         # By meter: (customer, window or event) -> (seconds, value). What is there counts.
         self.counted: dict[str, dict[tuple[str, str], tuple[int, Decimal]]] = {}
-        self.errors: list[tuple[str, str, str]] = []
+        self.errors: list[LateError] = []
+        self.reports: dict[str, dict[str, Any]] = {}
         grant = r"/v1/billing/credit_grants/([^/]+)"
         self.routes = routes(
             ("post", "/v1/billing/meters", self.create_meter),
@@ -43,6 +56,7 @@ class Meters:
             ("post", "/v2/billing/meter_events", self.create_event_v2),
             ("post", "/v2/billing/meter_event_session", self.create_session),
             ("post", "/v2/billing/meter_event_stream", self.stream),
+            ("get", r"/v2/core/events/([^/]+)", self.event),
             ("post", "/v1/billing/credit_grants", self.create_grant),
             ("get", "/v1/billing/credit_grants", self.list_grants),
             ("get", grant, lambda identity, _params: store.get("billing.credit_grant", identity)),
@@ -104,27 +118,49 @@ class Meters:
             # A newer event of the same window takes the place of the older one.
             self.counted.setdefault(params["event_name"], {})[customer, place] = (at_s, Decimal(value))
             return
-        self.errors.append((code, identifier, self._store.idempotency_key))
+        meter = meters[0]["id"] if meters else None
+        self.errors.append(LateError(code, identifier, self._store.idempotency_key, meter))
 
-    def report_errors(self) -> dict[str, Any] | None:
-        """Take the late errors as one report: counts by code, and samples only, named by Idempotency-Key."""
+    def report_errors(self) -> list[dict[str, Any]]:
+        """Take the late errors as reports, one per meter, and send a thin event of each; `GET /v2/core/events/ID` has them.
+
+        Each report has counts by code, and samples only, named by Idempotency-Key.
+        """
         errors, self.errors = self.errors, []
-        if not errors:
-            return None
-        codes = sorted({code for code, _, _ in errors})
+        meters = sorted({one.meter or "" for one in errors})
+        return [self._report(meter, [one for one in errors if (one.meter or "") == meter]) for meter in meters]
+
+    def _report(self, meter: str, errors: list[LateError]) -> dict[str, Any]:
+        counts = Counter(one.code for one in errors)
         types = [
             {
                 "code": code,
-                "error_count": sum(one == code for one, _, _ in errors),
+                "error_count": count,
                 "sample_errors": [
-                    {"error_message": code, "request": {"identifier": key}} for one, _, key in errors if one == code
+                    {"error_message": f"refused: {code}", "request": {"identifier": one.key}}
+                    for one in errors
+                    if one.code == code
                 ][:SAMPLES_MAX],
             }
-            for code in codes
+            for code, count in sorted(counts.items())
         ]
+        now = iso_utc(from_us(self._store.now_us))
+        kind = "v1.billing.meter.error_report_triggered" if meter else "v1.billing.meter.no_meter_found"
+        thin: dict[str, Any] = {"id": self._store.new_id("evt"), "object": "v2.core.event", "type": kind, "created": now,
+                                "livemode": False}  # fmt: skip
+        if meter:
+            thin["related_object"] = {"id": meter, "type": "billing.meter", "url": f"/v1/billing/meters/{meter}"}
         reason = {"error_count": len(errors), "error_types": types}
-        data = {"developer_message_summary": "", "reason": reason, "validation_start": "", "validation_end": ""}
-        return {"object": "v2.core.event", "type": "v1.billing.meter.error_report_triggered", "data": data}
+        data = {"developer_message_summary": "", "reason": reason, "validation_start": now, "validation_end": now}
+        self.reports[thin["id"]] = {**thin, "data": data}
+        self._store.unsent.append(thin)
+        return self.reports[thin["id"]]
+
+    def event(self, identity: str, _raw: dict[str, Any]) -> dict[str, Any]:
+        found = self.reports.get(identity)
+        if found is None:
+            raise Refused(404, f"No such event: '{identity}'", code="not_found")
+        return found
 
     def cancel_event(self, raw: dict[str, Any]) -> dict[str, Any]:
         params = check_shape("billing._meter_event_adjustment_create_params", "MeterEventAdjustmentCreateParams", raw)
@@ -185,8 +221,12 @@ class Meters:
                 self._take(event, _seconds(event.get("timestamp"), self._store.now_s))
             except Refused as refused:
                 if "already exists" not in str(refused):
-                    self.errors.append(("timestamp_too_far_in_past", identifier, self._store.idempotency_key))
+                    code, key = "timestamp_too_far_in_past", self._store.idempotency_key
+                    self.errors.append(LateError(code, identifier, key, self._meter_of(event["event_name"])))
         return {}
+
+    def _meter_of(self, event_name: str) -> str | None:
+        return next((one["id"] for one in self._store.all("billing.meter") if one["event_name"] == event_name), None)
 
     # --- credit grants ------------------------------------------------------------------------------------------------
 

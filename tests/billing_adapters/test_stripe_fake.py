@@ -247,8 +247,7 @@ def test_meter_events_have_a_window_and_an_identifier(
             v1.billing.meter_events.create(event("old", at_s))
     for number, value in enumerate(("1E3", "-1", "1" * 16, "", "1.5")):
         v1.billing.meter_events.create(event(f"late-{number}", value=value), key(f"late-{number}"))
-    report = fake.meters.report_errors()
-    assert report is not None
+    (report,) = fake.meters.report_errors()
     codes = {one["code"]: one["error_count"] for one in report["data"]["reason"]["error_types"]}
     assert codes == {"meter_event_invalid_value": 3, "meter_event_value_too_many_digits": 1}
     samples = report["data"]["reason"]["error_types"][0]["sample_errors"]
@@ -289,7 +288,7 @@ def test_the_stream_takes_a_hundred_and_says_nothing(
     stream.create({"events": [{**one, "identifier": f"s{number}"} for number in range(100)]})
     stream.create({"events": [{**one, "identifier": "s1"}, {**one, "identifier": "bad", "event_name": "nothing"}]})
     assert len(fake.meters.counted["tokens"]) == 100
-    assert [code for code, _, _ in fake.meters.errors] == ["no_meter"]
+    assert [one.code for one in fake.meters.errors] == ["no_meter"]
     with pytest.raises(stripe.InvalidRequestError, match="up to 100"):
         stream.create({"events": [one] * 101})
     clock.advance(timedelta(minutes=15))

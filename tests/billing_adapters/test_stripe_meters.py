@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from billing_adapters.adapter import Intent
 from billing_adapters.deliver import Deliverer
-from billing_adapters.deliveries import list_deliveries, refuse_later
-from billing_adapters.stripe_adapter.meter_events import StripeMeterAdapter, StripeMeterSettings, late_refusals
+from billing_adapters.deliveries import list_deliveries
+from billing_adapters.stripe_adapter.meter_events import StripeMeterAdapter, StripeMeterSettings
 from billing_adapters.testing.contract import BEGINNING, AdapterContract
 from billing_adapters.testing.stripe_fake import StripeFake
 from billing_adapters.testing.stripe_server import InProcess
@@ -106,21 +106,6 @@ def test_what_stripe_cannot_take_is_parked_with_the_reason() -> None:
         reasons = sorted(row.reason for row in list_deliveries(connection, states=["parked"]))
     assert "below zero" in reasons[0]
     assert "more than 15 digits" in reasons[1]
-
-
-def test_what_is_refused_later_is_parked_and_the_rest_is_counted() -> None:
-    world, engine = MeterWorld(StripeMeterSettings()), AdapterContract().open_books()
-    deliver(world, AdapterContract(), engine, total(0, "5", name="unknown"), total(0, "5"))
-    report = world.fake.meters.report_errors()
-    assert report is not None
-    (refusal,) = late_refusals(report)
-    assert (refusal.code, refusal.count) == ("no_meter", 1)
-    why = f"refused later: {refusal.code}"
-    assert refuse_later(engine, refusal.delivery_ids, who="stripe", why=why, now=BEGINNING) == 1
-    assert refuse_later(engine, refusal.delivery_ids, who="stripe", why=why, now=BEGINNING) == 0
-    with engine.connect() as connection:
-        rows = {row.natural_key.split()[1]: (row.state, row.reason) for row in list_deliveries(connection)}
-    assert rows == {"unknown": ("parked", "refused later: no_meter"), "tokens": ("delivered", "")}
 
 
 def test_a_window_that_is_too_old_is_lost_and_said_so() -> None:
