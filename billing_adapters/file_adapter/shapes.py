@@ -1,8 +1,8 @@
 """The files that finance receives, column by column.
 
 Enters: nothing. Leaves: the declared shapes, which tables, formats, manifest, workbooks and docs/files.md follow.
-Refuses: columns that could never be filled. Source: finance files, section 1. What is not here yet, for want of its data: base
-currency and exchange rates, provider and delivery status, contract ids, event counts per line.
+Refuses: columns that could never be filled. Source: finance files, section 1. What is not here, for want of its data or
+because it changes after a run: docs/files.md says which, and why.
 
 Words: a `billing period` is the span that usage is billed in, a `service period` the part of it in which the
 subscription ran, the `discovered period` of a line the period whose invoice carries it: for a correction a later one.
@@ -63,6 +63,10 @@ INVOICE_REGISTER = FileShape(
         ),
         Column("billing_period_start", "date", "the first day of the period that was invoiced"),
         Column("billing_period_end", "date", "the first day after that period"),
+        Column(
+            "service_period_start", "instant", "the first instant of service of all its lines, corrections included"
+        ),
+        Column("service_period_end", "instant", "the first instant after the service of all its lines"),
         _ACCOUNT,
         Column("account_name", "text", "the name on the invoice", nullable=True),
         Column("account_vat_id", "text", "the number under which the account pays tax", nullable=True),

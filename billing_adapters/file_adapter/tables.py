@@ -128,6 +128,8 @@ def _register_row(paper: Paper) -> Row:
         "due_date": paper.due_date,
         "billing_period_start": invoice.period_start.date(),
         "billing_period_end": invoice.period_end.date(),
+        "service_period_start": min(line.service_start for line in invoice.lines),
+        "service_period_end": max(line.service_end for line in invoice.lines),
         "account_id": invoice.account_id,
         "account_name": account.name,
         "account_vat_id": account.vat_id,

@@ -154,6 +154,13 @@ def test_the_sums_of_the_files_are_those_of_the_invoices(folder: Path, run: Publ
     assert {row["difference"] for row in ties} == {"0"}
     assert {(row["control_id"], row["currency"]) for row in ties} >= {(one, "USD") for one in CONTROLS}
     for row in register:
+        services = [
+            (line["service_period_start"], line["service_period_end"])
+            for line in lines
+            if line["invoice_id"] == row["invoice_id"]
+        ]
+        assert row["service_period_start"] == min(start for start, _ in services)
+        assert row["service_period_end"] == max(end for _, end in services)
         net, tax, gross = (Decimal(row[f"amount_{name}"]) for name in ("net", "tax", "gross"))
         prepaid, payable = (Decimal(row[f"amount_{name}"]) for name in ("prepaid", "payable"))
         assert (net + tax, gross - prepaid) == (gross, payable)
