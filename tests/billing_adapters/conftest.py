@@ -1,4 +1,4 @@
-"""The books of deliveries, in both databases: their tables alone, as the migrations make them (tests/tallybook/test_books.py)."""
+"""The books of deliveries, in both databases: the tables they touch, as migrations make them (tests/tallybook/test_books.py)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import pytest
 from sqlalchemy import Engine
 
 from billing_adapters.books import deliveries, delivery_attempts, delivery_links, delivery_paces
-from metering.books import control_points
+from metering.books import control_points, snapshots
+from rating.books import closes, invoice_voids, invoices
 from tallybook.books import metadata, open_books
 from tests.postgres import postgres_server, postgres_url  # noqa: F401 (fixtures)
 
-DELIVERY_TABLES = [deliveries, delivery_attempts, delivery_links, delivery_paces, control_points]
+DELIVERY_TABLES = [
+    deliveries, delivery_attempts, delivery_links, delivery_paces, control_points, snapshots, closes, invoices, invoice_voids,
+]  # fmt: skip
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
