@@ -39,9 +39,9 @@ from billing_adapters.stripe_adapter.webhooks import StripeWebhooks
 from billing_adapters.testing.contract import BEGINNING, Crashed
 from billing_adapters.testing.stripe_fake import StripeFake
 from billing_adapters.testing.stripe_server import InProcess
-from metering.books import control_points
+from metering.books import control_points, snapshots
 from metering.clock import FixedClock
-from rating.books import invoices
+from rating.books import closes, invoices
 from tests.billing_adapters.invoices import invoice
 
 FAILURES = ("lost", "away", "error", "error_after", "throttled", "conflict")
@@ -63,8 +63,8 @@ def empty_books() -> Engine:
 
 def make_tables(engine: Engine) -> None:
     # The documents of the stories are not in the books; reconciliation looks for them there.
-    tables = [deliveries, delivery_attempts, delivery_links, delivery_paces, payments, provider_events, invoices]
-    tables.append(control_points)
+    tables = [deliveries, delivery_attempts, delivery_links, delivery_paces, payments, provider_events]
+    tables += [control_points, snapshots, closes, invoices]
     deliveries.metadata.create_all(engine, tables=tables)
 
 

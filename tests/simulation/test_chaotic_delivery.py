@@ -15,7 +15,6 @@ import pytest
 import stripe
 
 from billing_adapters.adapter import Answer, Document, Found
-from billing_adapters.books import deliveries, delivery_attempts, delivery_links, delivery_paces
 from billing_adapters.deliver import Deliverer
 from billing_adapters.deliveries import list_deliveries
 from billing_adapters.outbox import Claim, Outbox
@@ -26,7 +25,7 @@ from billing_adapters.testing.contract import BEGINNING
 from billing_adapters.testing.stripe_fake import StripeFake
 from billing_adapters.testing.stripe_server import serve
 from metering.clock import FixedClock
-from tallybook.books import metadata, open_books
+from tallybook.books import open_books
 from tests.billing_adapters.invoices import invoice
 from tests.billing_adapters.stripe_world import holdings
 from tests.postgres import postgres_server, postgres_url  # noqa: F401 (fixtures)
@@ -83,7 +82,7 @@ def test_three_deliverers_over_http_in_threads(tmp_path: Path) -> None:
     fake = StripeFake(clock, fault=fault)
     documents = [Document(invoice(n, "49.00", "1.00", account=f"account-{n % 3}")) for n in range(1, 13)]
     engine = open_books(f"sqlite:///{tmp_path}/books.sqlite")
-    metadata.create_all(engine, tables=[deliveries, delivery_attempts, delivery_links, delivery_paces])
+    make_tables(engine)
 
     def deliver(url: str, name: str) -> None:
         client = stripe.StripeClient(fake.api_key, base_addresses={"api": url}, max_network_retries=0)
@@ -123,7 +122,7 @@ def never_looks_for_invoices(patch: pytest.MonkeyPatch) -> None:
 
 
 def never_looks_for_credit_notes(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("billing_adapters.stripe_adapter.lowering._find", lambda *_args: None)
+    patch.setattr("billing_adapters.stripe_adapter.lowering.find_credit_note", lambda *_args: None)
 
 
 def never_looks_for_customers(patch: pytest.MonkeyPatch) -> None:
