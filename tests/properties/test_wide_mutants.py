@@ -22,7 +22,7 @@ from tests.properties.wide_worlds import wide_world_of
 # The worlds of a file are made by the first test that needs them; on a crowded machine that takes minutes.
 pytestmark = pytest.mark.timeout(900)
 
-WORLDS = 10
+WORLDS = 16
 # How many billing periods a small world may have.
 FEW = range(1, 6)
 
