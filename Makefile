@@ -26,8 +26,11 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## record, invoice, reconcile and explain a month of a made-up company (under a minute)
 	@$(BIN)/tallybook demo
 
-test: $(READY) ## the default tests (under 4 minutes on two cores)
-	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not prove"
+test: $(READY) ## the default tests (about 4 minutes on two cores)
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not prove and not long"
+
+long: $(READY) ## the tests that `make test` leaves out for their length (tests/long_tests.txt)
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "long and not prove"
 
 fast: $(READY) ## the tests without processes, servers and generated cases
 	$(BIN)/python -m pytest -n 2 -m "not prove" --ignore=tests/crash --ignore=tests/properties --ignore=tests/conformance
@@ -54,10 +57,10 @@ conformance: $(READY) ## the numeric cases of the field, area by area
 bench: $(READY) ## all benchmarks; writes benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks all --write
 
-check: lint types arch test ## all that CI runs
+check: lint types arch test long ## all that CI runs
 
 clean: ## remove caches and the demo, not the environment
 	rm -rf tallybook-demo build dist .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test fast prove lint types arch golden conformance bench check clean
+.PHONY: help setup demo test long fast prove lint types arch golden conformance bench check clean

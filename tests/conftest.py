@@ -10,6 +10,21 @@ import pytest
 
 # The cases lie beside the repository, not in it.
 CASES = Path(__file__).parents[2] / "shared" / "conformance"
+LONG_TESTS = Path(__file__).parent / "long_tests.txt"
+
+
+def long_tests() -> frozenset[str]:
+    """Return the tests that `make test` leaves to `make check`, as pytest names them without their case."""
+    lines = LONG_TESTS.read_text(encoding="utf-8").splitlines()
+    return frozenset(line for line in lines if line and not line.startswith("#"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that are listed as long."""
+    listed = long_tests()
+    for item in items:
+        if item.nodeid.partition("[")[0] in listed:
+            item.add_marker(pytest.mark.long)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import long_tests
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("metering", "entitlements", "rating", "billing_adapters", "tallybook")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
@@ -132,3 +134,13 @@ def test_nothing_of_this_machine_or_of_a_registry_is_in_the_house() -> None:
         path = ROOT / name
         if path.suffix in {".py", ".md", ".toml", ".txt", ".yaml", ".sql", ".csv", ""} and path.is_file():
             assert not forbidden.search(path.read_text(encoding="utf-8")), name
+
+
+def test_every_long_test_that_is_listed_exists() -> None:
+    gone = []
+    for entry in sorted(long_tests()):
+        path, name, *_ = entry.split("::")
+        known = ast.parse((ROOT / path).read_text(encoding="utf-8")).body if (ROOT / path).exists() else []
+        if name not in {getattr(node, "name", None) or getattr(node, "id", None) for node in known}:
+            gone.append(entry)
+    assert not gone, "take these out of tests/long_tests.txt, or give them their new names"
