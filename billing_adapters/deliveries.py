@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, not_, or_, select, update
 
 from billing_adapters.adapter import REFUSALS_KEPT
 from billing_adapters.books import deliveries, delivery_attempts
@@ -119,10 +119,13 @@ def attempts_of(connection: Connection, delivery_id: str) -> list[Attempt]:
 def retry(engine: Engine, delivery_id: str, *, who: str, why: str, now: datetime) -> Delivery:
     """Put a delivery back into the queue, due now, its attempts counted anew. It is looked for before it is written.
 
+    But for one that was refused later and was not in doubt since: nothing was sent yet under its next name.
     Raises DeliveryNotOpen for what is delivered, under way or of a document that is void, ValueError without name and reason.
     """
     _refuse_void(engine, delivery_id)
-    values = {"state": "pending", "next_attempt_at": now, "attempts": 0, "is_uncertain": True, "ended_at": None}
+    was_refused_later = deliveries.c.progress.contains(f'"{REFUSALS_KEPT}"', autoescape=True)
+    is_uncertain = or_(deliveries.c.is_uncertain, not_(was_refused_later))
+    values = {"state": "pending", "next_attempt_at": now, "attempts": 0, "is_uncertain": is_uncertain, "ended_at": None}
     return _decide(engine, delivery_id, RETRIED, values, who=who, why=why, verb="retried", now=now)
 
 

@@ -126,6 +126,45 @@ def test_what_was_refused_is_counted_after_its_cause_is_mended_and_old_reports_p
     assert states(engine)["late"][0] == "delivered"
 
 
+def test_what_was_refused_is_sent_again_days_later_though_names_live_for_a_day(engine: Engine) -> None:
+    world = MeterWorld(StripeMeterSettings(mode="raw"))
+    deliver(world, engine, total(0, "5", name="late"))
+    world.fake.meters.report_errors()
+    (event,) = thin_events(world)
+    receiver(world, engine).receive(*event)
+    identity = rows(engine)["late"].delivery_id
+    add_meter(world, "late")
+    world.clock.advance(timedelta(days=3))
+    # Nothing was sent under the new name yet, so there is nothing to look for.
+    assert not retry(engine, identity, who="ada", why="it exists", now=from_us(world.clock.now_us())).is_uncertain
+    deliver(world, engine)
+    assert states(engine)["late"] == ("delivered", "")
+    assert [value for _, value in world.fake.meters.counted["late"].values()] == [Decimal(5)]
+
+
+def test_what_may_have_arrived_under_its_new_name_waits_for_a_person(engine: Engine) -> None:
+    world = MeterWorld(StripeMeterSettings(mode="raw"))
+    deliver(world, engine, total(0, "5", name="late"))
+    world.fake.meters.report_errors()
+    (event,) = thin_events(world)
+    receiver(world, engine).receive(*event)
+    identity = rows(engine)["late"].delivery_id
+    add_meter(world, "late")
+    world.clock.advance(timedelta(days=3))
+    retry(engine, identity, who="ada", why="it exists", now=from_us(world.clock.now_us()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Outbox, "finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            deliver(world, engine)
+    world.clock.advance(timedelta(days=3))
+    deliver(world, engine)
+    assert rows(engine)["late"].is_uncertain
+    assert retry(engine, identity, who="ada", why="again", now=from_us(world.clock.now_us())).is_uncertain
+    deliver(world, engine)
+    assert states(engine)["late"][0] == "pending"
+    assert [value for _, value in world.fake.meters.counted["late"].values()] == [Decimal(5)]
+
+
 def test_what_is_refused_again_is_parked_again(world: MeterWorld, engine: Engine) -> None:
     taken = receiver(world, engine)
     deliver(world, engine, total(0, "5", name="unknown"))
