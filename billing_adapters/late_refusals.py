@@ -7,7 +7,6 @@ sending what was sent again since: each late refusal gives the next sending anot
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,6 @@ from sqlalchemy import select
 from billing_adapters.adapter import REFUSALS_KEPT
 from billing_adapters.books import deliveries, late_refusals
 from billing_adapters.deliveries import refuse_later
-from billing_adapters.errors import DeliveryNotOpen
 from billing_adapters.outbox import OPEN_STATES
 from metering.books import insertion
 
@@ -85,9 +83,8 @@ def park_refused(engine: Engine, refusals: Sequence[LateRefusal], *, now: dateti
             if state in OPEN_STATES:
                 early.append(delivery_id)
             elif state == "delivered":
-                # Somebody else may have just parked it for the same report.
-                with suppress(DeliveryNotOpen):
-                    parked += refuse_later(engine, [delivery_id], who=one.adapter, why=why, now=now)
+                # 0 where somebody else has just parked it for the same report.
+                parked += refuse_later(engine, [delivery_id], who=one.adapter, why=why, now=now)
     return Parked(parked, tuple(early))
 
 
