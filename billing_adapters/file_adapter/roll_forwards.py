@@ -56,6 +56,7 @@ def roll_forwards(run: PublishedRun, entries: pa.Table) -> dict[str, pa.Table]:
         register(engine, "posting", pa.concat_tables(parts))
         span = pa.schema([("first_month", pa.date32()), ("last_month", pa.date32())])
         register(engine, "roll_span", pa.Table.from_pylist([{"first_month": first, "last_month": last}], schema=span))
+        engine.execute(read_sql("billing_adapters.file_adapter", "rolled_month"))
         return {name: fetch(engine, read_sql("billing_adapters.file_adapter", name)) for name in FILES}
     finally:
         engine.close()
