@@ -36,7 +36,7 @@ from metering.durable import write_durably
 from metering.numbers import trimmed
 from tallybook.books import reading
 from tallybook.errors import BadSettings
-from tallybook.marketplace_contracts import Bought, merged
+from tallybook.marketplace_contracts import Bought, are_applied, merged
 from tallybook.marketplace_settings import SECTION, MarketplaceOptions
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def listen_once(workspace: Workspace, *, wait_s: int = 0) -> tuple[Listened, Imp
 
 
 def import_entitlements(workspace: Workspace, *, applies: bool = True) -> Imported:
-    """Read all that is bought into `catalog/aws-marketplace.yaml`, and apply the catalog. Idempotent.
+    """Read all that is bought into `catalog/aws-marketplace.yaml`, and apply the catalog where it differs. Idempotent.
 
     Where the catalog would refuse the file, the old one is put back, and the error is raised: nothing is half applied.
     """
@@ -162,8 +162,9 @@ def import_entitlements(workspace: Workspace, *, applies: bool = True) -> Import
     done = Imported(len(kept), _changed(held, kept), tuple(left_out))
     if kept != held:
         write_durably(path, made.encode())
-        if applies:
-            done.revision = _apply(workspace, old)
+    # What was written need not be applied: the import may have been killed between the two.
+    if applies and not are_applied(kept, workspace.catalog_or_empty().contracts):
+        done.revision = _apply(workspace, old)
     with workspace.books.begin() as connection:
         if not left_out:
             handle(connection, began, workspace.now)

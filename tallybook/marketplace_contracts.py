@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from metering.clock import iso_utc
 from metering.numbers import trimmed
+from rating.grants import ProviderContract
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,6 +80,12 @@ def merged(
             if _start(entry) < now and (end is None or end > now):
                 by_key[key][at] = {**entry, "to": iso_utc(now)}
     return [entry for key in sorted(by_key) for entry in sorted(by_key[key], key=_start)]
+
+
+def are_applied(entries: Sequence[Entry], contracts: Sequence[ProviderContract]) -> bool:
+    """Return whether the contracts of the applied catalog say of each entry what it says."""
+    applied = {one.id: one for one in contracts}
+    return all(applied.get(entry["id"]) == ProviderContract.model_validate(entry) for entry in entries)
 
 
 def _start(entry: Entry) -> datetime:

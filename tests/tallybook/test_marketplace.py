@@ -193,6 +193,22 @@ def test_a_file_that_the_catalog_refuses_is_put_back(market: Market) -> None:
     assert market.contracts() == []
 
 
+def test_a_file_that_was_written_and_not_applied_is_applied_by_the_next_import(market: Market) -> None:
+    """As after a kill between the two: a notice that was handled without a contract would leave hours unbilled."""
+    market.fake.buyers.entitle("code-1", "tok", {"IntegerValue": 100}, None, **WHO)
+    market.register("t-1")
+    import_entitlements(market.workspace, applies=False)
+    assert market.contracts() == []
+    message = {"action": "entitlement-updated", "customer-identifier": "c", "product-code": "code-1"}
+    market.fake.queue.send(envelope_of_sns(message, "m-1", hour(0)))
+    done = listen_once(market.workspace)[1]
+    assert done is not None
+    assert (done.changed, done.revision) == ((), market.workspace.catalog().revision)
+    assert market.contracts() == [("tok", Decimal(100), BEGIN, None)]
+    # What is applied already is not applied again.
+    assert import_entitlements(market.workspace).revision is None
+
+
 def test_a_licence_that_ends_is_metered_to_its_last_minute_and_then_no_more(market: Market) -> None:
     market.fake.buyers.entitle("code-1", "tok", {"IntegerValue": 100}, None, **WHO)
     market.register("t-1")
