@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from tallybook.workspace import Workspace
 
 HOUR = timedelta(hours=1)
-SETTLE_MINUTES = 15
+SETTLE_MINUTES, SETTLE_MINUTES_MAX = 15, 40_320
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +65,20 @@ class HourSettings:
     @classmethod
     def taken_from(cls, options: dict[str, Any]) -> HourSettings:
         """Take `licences` and `settle_minutes` out of a section of the settings. Raises BadSettings."""
-        named, minutes = options.pop("licences", {}), options.pop("settle_minutes", SETTLE_MINUTES)
+        settle = settle_of(options)
+        named, _ = options.pop("licences", {}), options.pop("settle_minutes", None)
         try:
-            licences = {licence_tail(name): Licence(**who) for name, who in named.items()}
-            return cls(licences, timedelta(minutes=minutes))
+            return cls({licence_tail(name): Licence(**who) for name, who in named.items()}, settle)
         except (TypeError, ValueError) as refused:
             raise BadSettings(f"licences of [delivery.aws_marketplace] cannot be used: {refused}") from refused
+
+
+def settle_of(section: Mapping[str, Any]) -> timedelta:
+    """Return how long after its end an hour or a window is taken for complete, as a section says. Raises BadSettings."""
+    minutes = section.get("settle_minutes", SETTLE_MINUTES)
+    if type(minutes) is not int or not 0 <= minutes <= SETTLE_MINUTES_MAX:
+        raise BadSettings(f"settle_minutes is {minutes!r}; write whole minutes, from 0 to {SETTLE_MINUTES_MAX}")
+    return timedelta(minutes=minutes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,12 +53,12 @@ class WindowSettings:
         window = options.pop("window", "hour")
         if window not in LENGTHS:
             raise BadSettings(f"window is hour or day, not {window!r}")
-        return cls(
-            meters=options.pop("meters", {}),
-            window=window,
-            settle=settle,
-            retell=timedelta(days=options.pop("retell_days", RETELL_DAYS)),
-        )
+        days = options.pop("retell_days", RETELL_DAYS)
+        try:
+            retell = timedelta(days=days)
+        except (TypeError, OverflowError) as refused:
+            raise BadSettings(f"retell_days is {days!r}; write a number of days, such as {RETELL_DAYS}") from refused
+        return cls(meters=options.pop("meters", {}), window=window, settle=settle, retell=retell)
 
 
 def window_intents(workspace: Workspace, adapter: Adapter, settings: WindowSettings, since: datetime) -> list[Intent]:

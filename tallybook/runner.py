@@ -24,14 +24,15 @@ from billing_adapters.errors import AdapterMisconfigured
 from metering.backoff import full_jitter_s
 from tallybook.books import reading
 from tallybook.due import Markers, Next, Rules
+from tallybook.errors import BadSettings
 from tallybook.lease_accounts import journal_name
-from tallybook.metered_hours import SETTLE_MINUTES
+from tallybook.metered_hours import SETTLE_MINUTES, settle_of
 from tallybook.run_books import Marker, Run, begin_marker, claim, fail, finish, read_markers, renew
 from tallybook.run_telemetry import Telemetry
 from tallybook.steps import BY_NAME, STEPS, USAGE_GRAINS, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from tallybook.workspace import Workspace
 
@@ -83,8 +84,8 @@ class Runner:
         self._on_run = on_run
         self._ends: dict[str, tuple[datetime, datetime]] = {}
         self._takes_usage: dict[str, bool] = {}
-        settle = [int(section.get("settle_minutes", SETTLE_MINUTES)) for section in self._sections.values()]
-        self.rules = Rules(workspace.settings.run, timedelta(minutes=max(settle, default=0)), self._end_of)
+        settle = max((_settle_of(section) for section in self._sections.values()), default=timedelta(0))
+        self.rules = Rules(workspace.settings.run, settle, self._end_of)
 
     @property
     def _sections(self) -> dict[str, dict[str, Any]]:
@@ -128,7 +129,7 @@ class Runner:
         if adapter not in self._takes_usage:
             try:
                 grain = adapter_of(self.workspace, adapter).capabilities.grain
-            except AdapterMisconfigured:
+            except (AdapterMisconfigured, BadSettings):
                 return True
             self._takes_usage[adapter] = grain in USAGE_GRAINS
         return self._takes_usage[adapter]
@@ -249,3 +250,11 @@ class Runner:
         finally:
             is_over.set()
             thread.join()
+
+
+def _settle_of(section: Mapping[str, Any]) -> timedelta:
+    try:
+        return settle_of(section)
+    except BadSettings:
+        # Whatever delivers by this section says so, and fails; all others go on.
+        return timedelta(minutes=SETTLE_MINUTES)

@@ -283,6 +283,19 @@ def test_settings_that_cannot_be_meant_are_refused(shop: Workspace, section: str
         Workspace(shop.layout.root)
 
 
+@pytest.mark.parametrize(
+    "wrong", ['window = "week"', 'settle_minutes = "soon"', "settle_minutes = 1.5", 'retell_days = "x"']
+)
+def test_a_section_that_is_wrong_holds_up_its_own_adapter_alone(shop: Workspace, wrong: str) -> None:
+    text = f"{QUIET}\n[delivery.stripe]\nfrom = 2026-10-01\n{wrong}\n"
+    shop.layout.settings_file.write_text(text, encoding="utf-8")
+    with Workspace(shop.layout.root, clock=shop.clock) as opened:
+        ran = {(one.step, one.outcome): one.detail for one in Runner(opened).run_due()}
+    assert ("ship", "done") in ran
+    assert ("invoice", "done") in ran
+    assert ran["deliver", "failed"].startswith(f"BadSettings: {wrong.split(maxsplit=1)[0]}")
+
+
 def test_every_need_of_the_table_is_a_step_before_it() -> None:
     seen: list[str] = []
     for step in STEPS:
