@@ -1,8 +1,8 @@
 """Run a benchmark: python -m benchmarks NAME|all [--quick] [--json] [--write]; the names are `NAMES`.
 
-Every figure is a ratio against a named alternative, measured in the same run, on the same machine, medians of repeats.
-`--write` puts the tables into benchmarks/RESULTS.md with the command beside them; a Python
-other than 3.11 gets sections of its own.
+Every ratio is against a named alternative, measured in the same run, on the same machine; what is repeated gives its median.
+`--write` puts the tables into benchmarks/RESULTS.md with the command beside them; a Python other than 3.11 gets sections of
+its own.
 """
 
 from __future__ import annotations
@@ -18,17 +18,7 @@ from pathlib import Path
 
 from benchmarks.figures import Figure, as_markdown, as_table
 
-NAMES = (
-    "capture",
-    "rating",
-    "incremental",
-    "upkeep",
-    "loss",
-    "entitlements",
-    "delivery",
-    "reconciliation",
-    "reconciliation",
-)
+NAMES = ("capture", "rating", "incremental", "upkeep", "loss", "entitlements", "delivery", "reconciliation")
 USUAL_PYTHON = (3, 11)
 RESULTS = Path(__file__).parent / "RESULTS.md"
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.__main__ import NAMES
 from metering.clock import FixedClock
 from tallybook import Workspace
 from tallybook.cli import app
@@ -69,3 +70,11 @@ def test_files_that_architecture_names_exist() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     for name in re.findall(r"`((?:metering|rating|billing_adapters|tallybook|tests|entitlements)/[\w./]*)`", text):
         assert (ROOT / name).exists(), name
+
+
+def test_every_result_names_the_command_of_a_benchmark_and_each_is_named_once() -> None:
+    assert len(set(NAMES)) == len(NAMES), "`python -m benchmarks all` would run one twice"
+    sections = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8").split("\n## ")[1:]
+    assert {re.split(r"[ \n]", section)[0] for section in sections} == set(NAMES)
+    for section in sections:
+        assert f"`python -m benchmarks {section.split()[0]} " in section.split("|")[0]
