@@ -110,10 +110,10 @@ def oldest_unshipped_ns(layout: Layout) -> int | None:
     Reads the head of one segment per producer. Segments are in the order of recording, and one that was just begun is empty.
     """
     found: list[int] = []
-    with contextlib.suppress(FileNotFoundError):
-        for folder in layout.journal.glob("p-*"):
+    for folder in layout.journal.glob("p-*"):
+        # The shipper may remove a producer that is done, or delete a segment, between the listing and the look.
+        with contextlib.suppress(FileNotFoundError):
             for path in sorted(one for one in folder.iterdir() if one.suffix in {".open", ".sealed"}):
-                # The shipper may delete a segment between the listing and the look.
                 with contextlib.suppress(OSError, ValueError):
                     recorded_ns = _first_row_ns(_head_of(path))
                     if recorded_ns is not None:

@@ -17,6 +17,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from metering.clock import Clock, to_us
+from metering.health import oldest_unshipped_ns
 from metering.lake import Lake
 from metering.layout import Layout
 from metering.recorder import Recorder
@@ -124,6 +125,16 @@ def test_it_says_what_the_disk_said_and_forgets_it_when_the_disk_is_well(
     usage._refused_until_s = float("-inf")
     usage.record("tokens", tenant="acme")
     assert usage.health().last_error is None
+
+
+def test_a_producer_that_goes_away_meanwhile_hides_no_other(make: Callable[..., Recorder], tmp_path: Path) -> None:
+    usage = make(clock=Hands())
+    usage.record("tokens", tenant="acme")
+    journal = Layout.of(tmp_path).journal
+    # Listed, and gone when it is looked at: before and after the one that is there, in whatever order folders are listed.
+    for number in range(64):
+        (journal / f"p-{number:032x}").symlink_to(tmp_path / "gone", target_is_directory=True)
+    assert oldest_unshipped_ns(Layout.of(tmp_path)) == to_us(NOON) * 1000
 
 
 def test_a_shipper_is_seen_by_its_lock(make: Callable[..., Recorder], tmp_path: Path) -> None:
