@@ -24,6 +24,8 @@ from rating.errors import NotFound
 from tallybook.books import reading
 from tallybook.doctor import CLOCKS_APART_S, Check, probe
 from tallybook.run_books import read_markers, runs
+from tallybook.run_health import DEADLINE_NEAR, UNSHIPPED_MAX, is_late
+from tallybook.runner import Runner
 from tallybook.triggers import floor_month, month_from
 
 if TYPE_CHECKING:
@@ -31,9 +33,8 @@ if TYPE_CHECKING:
 
     from tallybook.workspace import Workspace
 
-DEADLINE_NEAR = timedelta(hours=2)
 FINDING_NEAR = timedelta(days=1)
-UNSHIPPED_LONG, UNSHIPPED_TOO_LONG = timedelta(minutes=15), timedelta(hours=1)
+UNSHIPPED_TOO_LONG = timedelta(hours=1)
 UNDELIVERED_LONG = timedelta(hours=1)
 STRIPE_KEY = re.compile(r"(sk|rk)_(live|test)_[A-Za-z0-9_]{8,}")
 # Where boto3 finds the key of a role, or of a file, without a key in the environment.
@@ -136,7 +137,7 @@ def _unshipped(workspace: Workspace) -> Check:
         return Check("unshipped", "ok", "all that was recorded here is in the lake")
     age = max(workspace.now - from_us(oldest_ns // 1000), timedelta(0))
     said = f"the oldest usage event that is not in the lake was recorded {_ago(age)}"
-    if age <= UNSHIPPED_LONG:
+    if age <= UNSHIPPED_MAX:
         return Check("unshipped", "ok", said)
     return Check("unshipped", "fail" if age > UNSHIPPED_TOO_LONG else "warn", said, "tallybook ship")
 
@@ -207,9 +208,6 @@ def _deadlines(workspace: Workspace) -> Check:
 
 def _steps(workspace: Workspace) -> Check:
     """Is what runs by itself on time, and does any step fail?"""
-    from tallybook.run_health import is_late
-    from tallybook.runner import Runner
-
     with reading(workspace.books) as connection:
         if not read_markers(connection):
             return Check("steps", "ok", "nothing ran by itself yet: tallybook run")
