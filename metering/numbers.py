@@ -21,6 +21,15 @@ def exact_sum(numbers: Iterable[Decimal]) -> Decimal:
         return sum(numbers, Decimal(0))
 
 
+def exact_difference(whole: Decimal, *parts: Decimal) -> Decimal:
+    """Return what is left of a decimal when others are taken off, without rounding; raises decimal.Inexact as `exact_sum`.
+
+    Not a sum with `-part` in it: that minus sign rounds to 28 digits before anything is added up.
+    """
+    with localcontext(_EXACT):
+        return whole - sum(parts, Decimal(0))
+
+
 def plain(number: Decimal) -> str:
     """Return a decimal without exponent and with the places it was written with; `-0.00` as `0.00`."""
     return f"{number if number else abs(number):f}"

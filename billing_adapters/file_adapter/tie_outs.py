@@ -14,7 +14,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from rating.rounding import exact_sum
+from metering.numbers import exact_difference, exact_sum
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +77,7 @@ class TieOuts:
                     "total_a": first,
                     "source_b": _told(other),
                     "total_b": second,
-                    "difference": exact_sum([first, -second]),
+                    "difference": exact_difference(first, second),
                     "currency": currency,
                 }
 
@@ -91,7 +91,8 @@ def _sums(table: pa.Table, total: Total) -> dict[str, Decimal]:
             parts = numbers.setdefault(row["currency"], [])
             parts.append(row[added])
             if taken_off:
-                parts.append(-row[taken_off])
+                # A minus sign would round to 28 digits.
+                parts.append(row[taken_off].copy_negate())
     return {currency: exact_sum(parts) for currency, parts in numbers.items()}
 
 

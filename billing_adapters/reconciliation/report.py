@@ -15,7 +15,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from billing_adapters.reconciliation.statement import MISSING, UNEXPLAINED
-from metering.numbers import exact_sum
+from metering.numbers import exact_difference, exact_sum
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -195,7 +195,11 @@ def waterfall_of_money(report: Report, currency: str) -> Waterfall:
 def _before_rating(report: Report, currency: str, rated: Decimal) -> list[Bar]:
     """Return how list value becomes rated value; nothing where nothing is taken off, or the two are not of one run."""
     values = {bucket: amount for (of, bucket), amount in report.list_values.items() if of == currency}
-    taken = [Bar(bucket, "explained", -amount) for bucket, amount in sorted(values.items()) if bucket != "list_value"]
+    taken = [
+        Bar(bucket, "explained", amount.copy_negate())
+        for bucket, amount in sorted(values.items())
+        if bucket != "list_value"
+    ]
     taken = [bar for bar in taken if bar.figure]
     if not taken or exact_sum(values.values()) != rated:
         return []
@@ -245,7 +249,7 @@ def _after_invoicing(report: Report, currency: str, invoiced: Decimal) -> list[B
     sums = {state: exact_sum(amounts) for state, amounts in by_delivery.items()}
     delivered = sums.pop("delivered", _ZERO)
     # What the statement counts as invoiced and no document of the list carries would vanish here; it is said.
-    rest = exact_sum([invoiced, -delivered, *(-figure for figure in sums.values())])
+    rest = exact_difference(invoiced, delivered, *sums.values())
     if not rest and sums.keys() <= {"unsent"} and not delivered:
         # Where no adapter is set up there is nothing more to say; documents are published as files.
         return []
@@ -255,7 +259,7 @@ def _after_invoicing(report: Report, currency: str, invoiced: Decimal) -> list[B
     bars.append(Bar("delivered", "level", delivered))
     paid = exact_sum([one.amount_of_period for one in mine if one.delivery == "delivered" and is_paid(one)])
     if delivered != paid:
-        bars.append(Bar("unpaid", "explained", delivered - paid))
+        bars.append(Bar("unpaid", "explained", exact_difference(delivered, paid)))
     return [*bars, Bar("collected", "level", paid)]
 
 

@@ -40,7 +40,7 @@ from billing_adapters.reconciliation.report_shapes import (
 )
 from billing_adapters.reconciliation.statement import MONEY_EQUATION, UNEXPLAINED
 from metering.clock import iso_utc
-from metering.numbers import exact_sum, trimmed
+from metering.numbers import exact_difference, trimmed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -201,7 +201,7 @@ def _tie_outs(report: Report) -> Iterator[Row]:
 
 
 def _less(whole: Decimal | None, part: Decimal | None) -> Decimal | None:
-    return None if whole is None else exact_sum([whole, -(part or _ZERO)])
+    return None if whole is None else exact_difference(whole, part or _ZERO)
 
 
 def _register(report: Report) -> Iterator[Row]:
@@ -218,7 +218,7 @@ def _roll_forwards(report: Report) -> Iterator[Row]:
             for name in ("invoiced", "carried")
             for found in [report.statement.row(MONEY_EQUATION, name, row.meter, row.currency)]
         }
-        unbilled = exact_sum([row.amount or _ZERO, *(-part for part in parts.values())])
+        unbilled = exact_difference(row.amount or _ZERO, *parts.values())
         yield {"meter": row.meter, "currency": row.currency, "worth": row.amount, **parts, "unbilled": unbilled}
 
 

@@ -24,9 +24,8 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from metering.numbers import trimmed
+from metering.numbers import exact_difference, exact_sum, trimmed
 from metering.periods import add_months
-from rating.rounding import exact_sum
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -152,9 +151,11 @@ class Statement:
         money = [row for row in self.rows if row.currency is not None]
         return Unexplained(
             rows=sum(abs(row.rows or 0) for row in remainders),
-            quantity=exact_sum([abs(row.quantity or _ZERO) for row in remainders]),
+            quantity=exact_sum([(row.quantity or _ZERO).copy_abs() for row in remainders]),
             amount={
-                currency: exact_sum([abs(row.amount or _ZERO) for row in remainders if row.currency == currency])
+                currency: exact_sum(
+                    [(row.amount or _ZERO).copy_abs() for row in remainders if row.currency == currency]
+                )
                 for currency in sorted({row.currency for row in money if row.currency is not None})
             },
         )
@@ -204,7 +205,7 @@ def count_rows(equation: str, counted: Iterable[tuple[str, str, int, Decimal]]) 
         names = EQUATIONS[equation]
         left = account.get(equation, (0, _ZERO))
         parts = [account.get(name, (0, _ZERO)) for name in names]
-        rest = left[0] - sum(part[0] for part in parts), exact_sum([left[1], *(-part[1] for part in parts)])
+        rest = left[0] - sum(part[0] for part in parts), exact_difference(left[1], *(part[1] for part in parts))
         figures = zip((equation, *names, UNEXPLAINED), (left, *parts, rest), strict=True)
         listed += [
             ConservationRow(equation, meter_or_all, bucket, rows, quantity, None, None)
@@ -233,7 +234,7 @@ def money_rows(summed: Iterable[tuple[str, str, str, Decimal]]) -> list[Conserva
         for meter_or_all, account in accounts:
             left = account.get(MONEY_EQUATION, _ZERO)
             parts = [account.get(name, _ZERO) for name in names]
-            rest = exact_sum([left, *(-part for part in parts)])
+            rest = exact_difference(left, *parts)
             figures = zip((MONEY_EQUATION, *names, UNEXPLAINED), (left, *parts, rest), strict=True)
             listed += [
                 ConservationRow(MONEY_EQUATION, meter_or_all, bucket, None, None, amount, currency)
@@ -259,7 +260,7 @@ def collection_rows(
     listed = []
     for currency, account in sorted(sums.items()):
         parts = {name: account.get(name, _ZERO) for name in (equation, *names)}
-        rest = exact_sum([parts[equation], *(-parts[name] for name in names)])
+        rest = exact_difference(parts[equation], *(parts[name] for name in names))
         listed += [
             ConservationRow(equation, None, bucket, None, None, amount, currency, adapter)
             for bucket, amount in {**parts, UNEXPLAINED: rest}.items()

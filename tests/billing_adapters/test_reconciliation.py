@@ -12,7 +12,14 @@ from rich.console import Console
 
 from billing_adapters.errors import TotalOverflow
 from billing_adapters.reconciliation import Bookings, Capture, as_json, conservation, in_flight_of, render
-from billing_adapters.reconciliation.statement import EQUATIONS, UNEXPLAINED, period_text
+from billing_adapters.reconciliation.statement import (
+    EQUATIONS,
+    UNEXPLAINED,
+    collection_rows,
+    count_rows,
+    money_rows,
+    period_text,
+)
 from metering.lake import Lake
 from metering.periods import parse_period
 from metering.usage import Snapshot, open_evidence
@@ -81,6 +88,19 @@ def test_stored_usage_is_rated_or_says_why_not() -> None:
         ("UNPRICED_METER", "acme", "tokens", "no_price", 1),
     }
     assert {finding.finding_class for finding in statement.findings} == {"AT_RISK"}
+
+
+def test_figures_of_more_than_28_digits_add_up_to_the_last_one() -> None:
+    # 12 million with all 21 decimals: a minus sign of Python's decimals would round it to 28 digits.
+    amount, quantity = Decimal("12345678.123456789012345678901"), Decimal("12345678901234567890.123456789")
+    rows = [
+        *money_rows([("calls", "USD", "rated_value", amount), ("calls", "USD", "not_finalised", amount)]),
+        *collection_rows("net", [("USD", "net", amount), ("USD", "invoiced", amount)]),
+        *count_rows("stored", [("calls", "stored", 1, quantity), ("calls", "rated", 1, quantity)]),
+    ]
+    rests = [row for row in rows if row.bucket == UNEXPLAINED]
+    assert len(rests) == 5
+    assert [row for row in rests if row.rows or row.quantity or row.amount] == []
 
 
 def test_one_key_with_two_payloads_is_a_finding() -> None:
