@@ -53,19 +53,18 @@ def limits_of_spans(terms: Terms, spans: BillingSpans) -> Iterator[LateLimit]:
 
 
 def limits_between(terms: Terms, dates: Period) -> Iterator[LateLimit]:
-    """Yield the limits of every billing period that meets the dates, whenever it ends."""
-    from rating.terms import cycle_of, service_of
+    """Yield the limits of every billing period that meets the dates, whenever it ends; each plan limits its own time."""
+    from rating.terms import cycle_of, plans_over_time
 
     for subscription in terms.subscriptions:
-        plan = terms.plan_of(subscription)
-        service, cycle = service_of(subscription, plan), cycle_of(subscription, plan)
-        start, end = max(service.start, dates.start), min(service.end, dates.end)
-        while start < end:
-            period = cycle.period_at(start)
-            days = plan.late_usage_days
-            until = None if days is None else period.end + timedelta(days=days)
-            yield LateLimit(subscription.tenant, start, min(end, period.end), until)
-            start = period.end
+        for plan, phase in plans_over_time(terms, subscription):
+            cycle, days = cycle_of(subscription, plan), plan.late_usage_days
+            start, end = max(phase.start, dates.start), min(phase.end, dates.end)
+            while start < end:
+                period = cycle.period_at(start)
+                until = None if days is None else period.end + timedelta(days=days)
+                yield LateLimit(subscription.tenant, start, min(end, period.end), until)
+                start = period.end
 
 
 def refuse_late(engine: duckdb.DuckDBPyConnection, limits: Iterable[LateLimit]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -24,7 +25,19 @@ from metering.lake import Lake
 from metering.periods import parse_period
 from metering.usage import Snapshot, open_evidence
 from tests.billing_adapters.runs import no_bookings
-from tests.billing_adapters.world import AFTER, OCTOBER, World, event, figures, found, letter, statement_of, terms
+from tests.billing_adapters.world import (
+    AFTER,
+    CATALOG,
+    OCTOBER,
+    World,
+    event,
+    figures,
+    found,
+    letter,
+    statement_of,
+    terms,
+)
+from tests.rated import terms_of
 
 ONE = Decimal(1)
 
@@ -121,6 +134,33 @@ def test_what_a_correction_names_is_voided_and_one_that_names_nothing_is_a_findi
     # The event that is named, and the two voids, which are no use by themselves.
     assert figures(statement, "stored")["voided"][0] == 3
     assert found(statement) == {("CORRECTION_UNMATCHED", "acme", "calls", "names_nothing", 1)}
+
+
+@pytest.mark.parametrize(("before", "after", "refused"), [(0, None, 5), (None, 0, 20)])
+def test_of_a_change_of_plan_each_plan_says_how_late_is_too_late(
+    before: int | None, after: int | None, refused: int
+) -> None:
+    [sold] = CATALOG["plans"]
+    plans = [
+        {**sold, "version": version} | ({} if days is None else {"late_usage_days": str(days)})
+        for version, days in (("1", before), ("2", after))
+    ]
+    [changed, *others] = CATALOG["subscriptions"]
+    changes = [{"from": "2026-10-15", "version": "2"}]
+    made = {**CATALOG, "plans": plans, "subscriptions": [{**changed, "changes": changes}, *others]}
+    world = World()
+    world.write(event(day=5), event(day=20))
+    late = [{**row, "recorded_at": datetime(2026, 12, 1, tzinfo=UTC)} for row in world.stored()]
+
+    statement = statement_of(world, stored=late, terms=terms_of(made))
+
+    assert figures(statement, "stored") == {
+        "stored": (2, Decimal(2)),
+        "rated": (1, Decimal(1)),
+        "late_usage_refused": (1, Decimal(1)),
+    }
+    [finding] = [row for row in statement.breaks.to_pylist() if row["control_id"] == "LATE_USAGE_REFUSED"]
+    assert finding["occurred_at"] == datetime(2026, 10, refused, 12, tzinfo=UTC)
 
 
 def test_dropped_events_are_lost_and_said_so() -> None:
