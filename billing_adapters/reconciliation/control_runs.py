@@ -25,6 +25,7 @@ from billing_adapters.reconciliation.tables import (
     control_run_schema,
     dedupe_key_of,
     finding_id_of,
+    refuse_floats,
 )
 from metering.engine import fetch
 from metering.usage import register
@@ -232,6 +233,10 @@ def _ask(engine: duckdb.DuckDBPyConnection, control: Control, asked: Asked) -> l
     if unknown or "reason" not in table.schema.names:
         what = f"it returns {', '.join(unknown)}" if unknown else "it returns no column reason"
         raise _NotRun(f"{what}; a control returns reason and any of {', '.join(SAYABLE)}")
+    try:
+        refuse_floats(table)
+    except ValueError as error:
+        raise _NotRun(str(error)) from error
     return _typed(table)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from billing_adapters.provider_list import PARTS
+from billing_adapters.reconciliation.tables import refuse_floats
 from metering.usage import register
 from rating.tables import kinds
 
@@ -270,7 +271,7 @@ def schema_of(name: str) -> pa.Schema:
 def register_given(engine: duckdb.DuckDBPyConnection, given: Mapping[str, pa.Table]) -> dict[str, str]:
     """Make every given table of the engine, the others empty. Return the absent ones with what would make each possible.
 
-    Columns are cast exactly; a table with other columns raises ValueError with what is missing.
+    Columns are cast exactly; a table with other columns raises ValueError with what is missing, one with floats names them.
     """
     unknown = sorted(set(given) - {one.name for one in _GIVEN})
     if unknown:
@@ -286,5 +287,10 @@ def register_given(engine: duckdb.DuckDBPyConnection, given: Mapping[str, pa.Tab
         missing = [column for column in schema.names if column not in table.schema.names]
         if missing:
             raise ValueError(f"{one.name} has no column {', '.join(missing)}; it is {one.grain}")
-        register(engine, one.name, table.select(schema.names).cast(schema))
+        chosen = table.select(schema.names)
+        try:
+            refuse_floats(chosen)
+        except ValueError as error:
+            raise ValueError(f"{one.name}: {error}") from error
+        register(engine, one.name, chosen.cast(schema))
     return absent | {name: absent[of] for name, of in OF_LISTS.items() if of in absent}

@@ -16,6 +16,7 @@ from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
+from billing_adapters.reconciliation.tables import refuse_floats
 from metering.engine import fetch, read_sql
 from metering.questions import register
 from rating.iso4217 import MINOR_UNITS
@@ -140,11 +141,13 @@ def match(
     """Match two tables of MATCH_SIDE and return the counts per status and currency; `matched` stays in the engine.
 
     `settled_before`: what is as young or younger on either side is `timing` where it differs; None: all is settled.
-    `tolerances` by currency, `otherwise` for all others.
+    `tolerances` by currency, `otherwise` for all others. Raises ValueError where a column is a float.
     """
     import pyarrow.compute as pc
 
     schema = match_side_schema()
+    refuse_floats(ours)
+    refuse_floats(theirs)
     register(engine, "match_ours", ours.cast(schema))
     register(engine, "match_theirs", theirs.cast(schema))
     named = {value for side in (ours, theirs) for value in pc.unique(side["currency"]).to_pylist()}

@@ -127,6 +127,15 @@ def control_run_schema() -> pa.Schema:
     )
 
 
+def refuse_floats(table: pa.Table) -> None:
+    """Raise ValueError where a column is a binary float: no cast makes an exact figure of it."""
+    import pyarrow as pa
+
+    floats = [field.name for field in table.schema if pa.types.is_floating(field.type)]
+    if floats:
+        raise ValueError(f"{floats[0]} is a binary float; give a DECIMAL, and multiply where `/` would make a DOUBLE")
+
+
 def dedupe_key_of(
     control_id: str, tenant_id: str | None, meter: str | None, period: str, reason: str, subject: str = ""
 ) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from billing_adapters.reconciliation.controls import (
@@ -132,6 +134,7 @@ def test_a_workspace_has_its_own_controls_and_they_run_like_ours(tmp_path: Path)
         ("SELECT 1 AS rows", "returns no column reason"),
         ("SELECT 'why' AS reason, 1 AS colour", "returns colour"),
         ("SELECT 'why' AS reason, 'x' AS rows", "not the type"),
+        ("SELECT 'why' AS reason, 0.1 / 3 AS amount_likely, 'USD' AS currency", "amount_likely is a binary float"),
         ("SELECT NULL::VARCHAR AS reason", "no reason"),
         ("SELECT 'why' AS reason, 'HOPELESS' AS class", "class 'HOPELESS'"),
         ("SELECT 'why' AS reason FROM range(2)", "tell them apart by subject"),
@@ -153,6 +156,17 @@ def test_a_control_that_fails_is_a_finding_and_the_others_go_on(body: str, said:
     assert said in run["explanation"]
     # Nothing is balanced while a control that is due has not run.
     assert statement.verdict == "breaks"
+
+
+def test_a_table_of_floats_is_refused_as_an_input() -> None:
+    witness = {
+        "tenant_id": ["acme"],
+        "meter": ["calls"],
+        "bucket_start": [datetime(2026, 10, 5, tzinfo=UTC)],
+        "count": [0.1],
+    }
+    with pytest.raises(ValueError, match="count is a binary float"):
+        statement_of(World(), given={"witness": pa.table(witness)})
 
 
 def test_an_input_that_nobody_knows_is_named() -> None:

@@ -204,6 +204,14 @@ def test_a_tolerance_is_a_decimal_of_zero_or_more(limit: Any) -> None:
         Tolerance(amount_above=limit)
 
 
+def test_a_side_of_floats_is_refused() -> None:
+    exact = match_side_schema().empty_table()
+    floats = exact.set_column(4, "amount", pa.array([], pa.float64()))
+    for ours, theirs in ((floats, exact), (exact, floats)):
+        with pytest.raises(ValueError, match="amount is a binary float"):
+            match(engine(), ours, theirs)
+
+
 def test_a_share_is_at_most_all() -> None:
     with pytest.raises(ValueError, match="at most 1"):
         Tolerance(quantity_share=Decimal("1.1"))
