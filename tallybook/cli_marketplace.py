@@ -7,7 +7,6 @@ or left in the queue. Refuses: a registration token as an argument, which every 
 from __future__ import annotations
 
 import sys
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +14,7 @@ import typer
 
 from metering.clock import iso_utc
 from metering.numbers import trimmed
-from tallybook.cli_shell import DONE, FINDING, JsonOption, err, open_workspace, out, print_json
+from tallybook.cli_shell import DONE, FINDING, JsonOption, err, open_workspace, out, plain_amount, print_json
 from tallybook.show import table
 
 if TYPE_CHECKING:
@@ -153,10 +152,7 @@ def adjust(
     from tallybook.marketplace import account_of_agreement
     from tallybook.marketplace import adjust as ask
 
-    try:
-        exact = Decimal(amount)
-    except InvalidOperation:
-        raise typer.BadParameter(f"{amount!r} is not a plain decimal", param_hint="--amount") from None
+    exact = plain_amount(amount, "--amount")
     with open_workspace() as workspace:
         account = account_of_agreement(workspace, agreement)
         wanted = Adjustment(name or trimmed(exact), account, agreement, invoice, exact, currency, reason, why)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import getpass
 from datetime import UTC, date, datetime, time
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +23,7 @@ from tallybook.cli_shell import (
     err,
     open_workspace,
     out,
+    plain_amount,
     print_json,
     progress,
 )
@@ -78,7 +78,7 @@ def reconcile(
     from billing_adapters.reconciliation.report_terminal import report_table
 
     seen = None if witness is None else _read_witness(witness)
-    least = _amount(floor, "--floor")
+    least = plain_amount(floor, "--floor")
     with open_workspace() as workspace, progress("reconciling") as _:
         report = workspace.report(period, witness=seen, preparer=who or getpass.getuser(), floor=least)
     _write_files(report, html, xlsx, csv, parquet)
@@ -248,7 +248,7 @@ def recover(
     as_json: JsonOption = False,
 ) -> None:
     """Say that the money was recovered. What is found beyond that opens it again."""
-    words = {} if amount is None else {"amount": _amount(amount, "--amount")}
+    words = {} if amount is None else {"amount": plain_amount(amount, "--amount")}
     _decide("recover", ids, why, who, as_json=as_json, **words)
 
 
@@ -269,7 +269,7 @@ def waive(
         end = datetime.combine(date.fromisoformat(until), time(), UTC)
     except ValueError as error:
         raise typer.BadParameter(f"--until is a day such as 2026-12-31, not {until}") from error
-    ceiling = {} if amount_max is None else {"amount_max": _amount(amount_max, "--amount-max")}
+    ceiling = {} if amount_max is None else {"amount_max": plain_amount(amount_max, "--amount-max")}
     _decide("waive", ids, why, who, as_json=as_json, approved_by=approved_by, expires_at=end, **ceiling)
 
 
@@ -364,16 +364,6 @@ def _worth(one: Finding) -> str:
     if one.amount_likely is None or one.currency is None:
         return ""
     return f"{shown(one.amount_likely, one.currency)} {one.currency}"
-
-
-def _amount(text: str, option: str) -> Decimal:
-    try:
-        amount = Decimal(text)
-    except InvalidOperation as error:
-        raise typer.BadParameter(f"{option} is a plain decimal such as 12.50, not {text}") from error
-    if not amount.is_finite() or amount < 0:
-        raise typer.BadParameter(f"{option} is an amount of at least 0, not {text}")
-    return amount
 
 
 # --- controls ---------------------------------------------------------------------------------------------------------

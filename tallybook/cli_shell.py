@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import traceback
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     from tallybook.workspace import Workspace
 
+# Of decimal(38, 12).
+AMOUNT_DIGITS_MAX, AMOUNT_PLACES_MAX = 26, 12
 DONE, FINDING, BAD_INPUT, OUR_FAULT = 0, 1, 2, 3
 
 # Piped into a file or a pager there is no width to ask for; a wide one keeps ids on one line.
@@ -94,6 +97,16 @@ def progress(what: str) -> Iterator[Any]:
     with Progress(*columns, TimeElapsedColumn(), console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task(what, total=None)
         yield lambda rows: bar.update(task, advance=rows)
+
+
+def plain_amount(text: str, option: str) -> Decimal:
+    """Return an amount of money as an operator wrote it, exact. Raises BadParameter for what is no plain decimal of 0 or more."""
+    from metering.catalog import plain_decimal
+
+    try:
+        return plain_decimal(text, digits=AMOUNT_DIGITS_MAX, places=AMOUNT_PLACES_MAX, minimum=Decimal(0))
+    except ValueError as refused:
+        raise typer.BadParameter(f"{option}: {refused}") from refused
 
 
 def print_json(document: object) -> None:

@@ -348,7 +348,8 @@ def test_an_adjustment_is_asked_for_once_and_what_aws_reports_is_read(market: Ma
     assert json.loads(again.stdout)["is_new"] is False
     too_much = CliRunner().invoke(app, [*command, "--amount", "20.01"])
     assert isinstance(too_much.exception, QuestionRefused)
-    assert CliRunner().invoke(app, [*command, "--amount", "much"]).exit_code == 2
+    for no_amount in ("much", "NaN", "1_250", "1e1", "-1"):
+        assert CliRunner().invoke(app, [*command, f"--amount={no_amount}"]).exit_code == 2, no_amount
     market.deliver()
     market.fake.agreements.settle()
     market.go_to(hour(2))
