@@ -49,17 +49,18 @@ def held_at_stripe(
     Raises AdapterMisconfigured for keys and rights, ProviderAway for everything else (a retry may help).
     """
     v1: Any = client.v1
-    created = {"gte": _seconds(start), "lt": _seconds(end)}
+    since_s, before_s = _seconds(start), _seconds(end)
     documents, lines, payments = [], [], []
     try:
-        notes = list(pages(v1.credit_notes.list, {"created": created}, spend))
         credited: defaultdict[str, int] = defaultdict(int)
-        for note in notes:
-            documents.append(_document("credit_note", note, units))
-            payments.append(_payment_of_note(note, units))
+        # Without an end: what is open of an invoice is so now, also by credit notes that were made after the span.
+        for note in pages(v1.credit_notes.list, {"created": {"gte": since_s}}, spend):
+            if note.created < before_s:
+                documents.append(_document("credit_note", note, units))
+                payments.append(_payment_of_note(note, units))
             if note.status != "void":
                 credited[note.invoice] += note.pre_payment_amount
-        for one in pages(v1.invoices.list, {"created": created}, spend):
+        for one in pages(v1.invoices.list, {"created": {"gte": since_s, "lt": before_s}}, spend):
             if one.status != "draft":
                 own = [_line(one, line, units) for line in _lines(v1, one, spend)]
                 documents.append({**_document("invoice", one, units), "lines": len(own)})

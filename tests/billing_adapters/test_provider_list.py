@@ -116,6 +116,20 @@ def test_every_payment_is_the_sum_of_its_parts_at_stripe() -> None:
         assert row["total"] == sum(row[part] for part in PARTS), row
 
 
+def test_what_is_lowered_after_the_span_that_is_asked_for_is_credited_all_the_same() -> None:
+    world, engine = StripeWorld(), books()
+    deliver(world, engine, [Document(invoice(1, "10.00"))])
+    start, end = from_us(world.clock.now_us()) - timedelta(days=1), from_us(world.clock.now_us()) + timedelta(days=1)
+    world.clock.advance(timedelta(days=2))
+    (made,) = world.fake.store.all("invoice")
+    world.client.v1.credit_notes.create({"invoice": made["id"], "amount": 400})
+    held = world.adapter().list_held(start, end, asked=[], spend=lambda: None, read_at=from_us(world.clock.now_us()))
+    # The note itself is of a later span.
+    (row,) = held.table("payments").to_pylist()
+    assert (row["total"], row["open"], row["credited"]) == (Decimal(10), Decimal(6), Decimal(4))
+    assert [one["kind"] for one in held.table("documents").to_pylist()] == ["invoice"]
+
+
 def test_a_double_is_its_shortest_text() -> None:
     assert from_double(0.1) == Decimal("0.1")
     assert from_double(0.1 + 0.2) == Decimal("0.3")
