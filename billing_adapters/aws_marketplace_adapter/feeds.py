@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from billing_adapters.errors import ProviderListRefused
 from billing_adapters.provider_list import DOCUMENTS, QUANTITIES, provider_table
-from metering.numbers import exact_sum
+from metering.numbers import exact_sum, trimmed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -207,7 +207,17 @@ def part_of(action: str, transaction_type: str) -> str:
 
 
 def documents_of(invoiced: pa.Table) -> pa.Table:
-    """Return PROVIDER_DOCUMENTS of INVOICED: AWS's own invoices of our sales, which no delivery of ours made."""
+    """Return PROVIDER_DOCUMENTS of INVOICED: AWS's own invoices of our sales, which no delivery of ours made.
+
+    Pay-outs and events that bill nothing are no documents. Raises ProviderListRefused for an invoice without its date.
+    """
+    rows = [row for row in invoiced.to_pylist() if row["invoice_id"]]
+    for row in rows:
+        if row["invoiced_at"] is None and (row["net"] or row["tax"]):
+            billed = trimmed(exact_sum([row["net"], row["tax"]]))
+            raise ProviderListRefused(
+                f"{row['invoice_id']} has {billed} {row['currency']} and no invoice_date; read the feed's other files with it"
+            )
     return provider_table(
         DOCUMENTS,
         [
@@ -224,8 +234,8 @@ def documents_of(invoiced: pa.Table) -> pa.Table:
                 "status": "invoiced",
                 "created_at": row["invoiced_at"],
             }
-            for row in invoiced.to_pylist()
-            if row["invoice_id"] and row["invoiced_at"] is not None
+            for row in rows
+            if row["invoiced_at"] is not None
         ],
     )
 

@@ -145,6 +145,16 @@ def test_an_invoice_s_money_is_in_parts_that_sum_to_all_events(tmp_path: Path) -
     assert part_of("ELSEWHERE", "SELLER_REV_SHARE") == "other"
 
 
+def test_an_invoice_with_money_and_no_date_is_refused_and_never_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "billing.csv"
+    write_billing_feed(path, [event("e1", "SELLER_REV_SHARE", "7.00", invoice_date="")])
+    with pytest.raises(ProviderListRefused, match="inv-1 has 7 USD and no invoice_date"):
+        documents_of(read_billing([path]))
+    # What only forgives an invoice of an earlier file bills nothing, so there is no document to date.
+    write_billing_feed(path, [event("e1", "SELLER_REV_SHARE", "-7.00", "FORGIVEN", invoice_date="")])
+    assert documents_of(read_billing([path])).num_rows == 0
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
