@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from billing_adapters.aws_marketplace_adapter.records import DECIMALS_MAX
+from billing_adapters.aws_marketplace_adapter.records import DECIMALS_MAX, decimals_for
 from billing_adapters.books import deliveries, delivery_links
 from billing_adapters.errors import AdapterMisconfigured
 from billing_adapters.kept_lists import keep_list, kept_tables, load_table, newest_tables
@@ -244,7 +244,7 @@ def _ledger(workspace: Workspace, end: datetime, told: list[pa.Table]) -> pa.Tab
     for (key, (_, account_id)), until, used in zip(known, untils, Entitlements(workspace).used(asked), strict=True):
         one = contracts[key[1:]]
         section = workspace.settings.delivery.get(key[0], {})
-        decimals = (section.get("decimals_of") or {}).get(key[2], section.get("decimals", DECIMALS_MAX))
+        decimals = decimals_for(key[2], section.get("decimals", DECIMALS_MAX), section.get("decimals_of"))
         rows.append(
             {
                 "adapter": key[0],

@@ -21,7 +21,13 @@ from billing_adapters.adapter import Answer, Capabilities, Found, Numbers
 from billing_adapters.aws_marketplace_adapter.answers import answered
 from billing_adapters.aws_marketplace_adapter.clients import make_client
 from billing_adapters.aws_marketplace_adapter.hours import WINDOW, HourTotal, hour_intent
-from billing_adapters.aws_marketplace_adapter.records import DECIMALS_MAX, WIRE_BYTES_MAX, wire_bytes
+from billing_adapters.aws_marketplace_adapter.records import (
+    DECIMALS_MAX,
+    WIRE_BYTES_MAX,
+    check_decimals,
+    decimals_for,
+    wire_bytes,
+)
 from billing_adapters.outcomes import Outcome
 
 if TYPE_CHECKING:
@@ -69,8 +75,7 @@ class MarketplaceSettings:
     sends_zeros: bool = False
 
     def __post_init__(self) -> None:
-        if not all(0 <= places <= DECIMALS_MAX for places in (self.decimals, *(self.decimals_of or {}).values())):
-            raise ValueError(f"AWS takes up to {DECIMALS_MAX} decimals")
+        check_decimals(self.decimals, self.decimals_of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,7 @@ class MarketplaceAdapter:
         """Return the record of an `HourTotal`; none of an hour in which there is nothing to tell."""
         if not isinstance(source, HourTotal):
             return []
-        decimals = (self.settings.decimals_of or {}).get(source.total.name, self.settings.decimals)
+        decimals = decimals_for(source.total.name, self.settings.decimals, self.settings.decimals_of)
         intent = hour_intent(source, self.settings.region, decimals)
         return [intent] if intent.quantity or self.settings.sends_zeros else []
 

@@ -21,7 +21,14 @@ import orjson
 from billing_adapters.adapter import Answer, Capabilities, Found, Intent, Numbers, Window
 from billing_adapters.aws_marketplace_adapter.answers import answered
 from billing_adapters.aws_marketplace_adapter.clients import make_client
-from billing_adapters.aws_marketplace_adapter.records import DECIMALS_MAX, allocations, quantity_field, refusal_of
+from billing_adapters.aws_marketplace_adapter.records import (
+    DECIMALS_MAX,
+    allocations,
+    check_decimals,
+    decimals_for,
+    quantity_field,
+    refusal_of,
+)
 from billing_adapters.outcomes import Outcome
 from billing_adapters.usage_totals import UsageTotal, by_first_write
 from metering.clock import iso_utc, to_us
@@ -68,8 +75,7 @@ class MeterUsageSettings:
     sends_zeros: bool = False
 
     def __post_init__(self) -> None:
-        if not all(0 <= places <= DECIMALS_MAX for places in (self.decimals, *(self.decimals_of or {}).values())):
-            raise ValueError(f"AWS takes up to {DECIMALS_MAX} decimals")
+        check_decimals(self.decimals, self.decimals_of)
         if self.dedupes_by not in {"hour", "client_token"}:
             raise ValueError(f"dedupes_by is hour or client_token, not {self.dedupes_by!r}")
         if self.dedupes_by == "hour" and not self.instance:
@@ -104,7 +110,7 @@ class MeterUsageAdapter:
         """Return the record of a `MeteredHour`; none of an hour in which there is nothing to tell."""
         if not isinstance(source, MeteredHour):
             return []
-        decimals = (self.settings.decimals_of or {}).get(source.total.name, self.settings.decimals)
+        decimals = decimals_for(source.total.name, self.settings.decimals, self.settings.decimals_of)
         intent = _intent(source, self.settings, decimals)
         return [intent] if intent.quantity or self.settings.sends_zeros else []
 

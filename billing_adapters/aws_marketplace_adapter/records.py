@@ -30,6 +30,17 @@ _TAG_KEY = re.compile(r"[a-zA-Z0-9+ \-=._:/@]{1,100}")
 _TAG_VALUE = re.compile(r"[a-zA-Z0-9+ \-=._:/@]{1,256}")
 
 
+def check_decimals(decimals: int, decimals_of: Mapping[str, int] | None) -> None:
+    """Raise ValueError for settings that name more decimals than AWS takes, of all dimensions or of one."""
+    if not all(0 <= places <= DECIMALS_MAX for places in (decimals, *(decimals_of or {}).values())):
+        raise ValueError(f"AWS takes up to {DECIMALS_MAX} decimals")
+
+
+def decimals_for(dimension: str, decimals: int, decimals_of: Mapping[str, int] | None) -> int:
+    """Return how many decimals a dimension takes: its own where settings name them, else those of all dimensions."""
+    return (decimals_of or {}).get(dimension, decimals)
+
+
 def quantity_field(name: str, quantity: Decimal, decimals: int) -> dict[str, Any]:
     """Return the one field that says a quantity: a whole number where the dimension takes no decimals, else decimal text."""
     if decimals == 0:
