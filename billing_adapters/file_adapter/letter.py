@@ -14,13 +14,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
-from importlib import resources
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from metering.numbers import plain, trimmed
+from billing_adapters.pages import MONTHS, count, day_in_words, money, page_template
+from metering.numbers import trimmed
 from rating.explanation import PARTS
 from rating.invoice import content_hash
 from rating.iso4217 import minor_units
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 
 ROWS_MAX = 400
 _PLACES_SHOWN = 6
-# Not strftime: the month's name would follow the locale of whoever publishes.
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _TITLES = {
     "invoice": "Invoice",
     "credit note": "Credit note",
@@ -105,20 +103,7 @@ def letter(paper: Paper) -> bytes:
 
 @cache
 def _template() -> Template:
-    import jinja2
-    from markupsafe import Markup
-
-    here = resources.files("billing_adapters.file_adapter")
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    # Our own file, and the only text that is not escaped.
-    style = Markup(here.joinpath("invoice.css").read_text(encoding="utf-8"))  # noqa: S704
-    return environment.from_string(here.joinpath("invoice.html.jinja").read_text(encoding="utf-8"), {"style": style})
+    return page_template("billing_adapters.file_adapter", "invoice", {})
 
 
 def _grouped(lines: tuple[InvoiceLine, ...]) -> Iterator[Iterator[InvoiceLine]]:
@@ -230,9 +215,9 @@ def _edges(paper: Paper, line: InvoiceLine, charge: Charge) -> str:
 def _facts(paper: Paper) -> list[tuple[str, str]]:
     invoice = paper.invoice
     facts = [
-        ("Issued", _day(paper.issue_date)),
+        ("Issued", day_in_words(paper.issue_date)),
         ("Period", _days(invoice.period_start.date(), invoice.period_end.date() - timedelta(days=1))),
-        ("Due", _day(paper.due_date) if paper.due_date else None),
+        ("Due", day_in_words(paper.due_date) if paper.due_date else None),
         ("Your reference", paper.account.purchase_order),
         ("Account", invoice.account_id),
     ]
@@ -252,12 +237,12 @@ def _due(paper: Paper) -> dict[str, str]:
         return {"label": "Credit in your favour", "amount": money(-paper.payable), "sentence": ""}
     if paper.payable == 0:
         return {"label": "Amount due", "amount": money(paper.payable), "sentence": "Nothing to pay."}
-    sentence = f"by {_day(paper.due_date)}" if paper.due_date else ""
+    sentence = f"by {day_in_words(paper.due_date)}" if paper.due_date else ""
     return {"label": "Amount due", "amount": money(paper.payable), "sentence": sentence}
 
 
 def _voided(voided: Voided) -> dict[str, str]:
-    return {"label": f"Void since {_day(voided.voided_at.date())}.", "reason": voided.reason}
+    return {"label": f"Void since {day_in_words(voided.voided_at.date())}.", "reason": voided.reason}
 
 
 def _corrects(paper: Paper) -> dict[str, str] | None:
@@ -323,35 +308,15 @@ def _last(paper: Paper, line: InvoiceLine, end: Any) -> date:
     return paper.day_of(line, end - timedelta(microseconds=1))
 
 
-def _day(day: date) -> str:
-    return f"{day.day} {_MONTHS[day.month - 1]} {day.year}"
-
-
 def _days(first: date, last: date) -> str:
     """Return a span of days, both ends in it; what both have in common is said once."""
     if first == last:
-        return _day(first)
+        return day_in_words(first)
     if first.year != last.year:
-        return f"{_day(first)} \N{EN DASH} {_day(last)}"
+        return f"{day_in_words(first)} \N{EN DASH} {day_in_words(last)}"
     if first.month != last.month:
-        return f"{first.day} {_MONTHS[first.month - 1]} \N{EN DASH} {_day(last)}"
-    return f"{first.day} \N{EN DASH} {_day(last)}"
-
-
-def money(amount: Decimal) -> str:
-    """Return an amount for the eye: commas between thousands, a minus sign, the places it was rounded to."""
-    return _with_commas(plain(amount))
-
-
-def count(number: Decimal) -> str:
-    """Return a quantity or a unit price for the eye: commas between thousands, every digit that says something."""
-    return _with_commas(trimmed(number))
-
-
-def _with_commas(text: str) -> str:
-    whole, point, places = text.lstrip("-").partition(".")
-    sign = "\N{MINUS SIGN}" if text.startswith("-") else ""
-    return f"{sign}{int(whole):,}{point}{places}"
+        return f"{first.day} {MONTHS[first.month - 1]} \N{EN DASH} {day_in_words(last)}"
+    return f"{first.day} \N{EN DASH} {day_in_words(last)}"
 
 
 def _exact(amount: Decimal, minor_digits: int) -> str:

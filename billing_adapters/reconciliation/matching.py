@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from billing_adapters.reconciliation.tables import refuse_floats
 from metering.engine import fetch, read_sql
@@ -37,16 +37,7 @@ Status = Literal[
     "currency_differs",
     "timing",
 ]
-STATUSES: tuple[Status, ...] = (
-    "match",
-    "within_tolerance",
-    "amount_differs",
-    "quantity_differs",
-    "only_ours",
-    "only_theirs",
-    "currency_differs",
-    "timing",
-)
+STATUSES: tuple[Status, ...] = get_args(Status)
 # What stands between the parts of a key; no id may hold it.
 KEY_SEPARATOR = "\x1f"
 _PACKAGE = "billing_adapters.reconciliation"

@@ -15,14 +15,13 @@ from collections import Counter
 from datetime import timedelta
 from decimal import Decimal
 from functools import cache
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from billing_adapters.file_adapter.letter import count as grouped
-from billing_adapters.file_adapter.letter import money
 from billing_adapters.finding_life import SEVERITIES, STATUSES, severity_of, totals_by_status
+from billing_adapters.pages import count as grouped
+from billing_adapters.pages import day_in_words, money, page_template
 from billing_adapters.reconciliation.chart import Drawn, waterfall_svg
 from billing_adapters.reconciliation.report import (
     UNSETTLED,
@@ -45,7 +44,7 @@ from rating.iso4217 import minor_units
 from rating.rounding import round_amount
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from jinja2 import Template
@@ -59,7 +58,6 @@ DETAILS_MAX = 40
 DETAILS_PER_CONTROL_MAX = 5
 EVIDENCE_SHOWN = 8
 LISTED_MAX = 12
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 # Not strftime: the month's name would follow the locale of whoever makes the page.
 _LONG_MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
                 "November", "December")  # fmt: skip
@@ -74,7 +72,7 @@ def report_page(report: Report) -> bytes:
         "heading": heading_of(report),
         "report": report,
         "run": report.run,
-        "days": f"{_day(report.run.period_start)} \N{EN DASH} {_day(report.run.period_end - timedelta(days=1))}",
+        "days": f"{day_in_words(report.run.period_start)} \N{EN DASH} {day_in_words(report.run.period_end - timedelta(days=1))}",
         "is_conserved": report.statement.is_conserved,
         "verdict": verdict_of(report),
         "reasons": reasons_of(report),
@@ -331,12 +329,8 @@ def shown(amount: Decimal, currency: str) -> str:
     return money(round_amount(amount, minor_units(currency)))
 
 
-def _day(day: Any) -> str:
-    return f"{day.day} {_MONTHS[day.month - 1]} {day.year}"
-
-
 def _instant(moment: datetime) -> str:
-    return f"{_day(moment)} {moment:%H:%M} UTC"
+    return f"{day_in_words(moment)} {moment:%H:%M} UTC"
 
 
 def _left(until: datetime, now: datetime) -> str:
@@ -352,27 +346,14 @@ def _left(until: datetime, now: datetime) -> str:
 
 @cache
 def _template() -> Template:
-    import jinja2
-    from markupsafe import Markup
-
-    here = resources.files("billing_adapters.reconciliation")
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
+    filters: dict[str, Callable[..., Any]] = {
         "grouped": grouped,
         "shown": shown,
         "trimmed": trimmed,
         "instant": _instant,
-        "day": _day,
+        "day": day_in_words,
         "iso": iso_utc,
         "title_of": control_title,
         "bucket": bucket_name,
     }
-    # Our own file, and the only text that is not escaped.
-    style = Markup(here.joinpath("report.css").read_text(encoding="utf-8"))  # noqa: S704
-    return environment.from_string(here.joinpath("report.html.jinja").read_text(encoding="utf-8"), {"style": style})
+    return page_template("billing_adapters.reconciliation", "report", filters)

@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from billing_adapters.file_adapter.letter import count as grouped
+from billing_adapters.pages import count as grouped
 from billing_adapters.reconciliation.report import (
     by_control,
     coverage,

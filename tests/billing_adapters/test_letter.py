@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from billing_adapters.file_adapter import publish, read_manifest, verify_published
-from billing_adapters.file_adapter.letter import ROWS_MAX, count, letter, letter_name, money
+from billing_adapters.file_adapter.letter import ROWS_MAX, letter, letter_name
+from billing_adapters.pages import count, money
 from billing_adapters.ports import PublishedRun
 from rating.paper import Paper
 from tests.billing_adapters.runs import HOSTILE, make_run, papers_for
