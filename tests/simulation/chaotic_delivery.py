@@ -23,9 +23,6 @@ from sqlalchemy.pool import StaticPool
 from billing_adapters.adapter import Document, Lowered
 from billing_adapters.books import (
     deliveries,
-    delivery_attempts,
-    delivery_links,
-    delivery_paces,
     payments,
     provider_events,
 )
@@ -39,9 +36,8 @@ from billing_adapters.stripe_adapter.webhooks import StripeWebhooks
 from billing_adapters.testing.contract import BEGINNING, Crashed
 from billing_adapters.testing.stripe_fake import StripeFake
 from billing_adapters.testing.stripe_server import InProcess
-from metering.books import control_points, snapshots
 from metering.clock import FixedClock
-from rating.books import closes, invoices
+from tests.billing_adapters.conftest import DELIVERY_TABLES
 from tests.billing_adapters.invoices import invoice
 
 FAILURES = ("lost", "away", "error", "error_after", "throttled", "conflict")
@@ -63,9 +59,7 @@ def empty_books() -> Engine:
 
 def make_tables(engine: Engine) -> None:
     # The documents of the stories are not in the books; reconciliation looks for them there.
-    tables = [deliveries, delivery_attempts, delivery_links, delivery_paces, payments, provider_events]
-    tables += [control_points, snapshots, closes, invoices]
-    deliveries.metadata.create_all(engine, tables=tables)
+    deliveries.metadata.create_all(engine, tables=[*DELIVERY_TABLES, payments, provider_events])
 
 
 class Mortal(InProcess):
