@@ -1,10 +1,11 @@
 -- The place in the tiers of prices whose tiers go on since the plan began: group by group they are climbed from what was used
 -- before this billing period. 100@1, open@0.5: 80 and then 80 are 80, and then 20 + 30. The first tier's flat amount belongs to
--- the first billing period (of a group: with use), those of later tiers to the period in which they are entered. Source: price models, section 2.4.
+-- the first billing period (of a group: with use), those of later tiers to the period in which they are entered.
+-- Source: price models, section 2.4.
 UPDATE rated_usage
 SET
     quantity = climbed.priced_quantity,
-    tiers_from = climbed.tiers_from,
+    tiers_from = climbed.used_before,
     tiers_reached = climbed.tiers_reached,
     is_first_group = climbed.is_first_period
 FROM (
@@ -12,12 +13,12 @@ FROM (
         usage.span_id,
         usage.price_id,
         usage.group_key,
-        coalesce(earlier.quantity, 0)::DECIMAL(38, 9) AS tiers_from,
+        coalesce(earlier.quantity, 0)::DECIMAL(38, 9) AS used_before,
         -- Tiers that end price nothing beyond their end.
         greatest(
-            least(usage.converted_quantity, coalesce(price.tiers_end - tiers_from, usage.converted_quantity)), 0
+            least(usage.converted_quantity, coalesce(price.tiers_end - used_before, usage.converted_quantity)), 0
         )::DECIMAL(38, 9) AS priced_quantity,
-        (tiers_from + priced_quantity)::DECIMAL(38, 9) AS tiers_reached,
+        (used_before + priced_quantity)::DECIMAL(38, 9) AS tiers_reached,
         -- A group begins with its first use, a price without groups with the plan.
         CASE
             WHEN price.has_groups THEN earlier.span_id IS NULL

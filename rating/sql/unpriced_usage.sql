@@ -1,6 +1,7 @@
 -- Use that a price takes and gives no amount to: in no cell of a matrix, without a readable price of its own, without a weight,
--- or where a plan reads its tiers so: beyond the last one (tiers_end), or between two of them (gap_is_lost). One row per (span, price, group, cell). It is not billed, and a finding of reconciliation: nothing is free by
--- oversight, and nobody else waits for it.
+-- or where a plan reads its tiers so: beyond the last one (tiers_end), or between two of them (gap_is_lost). One row per
+-- (span, price, group, cell). It is not billed, and a finding of reconciliation: nothing is free by oversight, and nobody else
+-- waits for it.
 CREATE OR REPLACE TABLE unpriced_usage AS
 SELECT usage.span_id, usage.price_id, usage.group_key, usage.cell_key, usage.event_count, usage.quantity
 FROM rated_usage AS usage

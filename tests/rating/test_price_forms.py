@@ -289,3 +289,25 @@ def test_tiers_go_on_since_the_plan_began() -> None:
     [(place, sentence)] = find_misfits(PRICE.validate_python({**price, "tiers": steps}), level)
     assert place == ("tiers_since",)
     assert "never falls" in sentence
+
+
+@pytest.mark.parametrize("by", [[], ["model"]])
+def test_tiers_that_go_on_since_the_plan_began_may_end(by: list[str]) -> None:
+    """100@1 and nothing beyond: 80 in April and 80 in May are 80 and the 20 that are left; 60 are lost, and shown."""
+    price = {"id": "p", "meter": "calls", "type": "graduated", "tiers_since": "plan_start", "by": by}
+    steps = [{"up_to": "60", "unit_price": "1"}, {"up_to": "100", "unit_price": "1", "flat_amount": "5"}]
+    plan = {
+        "name": "plan", "version": 1, "currency": "USD", "prices": [{**price, "tiers": steps}],
+        "switches": {"tiers_past_end": "lose"},
+    }  # fmt: skip
+    held = {"id": "s", "tenant": "t", "plan": "plan", "version": 1, "from": "2026-04-01"}
+    catalog = {
+        "meters": [{"name": "calls", "aggregation": "sum"}], "plans": [plan],
+        "subscriptions": [held], "accounts": [{"id": "a", "name": "A", "tenants": ["t"]}],
+    }  # fmt: skip
+    used = [use("calls", "80", model="m"), use("calls", "80", day=31, model="m"), use("calls", "5", day=62, model="m")]
+    months = ("2026-04", "2026-05", "2026-06")
+    exact = [sum(line.exact for line in engine_lines(catalog, used, month).values()) for month in months]
+    assert exact == [85, 20, 0]
+    for month in months:
+        assert engine_lines(catalog, used, month) == oracle.lines(catalog, used, month)
