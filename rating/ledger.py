@@ -26,7 +26,7 @@ from rating.rate import BOOKED_LINE_COLUMNS, LINE_KEY
 from rating.voids import read_voids, stands_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     import pyarrow as pa
@@ -145,10 +145,13 @@ def invoice_of_line(connection: Connection, line_id: str) -> tuple[Invoice, Invo
     return invoice, next(line for line in invoice.lines if line.line_id == line_id)
 
 
-def booked_before(connection: Connection, position: int | None, since: datetime) -> tuple[pa.Table, pa.Table]:
+def booked_before(
+    connection: Connection, position: int | None, since: datetime, *, subscriptions: Collection[str] | None = None
+) -> tuple[pa.Table, pa.Table]:
     """Return what documents of closes before `position` (None: of all) booked for periods from `since` on, if not void by then.
 
-    Two tables, one row per booking of a line and of a charge, in the columns that `rating.rate` subtracts.
+    Two tables, one row per booking of a line and of a charge, in the columns that `rating.rate` subtracts. With
+    `subscriptions` their bookings alone, found by the index of the lines.
     """
     final = stands_at(position) & (invoice_lines.c.period_start >= since)
     if position is not None:
@@ -159,17 +162,27 @@ def booked_before(connection: Connection, position: int | None, since: datetime)
     line_columns = [
         invoices.c.account_id if name == "account_id" else invoice_lines.c[name] for name in BOOKED_LINE_COLUMNS
     ]
-    lines = connection.execute(
-        select(*line_columns, closes.c.position.label("booking")).select_from(joined).where(final)
-    )
+    lines = select(*line_columns, closes.c.position.label("booking")).select_from(joined).where(final)
     keys = [invoice_lines.c[name] for name in LINE_KEY]
     parts = [charges.c[name] for name in CHARGE_BOOKING_COLUMNS[len(LINE_KEY) :]]
-    parted = connection.execute(
-        select(*keys, *parts)
-        .select_from(joined.join(charges, charges.c.line_id == invoice_lines.c.line_id))
-        .where(final)
+    with_charges = joined.join(charges, charges.c.line_id == invoice_lines.c.line_id)
+    parted = select(*keys, *parts).select_from(with_charges).where(final)
+    return (
+        _table(_rows_of(connection, lines, subscriptions), LINE_BOOKING_COLUMNS),
+        _table(_rows_of(connection, parted, subscriptions), CHARGE_BOOKING_COLUMNS),
     )
-    return _table(lines.all(), LINE_BOOKING_COLUMNS), _table(parted.all(), CHARGE_BOOKING_COLUMNS)
+
+
+def _rows_of(connection: Connection, query: Select[Any], subscriptions: Collection[str] | None) -> list[Any]:
+    """Return the rows of a query on lines: all, or those of some subscriptions, of no more at once than a database takes."""
+    if subscriptions is None:
+        return list(connection.execute(query).all())
+    asked = sorted(subscriptions)
+    return [
+        row
+        for at in range(0, len(asked), _BATCH)
+        for row in connection.execute(query.where(invoice_lines.c.subscription_id.in_(asked[at : at + _BATCH])))
+    ]
 
 
 def booked_nothing() -> tuple[pa.Table, pa.Table]:
@@ -251,8 +264,13 @@ def _lines_of(connection: Connection, ids: Any) -> dict[str, list[InvoiceLine]]:
     return lines
 
 
-def burned_before(connection: Connection, position: int | None) -> dict[str, list[Burned]]:
-    """Return what documents of closes before `position` (None: of all) burned, by account, oldest first; not of void ones."""
+def burned_before(
+    connection: Connection, position: int | None, *, account: str | None = None
+) -> dict[str, list[Burned]]:
+    """Return what documents of closes before `position` (None: of all) burned, by account, oldest first; not of void ones.
+
+    With `account` of that one alone.
+    """
     key = [invoice_lines.c[name] for name in LINE_KEY]
     query = (
         select(invoices.c.account_id, *key, balance_burns.c.balance_id, balance_burns.c.amount)
@@ -266,6 +284,8 @@ def burned_before(connection: Connection, position: int | None) -> dict[str, lis
     )
     if position is not None:
         query = query.where(closes.c.position < position)
+    if account is not None:
+        query = query.where(invoices.c.account_id == account)
     found: dict[str, list[Burned]] = {}
     for account_id, *line_key, balance_id, amount in connection.execute(query):
         found.setdefault(account_id, []).append(Burned(tuple(line_key), balance_id, amount))

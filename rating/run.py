@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     import duckdb
-    import pyarrow as pa
     from sqlalchemy import Connection
 
     from metering.periods import WallPeriod
@@ -127,10 +126,8 @@ def rated(
     """
     rating = spans_of(connection, close, terms) if spans is None else spans
     since = min((span.period.start for span in rating), default=close.period_start)
-    booked_lines, booked_charges = booked_before(connection, close.position, since)
-    if spans is not None:
-        held = {span.subscription_id for span in spans}
-        booked_lines, booked_charges = (_booked_for(held, table) for table in (booked_lines, booked_charges))
+    held = None if spans is None else {span.subscription_id for span in spans}
+    booked_lines, booked_charges = booked_before(connection, close.position, since, subscriptions=held)
     tenants = None if spans is None else {span.tenant_id for span in spans}
     with rated_spans(
         files, close.snapshot, terms, rating, close.as_of, may_use_kept=may_use_kept, tenants=tenants
@@ -154,13 +151,6 @@ def _frozen(connection: Connection, close: Close, terms: Terms, spans: BillingSp
     voided = voided_periods(connection, close.position)
     keys = {span.span_id: (span.subscription_id, span.period.start) for span in spans}
     return [span_id for span_id in frozen if keys[span_id] not in voided]
-
-
-def _booked_for(subscriptions: Collection[str], booked: pa.Table) -> pa.Table:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    return booked.filter(pc.is_in(booked["subscription_id"], pa.array(sorted(subscriptions), pa.string())))
 
 
 def invoices_of(

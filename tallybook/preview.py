@@ -125,7 +125,7 @@ def preview(workspace: Workspace, tenant: str) -> Preview:
         close = draft_close(connection, wall, as_of=now, snapshot=snapshot, catalog_revision=catalog.revision or 0)
         spans = spans_at(terms, now, earlier_periods(connection, close))
         close = replace(close, as_of=max(span.period.end for span in spans))
-        prepaid = Prepaid.of(terms, burned_before(connection, close.position))
+        prepaid = Prepaid.of(terms, burned_before(connection, close.position, account=account))
         with rated(connection, close, terms, files, spans=spans) as engine:
             usage = _usage(engine, terms, tenant)
             invoices = make_invoices(engine, close, "draft", prepaid)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from metering.clock import FixedClock
 from rating.errors import NotFound
@@ -63,6 +65,39 @@ def test_what_is_booked_already_is_not_in_the_preview_again(tmp_path: Path) -> N
         workspace.invoice("2026-10", final=True)
         assert preview(workspace, "acme").invoices == ()
         assert preview(workspace, "acme").usage != ()
+
+
+def steps_of_the_books(root: Path, others: int) -> int:
+    """Return how many steps the database takes for a preview, beside so many tenants who were invoiced before."""
+    taken = [0]
+
+    def step() -> None:
+        taken[0] += 1
+
+    with open_shop(root, now=datetime(2026, 11, 1, tzinfo=UTC)) as workspace:
+        names = [f"other-{number}" for number in range(others)]
+        accounts = "".join(f"  - {{id: {name}, name: O, tenants: [{name}]}}\n" for name in names)
+        terms = 'plan: pro, version: 1, from: "2026-01-01"'
+        held = "".join(f"  - {{id: sub-{name}, tenant: {name}, {terms}}}\n" for name in names)
+        (workspace.layout.catalog / "others.yaml").write_text(f"accounts:\n{accounts}subscriptions:\n{held}")
+        workspace.apply()
+        assert len(workspace.invoice("2026-10", final=True).invoices) == others + 2
+    with Workspace(root, clock=FixedClock(IN_NOVEMBER)) as workspace:
+        preview(workspace, "acme")
+
+        @event.listens_for(workspace.books, "checkout")
+        def watch(connection: sqlite3.Connection, *_: object) -> None:
+            connection.set_progress_handler(step, 1)
+
+        assert lines(preview(workspace, "acme"))["flat", "fee"] == Decimal("49.00")
+    return taken[0]
+
+
+def test_what_others_were_invoiced_costs_a_preview_nothing(tmp_path: Path) -> None:
+    few, many = (steps_of_the_books(tmp_path / str(others), others) for others in (10, 110))
+    assert few > 1000
+    # What is left is looking through the catalog for the tenant.
+    assert many - few < 100 * 80
 
 
 def test_an_account_pays_for_several_tenants_and_the_tenants_part_is_said(tmp_path: Path) -> None:
