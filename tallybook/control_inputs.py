@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Select, select
 
-from rating.books import balance_burns, invoice_lines, invoices
+from rating.books import balance_burns, charges, invoice_lines, invoices
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from billing_adapters.adapter import Window
     from rating.close import Close
     from rating.grants import ProviderContract
+    from rating.terms import Terms
     from tallybook.settings import ListPrice
+
+
+_DISCOUNT = "discount:"
 
 
 def documents_since(connection: Connection, since: datetime) -> dict[str, pa.Table]:
@@ -53,6 +57,30 @@ def burns_of(connection: Connection) -> dict[str, pa.Table]:
         .where(invoices.c.status == "final")
     )  # fmt: skip
     return {"balance_burn": _table("balance_burn", connection.execute(asked).all())}
+
+
+def discounts_given(connection: Connection, terms: Terms) -> dict[str, pa.Table]:
+    """Return what discounts of limited `periods` took off, all final documents: how often one was used is known by all only."""
+    of_payers = (one for account in terms.accounts.values() for one in account.discounts)
+    of_plans = (one for plan in terms.plans.values() for one in plan.discounts)
+    of_subscriptions = (one for subscription in terms.subscriptions for one in subscription.discounts)
+    offered = (*of_payers, *of_plans, *of_subscriptions)
+    parts = {f"{_DISCOUNT}{one.id}" for one in offered if one.periods is not None}
+    line = invoice_lines.c
+    asked = (
+        select(
+            line.tenant_id, invoices.c.account_id, line.subscription_id, charges.c.part, line.currency,
+            line.period_start, charges.c.exact_amount,
+        )
+        .join(invoice_lines, line.line_id == charges.c.line_id)
+        .join(invoices, invoices.c.invoice_id == line.invoice_id)
+        .where(invoices.c.status == "final", charges.c.part.in_(sorted(parts)))
+    )  # fmt: skip
+    rows = [
+        (*owner, part.removeprefix(_DISCOUNT), currency, period_start, -amount)
+        for *owner, part, currency, period_start, amount in connection.execute(asked)
+    ]
+    return {"discount_given": _table("discount_given", rows)}
 
 
 def closes_of(closes: Sequence[Close], start: datetime, end: datetime, revision: int) -> dict[str, pa.Table]:

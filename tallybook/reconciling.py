@@ -21,7 +21,15 @@ from rating.close import Close, read_closes
 from rating.ledger import booked_before
 from rating.terms import billing_spans
 from tallybook.books import reading
-from tallybook.control_inputs import accepted_windows, burns_of, closes_of, documents_since, prices_listed, windows_of
+from tallybook.control_inputs import (
+    accepted_windows,
+    burns_of,
+    closes_of,
+    discounts_given,
+    documents_since,
+    prices_listed,
+    windows_of,
+)
 from tallybook.overuse import entitled_use
 from tallybook.provider_side import both_sides
 
@@ -73,7 +81,11 @@ def compare(workspace: Workspace, period: str, given: Mapping[str, pa.Table] | N
             is_complete=any(close.is_complete for close in closes if close.wall == wall),
         )
         # One billing period more: what a unit really cost before is the second best guess of what one is worth.
-        documents = {**documents_since(connection, since - EARLIER), **burns_of(connection)}
+        documents = {
+            **documents_since(connection, since - EARLIER),
+            **burns_of(connection),
+            **discounts_given(connection, terms),
+        }
     catalog = workspace.catalog_or_empty()
     windows = windows_of(catalog.contracts)
     inputs = {

@@ -213,6 +213,14 @@ _GIVEN: Final = (
         "issued_at",
     ),
     Input(
+        "discount_given",
+        "one row per booking of a discount of limited periods: what it took off, negative: given back",
+        {
+            **dict.fromkeys(("tenant_id", "account_id", "subscription_id", "discount_id", "currency"), "text"),
+            "period_start": "instant", "amount": "exact",
+        },
+    ),
+    Input(
         "period_close",
         "one row per close whose invoices are final; bounds are local times written as if they were UTC",
         {

@@ -266,18 +266,23 @@ def books_terms(*, is_sold: bool) -> Terms:
     if not is_sold:
         promised["minimums"] = [{"id": "least", "amount": "100"}]
     discount = {"id": "launch", "percent": "20", "to": "2027-01-01" if is_sold else "2026-09-01"}
+    # Given in August, September and October; by now the catalog says that it was for two billing periods.
+    welcome = {"id": "welcome", "percent": "10", "from": "2026-08-01", "periods": "3" if is_sold else "2"}
     subscriptions = [
         subscription("upgraded", "pro", "1" if is_sold else "2"),
         subscription("rewritten", "rewritten"),
         subscription("tiers", "tiered"),
         subscription("promised", "promised"),
         subscription("discounted", "pro", "2", discounts=[discount]),
+        subscription("welcomed", "pro", "2", discounts=[welcome]),
         subscription("drifted", "pro", "2"),
         subscription("rounded", "pro", "2"),
         subscription("forgotten", "pro", "2"),
         *([] if is_sold else [subscription("skipped", "pro", "2")]),
     ]
-    tenants = ["upgraded", "rewritten", "tiers", "promised", "discounted", "drifted", "rounded", "forgotten", "skipped"]
+    tenants = [
+        "upgraded", "rewritten", "tiers", "promised", "discounted", "welcomed", "drifted", "rounded", "forgotten", "skipped",
+    ]  # fmt: skip
     tax = {"taxes": [{"name": "VAT", "percent": "19"}]}
     germany = {"address": {"lines": ["Street 1"], "country": "DE"}}
     made = terms_of(
@@ -299,7 +304,8 @@ def books_world() -> World:
     world = World()
     world.write(
         *rows_of("upgraded", "10000"), *rows_of("rewritten", "100"), *rows_of("tiers", "150"), *rows_of("promised", "4000"),
-        *rows_of("discounted", "25000"), *rows_of("drifted", "700"), *rows_of("rounded", "333.3"), *rows_of("forgotten", "500"),
+        *rows_of("discounted", "25000"), *rows_of("drifted", "700"), *rows_of("welcomed", "12340"),
+        *rows_of("rounded", "333.3"), *rows_of("forgotten", "500"),
     )  # fmt: skip
     return world
 
@@ -330,6 +336,15 @@ def edited(table: pa.Table, subscription_id: str, **less: str) -> pa.Table:
         for row in table.to_pylist()
     ]
     return pa.Table.from_pylist(rows, schema=table.schema)
+
+
+def welcomes(bookings: Bookings) -> list[Row]:
+    """Return what the welcome discount took off: in August and September 5.00 each, in October what was booked."""
+    booked = [row for row in bookings.charges.to_pylist() if row["part"] == "discount:welcome"]
+    taken = [(datetime(2026, month, 1, tzinfo=UTC), Decimal(5)) for month in (8, 9)]
+    taken += [(row["period_start"], -row["exact_amount"]) for row in booked]
+    same = {"tenant_id": "welcomed", "account_id": "payer", "subscription_id": "sub-welcomed", "discount_id": "welcome"}
+    return [{**same, "currency": "USD", "period_start": start, "amount": amount} for start, amount in taken]
 
 
 def documents(bookings: Bookings, *, is_leaking: bool) -> dict[str, pa.Table]:
@@ -374,6 +389,7 @@ def documents(bookings: Bookings, *, is_leaking: bool) -> dict[str, pa.Table]:
             }
             for invoice_id, amount in burns
         ],
+        "discount_given": welcomes(bookings),
         "period_close": [
             {
                 "close_id": "close-1", "position": 1, "period_start": START, "period_end": END,

@@ -78,6 +78,8 @@ LEAKS = {
     "TIER_BOUNDARY": Leak("books", "tiers", "tiers_differ", "AT_RISK", "150", "0.10", "EXACT"),
     # 20 % of 250.00, a month after its end.
     "DISCOUNT_EXPIRED": Leak("books", "discounted", "after_its_end", "AT_RISK", None, "50.00", "EXACT"),
+    # 10 % of 123.40 in October, the third billing period of two.
+    "DISCOUNT_OVERUSED": Leak("books", "welcomed", "after_its_periods", "AT_RISK", None, "12.34", "EXACT"),
     # 100.00 promised, 40.00 booked.
     "TRUE_UP_MISSING": Leak("books", "promised", "no_true_up", "AT_RISK", None, "60.00", "EXACT"),
     # 25.00 paid by a balance of 20.00.
