@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.figures import Figure, as_markdown, as_table
 
-NAMES = ("capture", "rating", "incremental", "upkeep", "loss", "entitlements", "delivery", "reconciliation")
+NAMES = ("capture", "rating", "whatif", "incremental", "upkeep", "loss", "entitlements", "delivery", "reconciliation")
 USUAL_PYTHON = (3, 11)
 RESULTS = Path(__file__).parent / "RESULTS.md"
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import workload
 from benchmarks.figures import Figure
-from benchmarks.rating import _figure, _used, measure
+from benchmarks.rating import figure, measure, used
 from metering.lake import Lake
 
 if TYPE_CHECKING:
@@ -52,13 +52,13 @@ def run(quick: bool) -> list[Figure]:
             *(_whole(step, full[step]) for step in FULL),
             *(_rerun(step, again[step], full.get(step, full["states"]), size) for step in NAMES),
             *(_rerun(step, few[step], full[step], size, "; of a 720th of the tenants") for step in OF_FEW),
-            _figure(
+            figure(
                 "preview of one tenant's invoice lines",
                 again["preview"]["seconds"],
                 "s",
                 1.0,
                 "a second",
-                _used(again["preview"]),
+                used(again["preview"]),
             ),
         ]
 
@@ -84,7 +84,7 @@ def _again(steps: Sequence[str], root: Path, size: workload.Size) -> dict[str, d
 
 
 def _whole(step: str, found: dict[str, Any]) -> Figure:
-    return _figure(f"full run: {NAMES[step]}", found["cpu_s"], "s", None, None, _waited(found))
+    return figure(f"full run: {NAMES[step]}", found["cpu_s"], "s", None, None, _waited(found))
 
 
 def _rerun(step: str, found: dict[str, Any], full: dict[str, Any], size: workload.Size, of: str = "") -> Figure:
@@ -92,7 +92,7 @@ def _rerun(step: str, found: dict[str, Any], full: dict[str, Any], size: workloa
     note = f"budget {BUDGET}; {size.events // workload.HOURS:,} new events; {_waited(found)}"
     if step == "changed":
         note += f"; {int(found['answer'][0]):,} of {size.tenants:,} tenants"
-    return _figure(f"re-run: {NAMES[step]}{of}", found["cpu_s"], "s", full["cpu_s"], "full run", note)
+    return figure(f"re-run: {NAMES[step]}{of}", found["cpu_s"], "s", full["cpu_s"], "full run", note)
 
 
 def _waited(found: dict[str, Any]) -> str:

@@ -37,6 +37,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from benchmarks.__main__ import write_results
 from benchmarks.figures import Figure
 from benchmarks.loss_child import REFUSED, RETURNED
 from metering.keeper import is_led
@@ -504,13 +505,14 @@ def write_page(results: Results, quick: bool, peers: str, page: Path = PAGE_OF_L
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loss", description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="once each, and an outage of 3 s")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/losses.md")
+    parser.add_argument("--write", action="store_true", help="write docs/losses.md and RESULTS.md")
     parser.add_argument("--peers", metavar="PYTHON", default=PEERS_PYTHON, help="the interpreter that has the peers")
     options = parser.parse_args()
     results = measure(options.quick, options.peers)
     print(as_table(results, options.quick, options.peers))
     if options.write:
         write_page(results, options.quick, options.peers)
+        write_results({"loss": as_figures(results)}, quick=options.quick)
     return 0
 
 

@@ -36,7 +36,6 @@ def run(quick: bool) -> list[Figure]:
             *_sides(root, size),
             *_growth(Path(folder), quick=quick),
             *_subscriptions(root, 100_000 if quick else 1_000_000),
-            *_year(Path(folder), quick=quick),
             *_postgres(Path(folder), 100_000 if quick else 1_000_000),
         ]
 
@@ -46,7 +45,8 @@ def measure(step: str, root: Path, *numbers: int, is_cold: bool = True) -> dict[
     if is_cold:
         shutil.rmtree(root / "derived", ignore_errors=True)
     command = [sys.executable, "-m", "benchmarks.rating_steps", step, str(root), *(str(number) for number in numbers)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    # What goes wrong is said where it happens.
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -62,8 +62,8 @@ def _sides(root: Path, size: workload.Size) -> list[Figure]:
             raise AssertionError(f"{step} says {other['answer']}, we say {ours['answer']}: no time is worth reporting")
         figures += [
             _per_second(name, size.events, other, note=LESS),
-            _figure("aggregation, cold", ours["seconds"], "s", other["seconds"], name, _used(ours)),
-            _figure("aggregation, processor time", ours["cpu_s"], "s", other["cpu_s"], name, ""),
+            figure("aggregation, cold", ours["seconds"], "s", other["seconds"], name, used(ours)),
+            figure("aggregation, processor time", ours["cpu_s"], "s", other["cpu_s"], name, ""),
         ]
     lines = measure("lines", root, size.tenants)
     again = measure("lines", root, size.tenants, is_cold=False)
@@ -73,9 +73,9 @@ def _sides(root: Path, size: workload.Size) -> list[Figure]:
         *figures,
         _per_second("aggregation with cut, duplicates, voids, periods; states kept", size.events, ours),
         _per_second("data files to invoice lines, cold", size.events, lines, budget=10_000_000),
-        _figure("peak memory", lines["peak_bytes"] / 2**30, "GiB", 4.0, "budget", f"{lines['answer'][0]} lines"),
-        _figure(
-            "data files to invoice lines, states kept", again["seconds"], "s", lines["seconds"], "cold", _used(again)
+        figure("peak memory", lines["peak_bytes"] / 2**30, "GiB", 4.0, "budget", f"{lines['answer'][0]} lines"),
+        figure(
+            "data files to invoice lines, states kept", again["seconds"], "s", lines["seconds"], "cold", used(again)
         ),
     ]
 
@@ -87,7 +87,7 @@ def _growth(folder: Path, *, quick: bool) -> list[Figure]:
     plain = _lake(folder, base)
     first = measure("lines", plain, tenants)
     figures = [
-        _figure("growth: base", first["cpu_s"], "s", None, None, f"{events:,} events, {tenants:,} tenants, 10 x 4")
+        figure("growth: base", first["cpu_s"], "s", None, None, f"{events:,} events, {tenants:,} tenants, 10 x 4")
     ]
     changes = [
         ("4 x events", _lake(folder, workload.Size(4 * events, tenants)), (tenants,)),
@@ -98,7 +98,7 @@ def _growth(folder: Path, *, quick: bool) -> list[Figure]:
     for name, root, numbers in changes:
         found = measure("lines", root, *numbers)
         bar = "#" * max(1, round(8 * found["cpu_s"] / first["cpu_s"]))
-        figures.append(_figure(f"growth: {name}", found["cpu_s"], "s", first["cpu_s"], "base", bar))
+        figures.append(figure(f"growth: {name}", found["cpu_s"], "s", first["cpu_s"], "base", bar))
     return figures
 
 
@@ -114,20 +114,9 @@ def _subscriptions(root: Path, count: int) -> list[Figure]:
     gib = found["peak_bytes"] / 2**30
     name = f"{count:,} subscriptions x 10 prices x 4 tiers priced"
     return [
-        _figure(name, found["seconds"], "s", None, None, f"{found['answer'][0]} lines; {_used(found)}"),
-        _figure(f"{name}: peak memory", gib, "GiB", None, None, "the catalog's models included"),
+        figure(name, found["seconds"], "s", None, None, f"{found['answer'][0]} lines; {used(found)}"),
+        figure(f"{name}: peak memory", gib, "GiB", None, None, "the catalog's models included"),
     ]
-
-
-def _year(folder: Path, *, quick: bool) -> list[Figure]:
-    """Return what a year of what-if takes: twelve months under two plans, from nothing derived."""
-    size = workload.Size(2_000_000, 10_000) if quick else workload.Size(100_000_000, 100_000)
-    root = folder / "year"
-    workload.fill_year(Lake(root), size)
-    found = measure("whatif_year", root, size.tenants)
-    name = f"a year of what-if, {size.events:,} events, {size.tenants:,} tenants"
-    peak = f"peak {found['peak_bytes'] / 2**30:.2f} GiB"
-    return [_figure(name, found["seconds"], "s", None, None, f"both sides rated; {_used(found)}; {peak}")]
 
 
 def _postgres(folder: Path, events: int) -> list[Figure]:
@@ -149,20 +138,22 @@ def _postgres(folder: Path, events: int) -> list[Figure]:
         _per_second(
             name, events, theirs, note="one statement over a loaded, analyzed table; no cut, no duplicates, no voids"
         ),
-        _figure("ours at that size", ours["seconds"], "s", theirs["seconds"], "PostgreSQL", _used(ours)),
+        figure("ours at that size", ours["seconds"], "s", theirs["seconds"], "PostgreSQL", used(ours)),
     ]
 
 
 def _per_second(name: str, events: int, found: dict[str, Any], *, note: str = "", budget: int | None = None) -> Figure:
     per_second = events / found["seconds"]
-    text = "; ".join(part for part in (f"{events:,} events in {found['seconds']:.1f} s", _used(found), note) if part)
-    return _figure(name, per_second, "events/s", budget, None if budget is None else "budget", text)
+    text = "; ".join(part for part in (f"{events:,} events in {found['seconds']:.1f} s", used(found), note) if part)
+    return figure(name, per_second, "events/s", budget, None if budget is None else "budget", text)
 
 
-def _used(found: dict[str, Any]) -> str:
+def used(found: dict[str, Any]) -> str:
+    """Return what a step used of the processor, as a note."""
     return f"{found['cpu_s']:.1f} s of processor time" if "cpu_s" in found else ""
 
 
-def _figure(name: str, value: float, unit: str, other: float | None, against: str | None, note: str) -> Figure:
+def figure(name: str, value: float, unit: str, other: float | None, against: str | None, note: str) -> Figure:
+    """Return a figure; its ratio is to `other`, what is named by `against`."""
     ratio = None if other is None else value / other
     return {"name": name, "value": value, "unit": unit, "ratio": ratio, "against": against, "note": note}
