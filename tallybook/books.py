@@ -18,7 +18,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from sqlalchemy import Column, Connection, Engine, ForeignKey, Index, Integer, Table, Text, create_engine, event, text
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Connection,
+    Engine,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    Table,
+    Text,
+    create_engine,
+    event,
+    text,
+)
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -30,7 +44,9 @@ from metering.books import metadata
 from metering.columns import Instant
 from rating.errors import BooksUnavailable, InvariantViolated
 
-__all__ = ["catalog_entries", "catalog_revisions", "lock_for_writing", "metadata", "migrate", "open_books", "reading"]
+__all__ = [
+    "catalog_entries", "catalog_names", "catalog_revisions", "lock_for_writing", "metadata", "migrate", "open_books", "reading",
+]  # fmt: skip
 
 BUSY_TIMEOUT_MS = 30_000
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -64,6 +80,23 @@ catalog_entries = Table(
     Column("definition", Text, nullable=False),
     Column("content_hash", Text, nullable=False),
     Index(None, "revision_to"),
+)
+
+# One row per (entry, part, name): the tenants and accounts that an entry of a customer names. Derived of `definition`, so
+# that the few entries of one tenant are found among those of a hundred thousand.
+catalog_names = Table(
+    "catalog_names",
+    metadata,
+    Column("part", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("revision_from", Integer, primary_key=True, autoincrement=False),
+    ForeignKeyConstraint(
+        ["kind", "key", "revision_from"],
+        ["catalog_entries.kind", "catalog_entries.key", "catalog_entries.revision_from"],
+    ),
+    CheckConstraint("part IN ('tenant', 'account')", name="part"),
 )
 
 

@@ -10,20 +10,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from functools import partial
 from typing import Literal
 
-from sqlalchemy import JSON, ColumnElement, Connection, Engine, cast, func, insert, or_, select, type_coerce, update
+from sqlalchemy import ColumnElement, Connection, Engine, false, func, insert, or_, select, tuple_, update
 
 from metering.catalog import CatalogModel, Meter, decimal_text
+from rating.balances import Balance
 from rating.errors import NotFound, PlanVersionChanged
+from rating.grants import TenantGrant
 from rating.plans import Account, Plan, Subscription, when_text
 from rating.spans import plan_key
-from tallybook.books import catalog_entries, catalog_revisions, lock_for_writing, reading
+from tallybook.books import catalog_entries, catalog_names, catalog_revisions, lock_for_writing, reading
 from tallybook.catalog_entries import MODEL_BY_KIND, Catalog
 
 What = Literal["added", "changed", "removed"]
@@ -99,21 +101,18 @@ def load_last_revision_of(engine: Engine, tenant: str) -> Catalog:
             raise NotFound("no catalog was applied yet; write catalog/*.yaml and run `tallybook apply`")
         read = partial(_read_entries, connection, last)
         table = catalog_entries.c
-        # A tenant's name stands in the list of its account, and in its subscriptions.
-        quoted = json.dumps(tenant, ensure_ascii=False)
-        listed = read(table.kind == "account", table.definition.contains(quoted, autoescape=True)).values()
-        payers = {one.id for one in listed if isinstance(one, Account) and tenant in one.tenants}
-        own = read(table.kind == "subscription", _field(connection, "tenant") == tenant).values()
+        listed = read(table.kind == "account", _naming(tenants={tenant})).values()
+        payers = {one.id for one in listed if isinstance(one, Account)}
+        own = read(table.kind == "subscription", _naming(tenants={tenant})).values()
         payers |= {one.account for one in own if isinstance(one, Subscription) and one.account is not None}
         accounts = read(table.kind == "account", table.key.in_(payers))
         tenants = {name for one in accounts.values() if isinstance(one, Account) for name in one.tenants} | {tenant}
-        paid_for = or_(_field(connection, "tenant").in_(tenants), _field(connection, "account").in_(payers))
         found = [
-            *read(table.kind.not_in(_OF_CUSTOMERS)).values(),
+            *read(table.kind.in_(MODEL_BY_KIND.keys() - _OF_CUSTOMERS)).values(),
             *accounts.values(),
-            *read(table.kind == "subscription", paid_for).values(),
-            *read(table.kind == "balance", _field(connection, "account").in_(payers)).values(),
-            *read(table.kind == "grant", _field(connection, "tenant").in_(tenants)).values(),
+            *read(table.kind == "subscription", _naming(tenants=tenants, accounts=payers)).values(),
+            *read(table.kind == "balance", _naming(accounts=payers)).values(),
+            *read(table.kind == "grant", _naming(tenants=tenants)).values(),
         ]
     return Catalog.of(
         (one for one in found if not isinstance(one, Subscription) or _is_paid(one, payers)), revision=last
@@ -121,20 +120,21 @@ def load_last_revision_of(engine: Engine, tenant: str) -> Catalog:
 
 
 # The kinds of which there are as many as customers.
-_OF_CUSTOMERS = ("account", "balance", "grant", "subscription")
+_OF_CUSTOMERS = frozenset({"account", "balance", "grant", "subscription"})
 
 
 def _is_paid(subscription: Subscription, payers: Set[str]) -> bool:
     return subscription.account is None or subscription.account in payers
 
 
-def _field(connection: Connection, name: str) -> ColumnElement[str]:
-    """Return a field of the definition, as text, in the words of the database."""
-    definition = catalog_entries.c.definition
-    is_sqlite = connection.dialect.name == "sqlite"
-    document = type_coerce(definition, JSON) if is_sqlite else cast(definition, JSON)
-    text: ColumnElement[str] = document[name].as_string()
-    return text
+def _naming(*, tenants: Collection[str] = (), accounts: Collection[str] = ()) -> ColumnElement[bool]:
+    """Return the condition that an entry names one of these tenants or accounts."""
+    named, table = catalog_names.c, catalog_entries.c
+    parts = (("tenant", tenants), ("account", accounts))
+    is_named = or_(*((named.part == part) & named.name.in_(names) for part, names in parts if names), false())
+    # One list of keys: of two with an OR between them the database looks through all entries instead.
+    keys = select(named.kind, named.key, named.revision_from).where(is_named)
+    return tuple_(table.kind, table.key, table.revision_from).in_(keys)
 
 
 def _read_entries(connection: Connection, revision: int, *conditions: ColumnElement[bool]) -> dict[Key, CatalogModel]:
@@ -274,6 +274,27 @@ def _write(
     ]
     if rows:
         connection.execute(insert(catalog_entries), rows)
+    named = [
+        {"part": part, "name": name, "kind": kind, "key": key, "revision_from": revision}
+        for kind, key in ((change.kind, change.key) for change in changes if change.what != "removed")
+        for part, name in named_by(wanted[kind, key])
+    ]
+    if named:
+        connection.execute(insert(catalog_names), named)
+
+
+def named_by(model: CatalogModel) -> list[tuple[str, str]]:
+    """Return the tenants and accounts that an entry of a customer names, as (part, name); of other entries none."""
+    match model:
+        case Account():
+            return [("tenant", name) for name in model.tenants]
+        case Subscription():
+            return [("tenant", model.tenant), *([("account", model.account)] if model.account else [])]
+        case Balance():
+            return [("account", model.account)]
+        case TenantGrant():
+            return [("tenant", model.tenant)]
+    return []
 
 
 def definition_of(model: CatalogModel) -> str:

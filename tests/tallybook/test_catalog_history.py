@@ -15,13 +15,15 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, text
 
 from entitlements.features import Entitlement, Feature
 from metering.catalog import Meter
+from rating.balances import Balance
 from rating.errors import NotFound, PlanVersionChanged
+from rating.grants import TenantGrant
 from rating.plans import Account, Plan, Subscription
-from tallybook.books import catalog_entries, catalog_revisions, migrate, open_books
+from tallybook.books import catalog_entries, catalog_names, catalog_revisions, migrate, open_books
 from tallybook.catalog import Catalog, apply_catalog, load_catalog, load_revision
 from tallybook.catalog_history import content_hash, definition_of, load_last_revision_of
 from tests.tallybook.shop import open_shop
@@ -406,6 +408,33 @@ balances:
             "sub-acme", "sub-guest", "sub-north", "sub-south",
         ]  # fmt: skip
         assert load_last_revision_of(workspace.books, "nobody").subscriptions == ()
+
+
+def test_books_of_an_earlier_release_learn_whom_their_entries_name(apply: Apply, books: Engine) -> None:
+    apply()
+    whole = load_revision(books)
+    held = {"plan": "free", "version": 1, "from": "2026-01-01"}
+    more = [
+        Subscription.model_validate({"id": 'a "b"', "tenant": "acme", "account": "acme-inc", **held}),
+        Balance.model_validate(
+            {"id": "money", "account": "acme-inc", "currency": "USD", "amount": "5", "effective": "2026-01-01"}
+        ),
+        TenantGrant.model_validate(
+            {"id": "gift", "tenant": "acme", "feature": "tokens", "amount": "5", "effective": "2026-01-01"}
+        ),
+    ]
+    apply_catalog(books, Catalog.of([*whole.entries().values(), *more]), NOW)
+    with books.begin() as connection:
+        written = set(connection.execute(select(catalog_names)).all())
+        connection.execute(text("DROP TABLE catalog_names"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0012'"))
+    migrate(books)
+    with books.connect() as connection:
+        assert set(connection.execute(select(catalog_names)).all()) == written
+    assert {(row.part, row.name, row.kind, row.revision_from) for row in written} == {
+        ("tenant", "acme", "account", 1), ("tenant", "acme", "subscription", 1), ("tenant", "acme", "subscription", 2),
+        ("account", "acme-inc", "subscription", 2), ("account", "acme-inc", "balance", 2), ("tenant", "acme", "grant", 2),
+    }  # fmt: skip
 
 
 def test_a_plan_that_a_subscription_changes_to_is_in_use(apply: Apply) -> None:
