@@ -47,6 +47,8 @@ SCAN_BYTES_MAX = 32 * 1024 * 1024
 # From this size on compaction leaves a data file alone (metering.lake_upkeep).
 SETTLED_BYTES = 64 * 1024 * 1024
 GROWTH = 2
+# Rollups are added up in memory, at some 200 bytes a row.
+ROWS_MERGED_MAX = 2_000_000
 # Reading the events of more tenants than this one by one costs more than making the rollups again.
 STALE_TENANTS_MAX = 1000
 SHARED_BOUNDARIES_MAX = 16
@@ -139,6 +141,9 @@ class Rollups:
         _run(engine, "rollup_kind")
         _run(engine, "state_event")
         self._merge(engine, used)
+        if used:
+            # What was added up is in files now; its memory is the next statement's.
+            _run(engine, "rollup_new")
         if self._kept != before:
             with suppress(OSError):
                 self._save()
@@ -160,10 +165,11 @@ class Rollups:
             return []
         left_out = self._left_out(engine, new)
         fates = self._fates()
-        made = [
-            self._make(engine, [name for name in new if fates[name] == fate], left_out)
-            for fate in sorted({fates[name] for name in new})
-        ]
+        # A month at a time: memory does not grow with the history.
+        together: dict[tuple[str, date], list[str]] = {}
+        for name in new:
+            together.setdefault((fates[name], self.days[name].replace(day=1)), []).append(name)
+        made = [self._make(engine, together[key], left_out) for key in sorted(together)]
         self._kept += made
         return made
 
@@ -346,7 +352,9 @@ class Rollups:
         _run(engine, "rollup_new")
         _run(engine, "rollup_left_out_none")
         if used:
-            _view(engine, "rollup_row", [self.folder / rollup.states for rollup in used])
+            # A month asks for the states of a month, however long the history is; of no rollup, it reads the smallest.
+            met = _that_meet(used, _span_range(engine)) or [min(used, key=lambda rollup: rollup.rows)]
+            _view(engine, "rollup_row", [self.folder / rollup.states for rollup in met])
             engine.read_parquet([str(self.folder / rollup.left_out) for rollup in used]).create_view(
                 "rollup_out", replace=True
             )
@@ -382,7 +390,7 @@ class Rollups:
             by_fate.setdefault(found.pop() if len(found) == 1 else LATE, []).append(one)
         for members in by_fate.values():
             like = sorted(members, key=lambda one: -one.rows)
-            while len(like) > 1 and like[-1].rows * GROWTH >= like[-2].rows:
+            while len(like) > 1 and _are_alike(*like[-2:]):
                 pair = like[-2:]
                 merged = self._add_up(engine, pair)
                 self._kept = [one for one in self._kept if one not in pair] + [merged]
@@ -408,6 +416,24 @@ class Rollups:
             for one in self._kept
         ]  # fmt: skip
         self._derived.save({"rollups": entries}, {name for one in self._kept for name in one.own_files})
+
+
+def _span_range(engine: duckdb.DuckDBPyConnection) -> tuple[int, int]:
+    """Return when the first span begins and the last one ends, in microseconds since 1970."""
+    found = engine.execute("SELECT epoch_us(min(service_start)), epoch_us(max(service_end)) FROM span").fetchall()
+    start, end = found[0]
+    return (0, 0) if start is None else (start, end)
+
+
+def _that_meet(rollups: Iterable[Rollup], span: tuple[int, int]) -> list[Rollup]:
+    """Return the rollups with a cell that shares an instant with [start, end), and those whose cells are not named."""
+    start, end = span
+    return [one for one in rollups if one.cells is None or any(a < end and b > start for a, b in one.cells)]
+
+
+def _are_alike(large: Rollup, small: Rollup) -> bool:
+    """Return whether two rollups are worth adding up, and few enough rows to be."""
+    return small.rows * GROWTH >= large.rows and small.rows + large.rows <= ROWS_MERGED_MAX
 
 
 def _load(derived: Derived) -> list[Rollup]:

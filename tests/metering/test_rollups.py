@@ -231,6 +231,55 @@ def test_wide_quantities_and_many_groups_are_added_up_all_the_same(
     assert {row[-1] for row in found if row[1] == "tokens" and row[0] == 0} == {Decimal(1) + (10**11 - 10**12) // 8}
 
 
+@pytest.mark.parametrize(("rows_max", "rollups_kept"), [(1, 3), (2, 2), (4_000_000, 1)])
+def test_what_is_in_memory_at_once_is_a_month(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_max: int, rollups_kept: int
+) -> None:
+    """States of a long history are made month by month, and rollups are added up only as far as their rows stay few."""
+    lake = Lake(tmp_path)
+    for segment, day in enumerate((1, 20, 40, 50, 70), 1):
+        lake.append([day_of("a", segment, day)])
+    months: list[set[int]] = []
+    original = Rollups._make
+
+    def make(self: Rollups, engine: Any, names: list[str], *settings: Any) -> Any:
+        months.append({self.days[name].month for name in names})
+        return original(self, engine, names, *settings)
+
+    monkeypatch.setattr(Rollups, "_make", make)
+    monkeypatch.setattr(rollups, "ROWS_MERGED_MAX", rows_max)
+    monkeypatch.setattr(rollups, "SETTLED_BYTES", 0)
+    found = usage_of(paths(lake), lake.cut(), MONTH, with_rollups=True)
+    assert found == usage_of(paths(lake), lake.cut(), MONTH, with_rollups=False)
+    assert sorted(months, key=min) == [{10}, {11}, {12}]
+    kept = Rollups.of(paths(lake), scan_bytes_max=0)
+    assert kept is not None
+    assert len(rollups._load(kept._derived)) == rollups_kept
+
+
+def test_a_month_reads_the_states_of_its_month(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = Lake(tmp_path)
+    for segment, day in enumerate((1, 40, 70), 1):
+        lake.append([day_of("a", segment, day)])
+    monkeypatch.setattr(rollups, "ROWS_MERGED_MAX", 1)
+    read: list[int] = []
+    original = rollups._view
+
+    def view(engine: Any, name: str, files: Any, **options: Any) -> None:
+        chosen = list(files)
+        if name == "rollup_row":
+            read.append(len(chosen))
+        original(engine, name, chosen, **options)
+
+    monkeypatch.setattr(rollups, "_view", view)
+    months = [("acme", START + timedelta(days=31 * at), START + timedelta(days=31 * at + 30)) for at in (0, 1, 2, 9)]
+    for asked, count in ((months[:1], 1), (months[1:2], 1), (months[:3], 3), (months[3:], 1)):
+        read.clear()
+        found = usage_of(paths(lake), lake.cut(), asked, with_rollups=True)
+        assert found == usage_of(paths(lake), lake.cut(), asked, with_rollups=False)
+        assert read == [count]
+
+
 def test_a_span_that_begins_inside_a_cell_is_exact(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
     lake.append([day_of("a", 1, day=3), day_of("b", 1, day=3, tenant="zoe")])
