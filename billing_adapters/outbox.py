@@ -41,6 +41,10 @@ OPEN_STATES = ("pending", "attempting")
 _ENQUEUED_AT_ONCE = 500
 _DETAIL_CHARACTERS = 1000
 
+# What a control point takes of a delivery (`delivery_point`).
+_COUNTED = tuple(
+    deliveries.c[name] for name in ("delivery_id", "adapter", "account_id", "subject", "series", "quantity", "currency")
+)
 # Made once, because making them takes longer than asking. Of one lane the first open rank is taken, of that the first revision.
 _OTHER = deliveries.alias("earlier")
 _BLOCKED = (
@@ -301,10 +305,9 @@ class Outbox:
             deliveries.c.state == "attempting",
         )
         with self.engine.begin() as connection:
-            written = connection.execute(update(deliveries).where(ours).values(**values)).rowcount == 1
-            if written and ended is not None:
-                own_row = select(deliveries).where(deliveries.c.delivery_id == claim.item.delivery_id)
-                row = connection.execute(own_row).mappings().one()
+            told = update(deliveries).where(ours).values(**values).returning(*_COUNTED)
+            row = connection.execute(told).mappings().one_or_none()
+            if row is not None and ended is not None:
                 write_points(connection, [delivery_point(row, ended, self.now)])
             if attempt is not None:
                 own = and_(
@@ -312,7 +315,7 @@ class Outbox:
                     delivery_attempts.c.number == claim.fence,
                 )
                 connection.execute(update(delivery_attempts).where(own).values(**attempt))
-        return written
+        return row is not None
 
     def due(self) -> int:
         """Return how many items may be claimed now, those included that wait for an earlier one of their lane."""

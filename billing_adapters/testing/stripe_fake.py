@@ -16,10 +16,12 @@ Failures: `fake.fail("lost")` for the next write, or `fake.fault` for a plan of 
 
 from __future__ import annotations
 
+import hashlib
 import threading
+import zlib
 from collections import deque
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -27,7 +29,7 @@ import orjson
 from billing_adapters.testing.stripe_invoices import Invoices
 from billing_adapters.testing.stripe_meters import Meters
 from billing_adapters.testing.stripe_shapes import ShapeRefused, parse_form
-from billing_adapters.testing.stripe_store import Refused, Store
+from billing_adapters.testing.stripe_store import Refused, Store, packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -57,9 +59,9 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """What a key stands for: the request it came with, and the answer that is replayed."""
+    """What a key stands for: the request it came with, by its hash, and the answer that is replayed, packed."""
 
-    request: str
+    request: bytes
     reply: Reply
     at_s: int
 
@@ -122,8 +124,7 @@ class StripeFake:
         from billing_adapters.testing.stripe_server import sign
 
         with self._lock:
-            events, self.store.unsent = self.store.unsent, []
-            return [sign(event, self.webhook_secret, self.store.now_s) for event in events]
+            return [sign(event, self.webhook_secret, self.store.now_s) for event in self.store.take_unsent()]
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
@@ -159,7 +160,7 @@ class StripeFake:
                 return _error(429, "invalid_request_error", "Too many requests", code="rate_limit")
             if how == "conflict" or key in self._running:
                 return _error(409, "idempotency_error", "Another request with this key is under way")
-            request = f"{method} {path}\n{body}"
+            request = hashlib.sha256(f"{method} {path}\n{body}".encode()).digest()
             kept = self._kept_of(key, path)
             if kept is not None:
                 return self._replay(kept, request, how)
@@ -176,16 +177,18 @@ class StripeFake:
         lives_s = KEY_LIVES_V2_S if path.startswith("/v2/") else KEY_LIVES_S
         return None if kept is None or self.store.now_s - kept.at_s >= lives_s else kept
 
-    def _replay(self, kept: _Kept, request: str, how: str | None) -> Reply:
+    def _replay(self, kept: _Kept, request: bytes, how: str | None) -> Reply:
         if kept.request != request:
             message = "Keys for idempotent requests can only be used with the same parameters they were first used with"
             return _error(400, "idempotency_error", message)
         if how in {"lost", "error_after"}:
             raise AnswerLost("the replayed answer was lost")
-        return Reply(kept.reply.status, kept.reply.body, {**kept.reply.headers, "idempotent-replayed": "true"})
+        return Reply(
+            kept.reply.status, zlib.decompress(kept.reply.body), {**kept.reply.headers, "idempotent-replayed": "true"}
+        )
 
     def _execute(
-        self, method: str, path: str, body: str, headers: Mapping[str, str], how: str | None, request: str
+        self, method: str, path: str, body: str, headers: Mapping[str, str], how: str | None, request: bytes
     ) -> Reply:
         is_v2 = path.startswith("/v2/")
         key = headers.get("idempotency-key", "")
@@ -199,7 +202,7 @@ class StripeFake:
                 reply = _error(500, "api_error", "An error occurred after it was done")
         # What fails validation is not kept; what began is, a 500 included. v2 does failed work again.
         if key and reply.headers.get("fake-began") == "true" and not (is_v2 and reply.status >= 500):
-            self._kept[key] = _Kept(request, reply, self.store.now_s)
+            self._kept[key] = _Kept(request, replace(reply, body=packed(reply.body)), self.store.now_s)
         if how == "lost":
             raise AnswerLost("it was done, and the answer was lost")
         return reply

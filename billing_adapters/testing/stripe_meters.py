@@ -66,7 +66,7 @@ class Meters:
 
     def create_meter(self, raw: dict[str, Any]) -> dict[str, Any]:
         params = check_shape("billing._meter_create_params", "MeterCreateParams", raw)
-        if any(one["event_name"] == params["event_name"] for one in self._store.all("billing.meter")):
+        if self._store.find("billing.meter", "event_name", params["event_name"]):
             raise Refused(400, f"there is a meter for {params['event_name']} already", param="event_name")
         fields = {
             "display_name": params["display_name"],
@@ -100,13 +100,12 @@ class Meters:
     def _count(self, params: dict[str, Any], identifier: str, at_s: int) -> None:
         payload = params["payload"]
         customer, value = payload.get("stripe_customer_id"), str(payload.get("value", ""))
-        meters = [one for one in self._store.all("billing.meter") if one["event_name"] == params["event_name"]]
-        known = {one["id"] for one in self._store.all("customer")}
+        meters = self._store.find("billing.meter", "event_name", params["event_name"])
         if not meters:
             code = "no_meter"
         elif customer is None:
             code = "meter_event_no_customer_defined"
-        elif customer not in known:
+        elif not self._store.has("customer", customer):
             code = "meter_event_customer_not_found"
         elif not _VALUE.fullmatch(value):
             code = "meter_event_invalid_value"
@@ -226,7 +225,7 @@ class Meters:
         return {}
 
     def _meter_of(self, event_name: str) -> str | None:
-        return next((one["id"] for one in self._store.all("billing.meter") if one["event_name"] == event_name), None)
+        return next((one["id"] for one in self._store.find("billing.meter", "event_name", event_name)), None)
 
     # --- credit grants ------------------------------------------------------------------------------------------------
 

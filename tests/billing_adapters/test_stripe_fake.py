@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
 from decimal import Decimal
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -221,6 +223,48 @@ def test_lists_are_newest_first_by_cursor_and_search_lags(v1: Any, customer: str
     assert [one.id for one in since.data] == made[:2:-1]
     found = v1.invoices.search({"query": "metadata['n']:'0'"})
     assert [one.id for one in found.data] == [made[2], made[0]]
+
+
+def test_what_a_request_costs_does_not_grow_with_what_is_there(fake: StripeFake, v1: Any, customer: str) -> None:
+    """Counted in calls of Python, which are the same every time, unlike seconds."""
+
+    def cost(at: int) -> int:
+        counted = 0
+
+        def count(_frame: FrameType, kind: str, _argument: object) -> None:
+            nonlocal counted
+            counted += kind == "call"
+
+        opened = open_invoice(v1, customer, 1000, number=f"first-{at}", metadata={"n": str(at)})
+        sys.setprofile(count)
+        try:
+            fake.invoices.create({"customer": customer, "number": f"INV-{at}"})
+            fake.invoices.list_invoices({"customer": customer, "limit": "1"})
+            fake.invoices.list_invoices({"starting_after": opened.id, "limit": "1"})
+            fake.store.search("invoice", "", {"query": f"metadata['n']:'{at}'"})
+            fake.invoices.create_credit_note({"invoice": opened.id, "amount": "1"})
+        finally:
+            sys.setprofile(None)
+        return counted
+
+    cost(0)
+    few = cost(1)
+    for _ in range(200):
+        v1.credit_notes.create({"invoice": open_invoice(v1, customer, 100).id, "amount": 1})
+    assert cost(2) <= few + 20
+
+
+def test_an_index_never_shows_what_is_gone_or_changed(v1: Any, customer: str, clock: FixedClock) -> None:
+    draft = v1.invoices.create({"customer": customer, "number": "INV-1", "metadata": {"n": "old"}})
+    line = {"lines": [{"amount": 100}], "invoice_metadata": {"n": "new"}}
+    v1.invoices.add_lines(draft.id, line)
+    clock.advance(timedelta(minutes=2))
+    assert v1.invoices.search({"query": "metadata['n']:'old'"}).data == []
+    assert [one.id for one in v1.invoices.search({"query": "metadata['n']:'new'"}).data] == [draft.id]
+    v1.invoices.delete(draft.id)
+    assert v1.invoices.search({"query": "metadata['n']:'new'"}).data == []
+    assert v1.invoices.list({"customer": customer}).data == []
+    assert v1.invoices.create({"customer": customer, "number": "INV-1"}).number == "INV-1"
 
 
 # --- meters and grants --------------------------------------------------------------------------------------------------
