@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
+_NAMED_AT_ONCE = 500
+
 
 @dataclass(frozen=True, slots=True)
 class LateRefusal:
@@ -70,6 +72,18 @@ def list_refusals(connection: Connection) -> list[LateRefusal]:
     )
     rows = connection.execute(query).mappings()
     return [LateRefusal(**{**row, "named": tuple(orjson.loads(row["named"]))}) for row in rows]
+
+
+def states_of_named(connection: Connection, refusals: Sequence[LateRefusal]) -> dict[str, str]:
+    """Return the states, as they are now, of the deliveries that refusals name, by the names; what is not ours is left out."""
+    names = sorted({name for one in refusals for name in one.named})
+    found: dict[str, str] = {}
+    for at in range(0, len(names), _NAMED_AT_ONCE):
+        ids = {name: name.partition(".")[0] for name in names[at : at + _NAMED_AT_ONCE]}
+        query = select(deliveries.c.delivery_id, deliveries.c.state).where(deliveries.c.delivery_id.in_(ids.values()))
+        states = {row.delivery_id: row.state for row in connection.execute(query)}
+        found |= {name: states[delivery_id] for name, delivery_id in ids.items() if delivery_id in states}
+    return found
 
 
 def park_refused(engine: Engine, refusals: Sequence[LateRefusal], *, now: datetime) -> Parked:

@@ -19,9 +19,10 @@ from tallybook.delivery_progress import delivery_progress
 from tallybook.show import money, table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from billing_adapters.deliveries import Attempt, Delivery
+    from billing_adapters.late_refusals import LateRefusal
     from tallybook.delivering import AdapterRun
     from tallybook.workspace import Workspace
 
@@ -151,6 +152,29 @@ def show(ids: IdsArgument, as_json: JsonOption = False) -> None:
             for one in attempts[row.delivery_id]
         ]
         out.print(table("", columns, tried))
+
+
+@deliveries_app.command()
+def late(
+    adapter: Annotated[str | None, typer.Option("--adapter", help="Only of this one.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What a provider accepted and refused later, newest report first. Exit code 1 while one that a report names is parked."""
+    from billing_adapters.late_refusals import list_refusals, states_of_named
+    from tallybook.books import reading
+
+    with open_workspace() as workspace, reading(workspace.books) as connection:
+        rows = [one for one in list_refusals(connection) if adapter in {None, one.adapter}]
+        states = states_of_named(connection, rows)
+    if as_json:
+        print_json({"late_refusals": [_late_json(one, states) for one in rows]})
+    elif rows:
+        out.print(_late_table(rows, states))
+        if any(one.error_count > len(one.named) for one in rows):
+            err.print("Reports name samples only; PROVIDER_QUANTITY compares the totals.", highlight=False)
+    else:
+        err.print("No provider refused anything later.", highlight=False)
+    raise typer.Exit(FINDING if "parked" in states.values() else DONE)
 
 
 @deliveries_app.command()
@@ -313,6 +337,32 @@ def _table(rows: Sequence[Delivery], *, is_full: bool = False) -> Any:
         for row in rows
     ]
     return table("", columns, lines)
+
+
+def _late_table(rows: Sequence[LateRefusal], states: Mapping[str, str]) -> Any:
+    columns = [("told", "left"), ("adapter", "left"), ("code", "left"), ("refused", "right"), ("by", "left"),
+               ("named", "left"), ("why", "left")]  # fmt: skip
+    lines = [
+        (
+            iso_utc(one.received_at),
+            one.adapter,
+            one.code,
+            f"{one.error_count:,}",
+            one.subject or "",
+            ", ".join(f"{name[:ID_SHOWN]} {states.get(name, 'not ours')}" for name in one.named),
+            one.message,
+        )
+        for one in rows
+    ]
+    return table("", columns, lines)
+
+
+def _late_json(one: LateRefusal, states: Mapping[str, str]) -> dict[str, Any]:
+    named = [
+        {"name": name, "delivery_id": name.partition(".")[0] if name in states else None, "state": states.get(name)}
+        for name in one.named
+    ]
+    return {name: _plain(getattr(one, name)) for name in one.__slots__} | {"named": named}
 
 
 def _run_json(run: AdapterRun) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -16,11 +17,12 @@ from typer.testing import CliRunner
 
 from billing_adapters.credits import Earlier, lowered_by
 from billing_adapters.errors import AdapterMisconfigured
+from billing_adapters.late_refusals import LateRefusal, keep_refusals, park_refused
 from billing_adapters.outbox import Outbox
 from billing_adapters.stripe_adapter.webhooks import StripeWebhooks
 from billing_adapters.testing.stripe_fake import StripeFake
 from billing_adapters.testing.stripe_server import serve
-from metering.clock import FixedClock, SystemClock
+from metering.clock import FixedClock, SystemClock, iso_utc
 from tallybook import Workspace
 from tallybook.cli import app
 from tallybook.delivery_progress import RESUMED
@@ -207,6 +209,30 @@ def test_usage_is_told_to_stripe_s_meters_by_account_and_told_again_when_it_chan
         void_first_usage(again)
         again.deliver(wait=lambda _seconds: None)
     assert counted() == {"03": Decimal(0), "04": Decimal("777.5")}
+
+
+def test_what_was_refused_later_is_listed_with_what_became_of_it(shop: Workspace) -> None:
+    assert "No provider refused anything later." in run(shop, "deliveries", "late")
+    run(shop, "deliver")
+    rows = run(shop, "deliveries", "--state", "delivered", "--json")["deliveries"]
+    named = (rows[0]["delivery_id"], f"{rows[1]['delivery_id']}.1", "evt_of_somebody_else")
+    refusal = LateRefusal("stripe", "evt_1", "no_meter", "a.report", 12, named, "gone", "mtr_1", None, None, NOVEMBER)
+    with shop.books.begin() as connection:
+        keep_refusals(connection, [refusal, replace(refusal, adapter="other", event_id="evt_2", named=())])
+    one = run(shop, "deliveries", "late", "--adapter", "stripe", "--json")["late_refusals"]
+    expected = {"adapter": "stripe", "event_id": "evt_1", "code": "no_meter", "kind": "a.report", "error_count": 12,
+                "message": "gone", "subject": "mtr_1", "start_at": None, "end_at": None,
+                "received_at": iso_utc(NOVEMBER)}  # fmt: skip
+    states = [(row["delivery_id"], "delivered") for row in rows] + [(None, None)]
+    told = [{"name": name, "delivery_id": ours, "state": state}
+            for name, (ours, state) in zip(named, states, strict=True)]  # fmt: skip
+    assert one == [{**expected, "named": told}]
+    shown = run(shop, "deliveries", "late")
+    assert [word for word in ("12", "not ours", "other", "samples only") if word not in shown] == []
+    # One refused by name is parked: a person is to see to it.
+    park_refused(shop.books, [replace(refusal, named=named[:1])], now=NOVEMBER)
+    again = run(shop, "deliveries", "late", "--json", code=1)["late_refusals"]
+    assert {row["state"] for one in again for row in one["named"]} == {"parked", "delivered", None}
 
 
 def test_nothing_is_sent_without_a_day_to_begin_with(shop: Workspace, fake: StripeFake) -> None:
