@@ -25,6 +25,7 @@ from metering.events import (
     EVENT_TIME_MAX_US,
     EVENT_TIME_MIN_US,
     KEY_BYTES_MAX,
+    PER_SECOND,
     QUANTITY_DIGITS_MAX,
     QUANTITY_PATTERN,
     QUANTITY_PLACES_MAX,
@@ -34,6 +35,7 @@ from metering.events import (
     check_quantity,
     dead_letter_schema,
     encode_attributes,
+    event_time_limits,
     usage_event_schema,
 )
 
@@ -53,7 +55,6 @@ _OFFSET = r"Z|[+-](?:[01][0-9]|2[0-3])(?::?[0-5][0-9])?"
 EVENT_TIME_PATTERN = rf"^(?P<day>{_DATE})[T ](?P<clock>{_TIME})(?P<fraction>\.[0-9]{{1,9}})?(?P<offset>{_OFFSET})?$"
 
 _EVENT_TIME = re.compile(EVENT_TIME_PATTERN)
-_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,10 +247,9 @@ def _instants(column: pa.Array) -> pa.Array:
 
     if pa.types.is_string(column.type):
         return _instants_of_text(column)
-    per_second = _PER_SECOND[column.type.unit]
+    per_second = PER_SECOND[column.type.unit]
     ticks = pc.fill_null(column.cast(pa.int64()), -1).to_numpy(zero_copy_only=False)
-    # Bounds are compared in the column's own unit, before multiplying: whole seconds would overflow in microseconds.
-    first, end = (limit * per_second // 1_000_000 for limit in (EVENT_TIME_MIN_US, EVENT_TIME_MAX_US))
+    first, end = event_time_limits(column.type.unit)
     good = (ticks >= first) & (ticks < end)
     ticks = np.where(good, ticks, 0)
     microseconds = ticks // 1_000 if per_second > 1_000_000 else ticks * (1_000_000 // per_second)
@@ -355,7 +355,7 @@ def _judged_time(value: pa.Scalar) -> int:
     if pa.types.is_string(value.type) or not value.is_valid:
         return parse_event_time(value.as_py())
     # Python integers: nothing overflows, and // floors.
-    microseconds = int(value.value) * 1_000_000 // _PER_SECOND[value.type.unit]
+    microseconds = int(value.value) * 1_000_000 // PER_SECOND[value.type.unit]
     if not EVENT_TIME_MIN_US <= microseconds < EVENT_TIME_MAX_US:
         raise BadEvent(
             "bad_event_time", f"event_time of {microseconds} µs since 1970 is not in 1970 to 2199; check unit"

@@ -40,6 +40,9 @@ CONTROL_PATTERN = r"[\x00-\x1f\x7f-\x9f]"
 EVENT_TIME_MIN_US = 0
 EVENT_TIME_MAX_US = to_us(datetime(2200, 1, 1, tzinfo=UTC))
 
+# How often Arrow's units fit into a second.
+PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
 AttributeValue = str | int | bool | Decimal
 
 _CONTROL = re.compile(CONTROL_PATTERN)
@@ -168,10 +171,7 @@ def check_name(text: object, what: str) -> str:
         _refuse(reason, f"{what} {text!r} reads like a path ('.' or '..'); use the plain identifier")
     if name in _RESERVED_NAMES:
         _refuse(reason, f"{what} {text!r} is a reserved word of partitioned files; use another name")
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError:
-        _refuse(reason, f"{what} {text!r} is not valid Unicode; decode it before recording")
+    size = _size(name, reason, what)
     if size > NAME_BYTES_MAX:
         _refuse(reason, f"{what} of {size} bytes is longer than {NAME_BYTES_MAX}; use a shorter identifier")
     return name
@@ -181,7 +181,7 @@ def check_key(text: object) -> str:
     """Return an idempotency key as it is. Raise BadEvent `bad_key` unless 1 to 128 bytes without control characters."""
     if not isinstance(text, str) or not text:
         _refuse("bad_key", f"an idempotency key is text of at least one character, not {text!r}")
-    if _CONTROL.search(text) or len(text.encode(errors="replace")) > KEY_BYTES_MAX:
+    if _size(text, "bad_key", "idempotency key") > KEY_BYTES_MAX or _CONTROL.search(text):
         _refuse("bad_key", f"idempotency key {text[:40]!r} holds a control character or is over {KEY_BYTES_MAX} bytes")
     return text
 
@@ -206,20 +206,30 @@ def check_quantity(quantity: object, *, negative_allowed: bool = False) -> Decim
             _refuse("bad_quantity", f"quantity {quantity} is not a number that can be added up")
     # abs() would round to 28 digits.
     if number.copy_abs() >= _QUANTITY_LIMIT or _has_surplus_digits(number):
-        _refuse("bad_quantity", f"quantity {quantity} has more than 29 digits before or 9 behind the point")
+        _refuse("bad_quantity", f"quantity {_shown(number)} has more than 29 digits before or 9 behind the point")
     if number < 0 and not negative_allowed:
-        _refuse("negative_quantity", f"quantity {quantity} is negative; the meter does not say negative_allowed: true")
+        _refuse("negative_quantity", f"quantity {number} is negative; the meter does not say negative_allowed: true")
     return number
 
 
 def check_event_time(event_time: object) -> int:
     """Return an aware datetime as microseconds since 1970, UTC. Raise BadEvent `bad_event_time` if naive or not 1970..2199."""
-    if not isinstance(event_time, datetime) or event_time.tzinfo is None:
+    # A zone may know no offset, and is none then.
+    if not isinstance(event_time, datetime) or event_time.utcoffset() is None:
         _refuse("bad_event_time", f"event_time {event_time!r} must be a datetime with a zone, e.g. datetime.now(UTC)")
     microseconds = to_us(event_time)
     if not EVENT_TIME_MIN_US <= microseconds < EVENT_TIME_MAX_US:
         _refuse("bad_event_time", f"event_time {event_time.isoformat()} is not in 1970 to 2199; check clock and unit")
     return microseconds
+
+
+def event_time_limits(unit: str) -> tuple[int, int]:
+    """Return the first instant that is taken and the first that is not any more, in this unit of Arrow since 1970.
+
+    Instants are judged in their own unit: a cast to microseconds carries those that are far away back into these years.
+    """
+    per_second = PER_SECOND[unit]
+    return EVENT_TIME_MIN_US * per_second // 10**6, EVENT_TIME_MAX_US * per_second // 10**6
 
 
 def encode_attributes(attributes: Mapping[str, AttributeValue | None]) -> str | None:
@@ -247,14 +257,39 @@ def _encode_attribute(name: str, value: AttributeValue) -> str:
     if isinstance(value, int) and abs(value) <= _INTEGER_MAX:
         return str(value)
     if isinstance(value, int) or (isinstance(value, Decimal) and value.is_finite()):
+        number = Decimal(value)
+        if _plain_size(number) > ATTRIBUTE_BYTES_MAX:
+            _refuse(
+                "bad_attributes", f"attribute {name} is {_shown(number)}, which is over {ATTRIBUTE_BYTES_MAX} bytes"
+            )
         # Readers of JSON turn such numbers into doubles; as text they keep their digits.
-        return f'"{value:f}"' if isinstance(value, Decimal) else f'"{value}"'
+        return f'"{number:f}"'
     if not isinstance(value, str):
         _refuse("bad_attributes", f"attribute {name} is {value!r}: give text, int, bool or a finite Decimal")
     text = unicodedata.normalize("NFC", value)
-    if _CONTROL.search(text) or len(text.encode(errors="replace")) > ATTRIBUTE_BYTES_MAX:
+    if _size(text, "bad_attributes", f"attribute {name}") > ATTRIBUTE_BYTES_MAX or _CONTROL.search(text):
         _refuse("bad_attributes", f"attribute {name} holds a control character or is over {ATTRIBUTE_BYTES_MAX} bytes")
     return json.dumps(text, ensure_ascii=False)
+
+
+def _size(text: str, reason: str, what: str) -> int:
+    """Return how many bytes a text takes. Refuse what has none: half of a pair that stands for one character."""
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        _refuse(reason, f"{what} {text[:40]!r} is not valid Unicode; decode it before recording")
+
+
+def _plain_size(number: Decimal) -> int:
+    """Return how many characters a finite number takes without an exponent, without writing it: they may be a billion."""
+    exponent = number.as_tuple().exponent
+    return 2 + max(number.adjusted(), 0) + max(-int(exponent), 0)
+
+
+def _shown(number: Decimal) -> str:
+    """Return a number for a message, in few characters."""
+    text = str(number)
+    return text if len(text) <= 2 * QUANTITY_DIGITS_MAX else f"{number:.9e}"
 
 
 def _has_surplus_digits(number: Decimal) -> bool:

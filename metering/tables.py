@@ -20,14 +20,13 @@ import pyarrow.compute as pc
 from metering.codes import one_text, repeated, whole
 from metering.errors import BadEvent, UnknownMeter
 from metering.events import (
-    EVENT_TIME_MAX_US,
-    EVENT_TIME_MIN_US,
     KEY_BYTES_MAX,
     QUANTITY_PATTERN,
     check_key,
     check_name,
     check_quantity,
     encode_attributes,
+    event_time_limits,
 )
 from metering.narrow import FIRST_INSTANT, LIMIT_64, NANO_64, QUANTITY, has_negative, is_narrow, narrowest, words
 
@@ -50,9 +49,13 @@ _INSTANT = pa.timestamp("us", tz="UTC")
 def encode_batch(table: Any, *, rules: Rules, recorded_at: int) -> tuple[int, memoryview]:
     """Return how many rows a table has and its checked Arrow stream. `recorded_at` in microseconds since 1970, UTC.
 
-    Raises BadEvent, with `rows` (the first bad ones, counted from 0), and UnknownMeter.
+    Raises BadEvent, with `rows` (the first bad ones, counted from 0) where a row is bad, and UnknownMeter.
     """
-    rows = check_table(_as_arrow(table), rules)
+    try:
+        rows = check_table(_as_arrow(table), rules)
+    except UnicodeDecodeError as error:
+        # Arrow's libraries take each other's bytes for text unseen.
+        raise BadEvent("bad_text", f"{error.object[:40]!r} is not UTF-8; nothing of this batch was recorded") from None
     if not rows.num_rows:
         return 0, memoryview(b"")
     instant = pa.scalar(recorded_at, pa.int64()).cast(_INSTANT)
@@ -144,12 +147,33 @@ def check_table(table: pa.Table, rules: Rules) -> pa.Table:
 
 
 def _as_arrow(table: Any) -> pa.Table:
-    if isinstance(table, pa.Table):
-        return table
+    kind = type(table).__name__
     if not hasattr(table, "__arrow_c_stream__"):
-        kind = type(table).__name__
         raise BadEvent("bad_columns", f"{kind} is not a table: give Arrow, polars, pandas or a DuckDB relation")
-    return pa.RecordBatchReader.from_stream(table).read_all()
+    try:
+        found = table if isinstance(table, pa.Table) else pa.RecordBatchReader.from_stream(table).read_all()
+    except pa.ArrowException as error:
+        raise BadEvent("bad_columns", f"{kind} cannot be read as an Arrow table: {error}") from None
+    names = found.column_names
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise BadEvent("bad_columns", f"the table has more than one column {', '.join(twice)}; nothing was recorded")
+    return pa.table([_plain_codes(column) for column in found.columns], names=names)
+
+
+def _plain_codes(column: Column) -> Column:
+    """Return codes as codes of plain text, and null where their dictionary has null; any other column as it is."""
+    kind = column.type
+    if not pa.types.is_dictionary(kind):
+        return column
+    is_wide = _is_text(kind.value_type) and not pa.types.is_string(kind.value_type)
+    if not is_wide and not any(chunk.dictionary.null_count for chunk in column.chunks):
+        return column
+    chunks = []
+    for chunk in column.chunks:
+        values = chunk.dictionary.cast(pa.string()) if is_wide else chunk.dictionary
+        chunks.append(_renamed(chunk, values))
+    return pa.chunked_array(chunks, pa.dictionary(pa.int32(), pa.string() if is_wide else kind.value_type))
 
 
 def _names(column: Column, what: str) -> Column:
@@ -166,11 +190,13 @@ def _text_or_codes(column: Column, what: str) -> Column:
 def _text(column: Column, what: str) -> Column:
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    if pa.types.is_null(column.type) or pa.types.is_string(column.type):
-        return column.cast(pa.string())
-    if not (pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type)):
+    if not (pa.types.is_null(column.type) or _is_text(column.type)):
         raise BadEvent(f"bad_{what}", f"{what} must be a column of text, not {column.type}; nothing was recorded")
     return column.cast(pa.string())
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
 def _mapped(column: Column, check: Callable[[str], str | None], reason: str) -> pa.DictionaryArray:
@@ -211,7 +237,7 @@ def _renamed(encoded: pa.DictionaryArray, values: pa.Array) -> pa.DictionaryArra
 def _quantities(column: Column, meters: pa.DictionaryArray, rules: Rules) -> Column:
     kind = column.type
     is_exact = pa.types.is_integer(kind) or pa.types.is_decimal(kind)
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    is_text = _is_text(kind)
     if not (is_exact or is_text):
         raise BadEvent("bad_quantity", f"quantity is a column of {kind}: give integers, decimals or text, never floats")
     column = _text(column, "quantity") if is_text else column
@@ -268,16 +294,14 @@ def _one_by_one(column: Column, check: Callable[[object], Decimal]) -> list[Deci
 def _event_times(column: Column) -> Column:
     if not pa.types.is_timestamp(column.type) or column.type.tz is None:
         raise BadEvent("bad_event_time", f"event_time is a column of {column.type}; it must be a timestamp with a zone")
-    # Nanoseconds are cut to the microsecond they lie in: the lake knows no finer instant.
-    times = column.cast(_INSTANT, safe=False)
-    if column.type.unit == "ns":
-        times = pc.floor_temporal(column, unit="microsecond").cast(_INSTANT, safe=False)
-    microseconds = times.cast(pa.int64())
-    ends = pc.min_max(microseconds).as_py()
-    if ends["min"] is not None and not EVENT_TIME_MIN_US <= ends["min"] <= ends["max"] < EVENT_TIME_MAX_US:
-        is_far = pc.or_(pc.less(microseconds, EVENT_TIME_MIN_US), pc.greater_equal(microseconds, EVENT_TIME_MAX_US))
+    numbers = column.cast(pa.int64())
+    first, end = event_time_limits(column.type.unit)
+    ends = pc.min_max(numbers).as_py()
+    if ends["min"] is not None and not first <= ends["min"] <= ends["max"] < end:
+        is_far = pc.or_(pc.less(numbers, first), pc.greater_equal(numbers, end))
         _refuse_rows("bad_event_time", "event_time is not in 1970 to 2199; check clock and unit", is_far)
-    return times
+    # Nanoseconds are cut to the microsecond they lie in: the lake knows no finer instant.
+    return column.cast(_INSTANT, safe=False)
 
 
 def _keys(table: pa.Table) -> Column:
@@ -286,6 +310,13 @@ def _keys(table: pa.Table) -> Column:
     keys = _text(table["idempotency_key"], "key")
     if keys.null_count == len(keys):
         return keys
+    for chunk in keys.chunks:
+        try:
+            chunk.validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise BadEvent(
+                "bad_key", f"idempotency_key is not text: {error}; nothing of this batch was recorded"
+            ) from None
     # Keys are all different: they are judged by the column, and one by one only to say what is wrong.
     size = pc.binary_length(keys)
     is_bad = pc.or_(pc.or_(pc.less(size, 1), pc.greater(size, KEY_BYTES_MAX)), _has_control(keys))
@@ -310,9 +341,17 @@ def _attributes(table: pa.Table) -> Column:
     if not names:
         return pa.nulls(table.num_rows)
     for name in names:
-        if pa.types.is_floating(table[name].type):
-            raise BadEvent("bad_attributes", f"attribute {name} is a column of {table[name].type}: never floats")
+        if not _can_be_attribute(table[name].type):
+            said = f"attribute {name} is a column of {table[name].type}: give text, integers, decimals or booleans"
+            raise BadEvent("bad_attributes", f"{said}, never floats; nothing of this batch was recorded")
     return _attribute_sets({name: table[name] for name in names})
+
+
+def _can_be_attribute(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _can_be_attribute(kind.value_type)
+    is_exact = pa.types.is_integer(kind) or pa.types.is_decimal(kind)
+    return _is_text(kind) or is_exact or pa.types.is_boolean(kind) or pa.types.is_null(kind)
 
 
 def _attribute_sets(columns: dict[str, Column]) -> pa.DictionaryArray:
@@ -347,7 +386,7 @@ def canonical_attributes(text: str) -> str | None:
     """Return a JSON object of attributes in canonical form: keys sorted, no blanks, decimals with all their digits."""
     try:
         document = json.loads(text, parse_float=Decimal, object_pairs_hook=_without_duplicates)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadEvent("bad_attributes", f"attributes {text[:60]!r} is not a JSON object: {error}") from None
     if not isinstance(document, dict):
         raise BadEvent("bad_attributes", f"attributes {text[:60]!r} is not a JSON object")

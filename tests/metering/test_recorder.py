@@ -8,12 +8,14 @@ import pickle
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta, timezone
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import pandas
 import polars
 import pyarrow as pa
 import pytest
@@ -59,6 +61,13 @@ def test_importing_metering_loads_no_heavy_library(tmp_path: Path) -> None:
     assert [row["meter"] for row in rows(tmp_path)] == ["api"]
 
 
+class NoOffset(tzinfo):
+    """A zone that knows no offset, as a naive time."""
+
+    def utcoffset(self, _when: datetime | None) -> None:
+        return None
+
+
 def test_nothing_is_created_before_the_first_row(tmp_path: Path) -> None:
     with Recorder(tmp_path, ship="none") as usage:
         usage.bind("api", tenant="acme")
@@ -81,11 +90,21 @@ def test_nothing_is_created_before_the_first_row(tmp_path: Path) -> None:
         ("negative_quantity", {"quantity": -1}),
         ("bad_event_time", {"event_time": datetime(2026, 1, 1)}),  # noqa: DTZ001
         ("bad_event_time", {"event_time": "2026-01-01"}),
+        ("bad_event_time", {"event_time": datetime(2026, 1, 1, tzinfo=NoOffset())}),
+        ("bad_quantity", {"quantity": 10**5000}),
+        ("bad_tenant", {"tenant": "\ud800"}),
         ("bad_key", {"key": ""}),
         ("bad_key", {"key": "k" * 129}),
+        ("bad_key", {"key": "\ud800"}),
         ("bad_attributes", {"region": 1.5}),
         ("bad_attributes", {"region": ["eu"]}),
         ("bad_attributes", {"region": "e\x00u"}),
+        ("bad_attributes", {"region": "\ud800"}),
+        # As plain text these would have thousands of digits, or fill the memory.
+        ("bad_attributes", {"region": 10**512}),
+        ("bad_attributes", {"region": 10**5000}),
+        ("bad_attributes", {"region": Decimal("1e512")}),
+        ("bad_attributes", {"region": Decimal("-1e-999999999999")}),
     ],
 )
 def test_a_bad_value_raises_and_leaves_no_row(usage: Recorder, reason: str, arguments: dict[str, Any]) -> None:
@@ -311,12 +330,74 @@ def test_any_library_with_arrow_tables_will_do(usage: Recorder) -> None:
     assert (row["quantity"], row["attributes"]) == (Decimal("1.5"), '{"tier":2}')
 
 
+FRAME = {
+    "tenant_id": ["a", "b"],
+    "meter": ["api"] * 2,
+    "quantity": [1, 2],
+    "event_time": [NOON] * 2,
+    "tier": ["x", None],
+}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: polars.DataFrame(FRAME).with_columns(
+            polars.col("tenant_id").cast(polars.Categorical), polars.col("tier").cast(polars.Enum(["y", "x"]))
+        ),
+        lambda: pandas.DataFrame(FRAME).astype({"tenant_id": "category", "tier": "category", "quantity": "Int64"}),
+        lambda: (
+            pandas.DataFrame({"drop": [0, 1, 2], **{name: [None, *column] for name, column in FRAME.items()}})
+            .query("drop > 0")
+            .drop(columns="drop")
+            .astype({"quantity": "int64"})
+        ),
+        lambda: pa.RecordBatch.from_pydict(FRAME | {"event_time": pa.array([NOON] * 2, INSTANT)}),
+        lambda: pa.table(FRAME | {"event_time": pa.array([NOON] * 2, INSTANT)}).to_reader(),
+        lambda: duckdb.sql(
+            "SELECT unnest(['a', 'b'])::ENUM ('b', 'a') AS tenant_id, 'api' AS meter, unnest([1, 2])::HUGEINT AS quantity,"
+            " TIMESTAMPTZ '2026-10-01 14:00:00+02' AS event_time, unnest(['x', NULL]) AS tier"
+        ),
+    ],
+    ids=["polars", "pandas", "pandas without its first row", "record batch", "reader", "duckdb"],
+)
+def test_categories_zones_and_streams_of_any_library_are_the_same_events(
+    usage: Recorder, make: Callable[[], Any]
+) -> None:
+    assert usage.record_batch(make()) == 2
+    found = [
+        (row["tenant_id"], row["quantity"], row["event_time"], row["attributes"]) for row in rows(usage.layout.root)
+    ]
+    assert found == [("a", 1, NOON, '{"tier":"x"}'), ("b", 2, NOON, None)]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: [{"tenant_id": "a"}],
+        lambda: polars.DataFrame(FRAME).lazy(),
+        lambda: polars.DataFrame(FRAME)["tier"],
+        lambda: polars.DataFrame(FRAME).with_columns(polars.col("quantity").cast(polars.Int128)),
+        lambda: pandas.DataFrame(FRAME | {"tier": pandas.Series(["x", 2], dtype=object)}),
+        lambda: pa.Table.from_arrays([pa.array(["a"])] * 2, names=["tenant_id", "tenant_id"]),
+    ],
+    ids=["rows", "lazy", "series", "int128", "mixed", "twice"],
+)
+def test_what_is_no_table_is_refused_in_words(usage: Recorder, make: Callable[[], Any]) -> None:
+    with pytest.raises(BadEvent) as raised:
+        usage.record_batch(make())
+    assert raised.value.reason == "bad_columns"
+    assert rows(usage.layout.root) == []
+
+
 def test_attributes_may_come_as_json_and_are_made_canonical(usage: Recorder) -> None:
     usage.record_batch(table(attributes=['{"b": 1, "a": "x"}', "{}", None]))
     assert [row["attributes"] for row in rows(usage.layout.root)] == ['{"a":"x","b":1}', None, None]
 
 
 INSTANT = pa.timestamp("us", tz="UTC")
+# What other libraries hand over as text, and Arrow does not look at.
+NOT_TEXT = pa.array([b"a", b"\xff", b"b"]).view(pa.string())
 
 
 @pytest.mark.parametrize(
@@ -331,6 +412,22 @@ INSTANT = pa.timestamp("us", tz="UTC")
         ("negative_quantity", [2], {"quantity": [1, 2, -3]}),
         ("bad_event_time", None, {"event_time": pa.array([0, 0, 0], pa.timestamp("us"))}),
         ("bad_event_time", [0, 2], {"event_time": pa.array([-1, 0, 2**62], INSTANT)}),
+        # In microseconds these are 1970 again.
+        ("bad_event_time", [0], {"event_time": pa.array([2**60, 0, 0], pa.timestamp("s", tz="UTC"))}),
+        ("bad_event_time", [1], {"event_time": pa.array([0, 2**62, 0], pa.timestamp("ms", tz="UTC"))}),
+        ("bad_event_time", [2], {"event_time": pa.array([0, 0, -1], pa.timestamp("ns", tz="Asia/Tokyo"))}),
+        ("bad_tenant", [0, 2], {"tenant_id": pa.DictionaryArray.from_arrays([1, 0, 1], ["a", None])}),
+        ("bad_meter", [1], {"meter": pa.DictionaryArray.from_arrays([0, 1, 0], ["api", None])}),
+        ("bad_text", None, {"tenant_id": NOT_TEXT}),
+        ("bad_text", None, {"region": NOT_TEXT}),
+        ("bad_text", None, {"attributes": NOT_TEXT}),
+        ("bad_text", None, {"quantity": NOT_TEXT}),
+        ("bad_key", None, {"idempotency_key": NOT_TEXT}),
+        ("bad_attributes", [0], {"attributes": ["[" * 100_000, None, None]}),
+        ("bad_attributes", [1], {"attributes": [None, '{"a":1e999999999}', None]}),
+        ("bad_attributes", None, {"region": [["eu"], None, None]}),
+        ("bad_attributes", None, {"region": [{"eu": 1}, None, None]}),
+        ("bad_attributes", None, {"region": [NOON, None, None]}),
         ("bad_key", [1], {"idempotency_key": ["a", "", "b"]}),
         ("bad_key", [2], {"idempotency_key": ["a", "b", "c\x85"]}),
         ("bad_attributes", [1], {"attributes": [None, "[1]", None]}),
