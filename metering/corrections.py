@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from metering.errors import BadEvent
-from metering.events import check_key
+from metering.events import check_key, check_name
 
 Verb = Literal["void", "replace"]
 
@@ -37,11 +37,22 @@ def correction_text(verb: Verb, *, key: str | None = None, origin: Origin | None
     """Return the canonical JSON of a correction. Raises BadEvent unless the event is named in exactly one way."""
     if (key is None) == (origin is None):
         raise BadEvent("bad_correction", f"name the event to {verb} by its key or by its origin, one of the two")
-    if key is not None:
-        named: dict[str, object] = {"key": check_key(key)}
-    else:
-        named = {"producer_id": origin.producer_id, "row": origin.row, "segment": origin.segment} if origin else {}
+    named = {"key": check_key(key)} if key is not None else _named(origin)
     return json.dumps({**named, "verb": verb}, separators=(",", ":"), ensure_ascii=False, sort_keys=True)
+
+
+def _named(origin: object) -> dict[str, Any]:
+    """Return an origin as it is stored. Raises BadEvent for what no event can have as its origin."""
+    if not isinstance(origin, Origin):
+        raise BadEvent("bad_correction", f"{origin!r} is not an Origin(producer_id, segment, row)")
+    for what, number, limit in (("segment", origin.segment, 2**63), ("row", origin.row, 2**31)):
+        if type(number) is not int or not 0 <= number < limit:
+            raise BadEvent("bad_correction", f"{what} {number!r} of an origin must be an int from 0 to {limit - 1}")
+    return {
+        "producer_id": check_name(origin.producer_id, "producer"),
+        "row": origin.row,
+        "segment": origin.segment,
+    }
 
 
 def join_correction(attributes: str | None, correction: str) -> str:

@@ -1,6 +1,7 @@
 -- The events that a correction names, and the corrections that only void. One row per event that does not count.
 -- A correction names its event by idempotency key (of the same tenant and meter) or by origin (of the same tenant): no
 -- tenant can touch the usage of another. What is named stays out, whatever becomes of the correction; order is no matter.
+-- An origin that no event can have names nothing; it must not keep the usage of everybody from being read.
 CREATE OR REPLACE TABLE corrected AS
 WITH correcting AS (
     SELECT
@@ -12,8 +13,8 @@ WITH correcting AS (
         json_extract_string(correction, '$.verb') AS verb,
         json_extract_string(correction, '$.key') AS named_key,
         json_extract_string(correction, '$.producer_id') AS named_producer,
-        json_extract_string(correction, '$.segment')::BIGINT AS named_segment,
-        json_extract_string(correction, '$.row')::INTEGER AS named_row
+        TRY_CAST(json_extract_string(correction, '$.segment') AS BIGINT) AS named_segment,
+        TRY_CAST(json_extract_string(correction, '$.row') AS INTEGER) AS named_row
     FROM stored_once
     WHERE correction IS NOT NULL
 )

@@ -90,6 +90,31 @@ def test_an_event_is_named_in_exactly_one_way() -> None:
             correction_text("void", **names)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "origin",
+    [
+        ("p", 1, 0),
+        Origin("p", "1", 0),  # type: ignore[arg-type]
+        Origin("p", 1, True),
+        Origin("p", 1, 2**31),
+        Origin("p", 2**63, 0),
+        Origin("p", -1, 0),
+        Origin("p", 1.0, 0),  # type: ignore[arg-type]
+        Origin("", 1, 0),
+        Origin("\ud800", 1, 0),
+    ],
+)
+def test_an_origin_that_no_event_can_have_is_refused(origin: Any) -> None:
+    with pytest.raises(BadEvent):
+        correction_text("void", origin=origin)
+
+
+@pytest.mark.parametrize("named", ['"row":0,"segment":"one"', '"row":2147483648,"segment":1', '"row":1e99,"segment":1'])
+def test_a_stored_correction_that_names_nothing_keeps_nobody_s_usage_from_being_read(named: str) -> None:
+    poison = event(1, "0", correction=f'{{"producer_id":"p",{named},"verb":"void"}}')
+    assert counted([event(0, "5"), poison]) == [0]
+
+
 @given(
     st.dictionaries(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), st.text(max_size=20).filter(str.isprintable)),
     st.sampled_from(["void", "replace"]),

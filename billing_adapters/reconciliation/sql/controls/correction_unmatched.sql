@@ -32,8 +32,8 @@ WHERE correcting.correction IS NOT NULL
                 )
                 OR (
                     event.producer_id = json_extract_string(correcting.correction, '$.producer_id')
-                    AND event.segment = json_extract_string(correcting.correction, '$.segment')::BIGINT
-                    AND event.row = json_extract_string(correcting.correction, '$.row')::INTEGER
+                    AND event.segment = TRY_CAST(json_extract_string(correcting.correction, '$.segment') AS BIGINT)
+                    AND event.row = TRY_CAST(json_extract_string(correcting.correction, '$.row') AS INTEGER)
                 )
             )
     )
