@@ -352,14 +352,24 @@ def _damaged_letters(
 def _decode_batch(stored: StoredSegment, rules: Rules) -> tuple[pa.Table, pa.Table]:
     try:
         table = pa.ipc.open_stream(pa.py_buffer(stored.body)).read_all()
+        columns = {field.name: _batch_column(table[field.name], field) for field in table.schema}
     except (pa.ArrowInvalid, OSError) as error:
         raise JournalDamaged(f"{stored.path}: the batch cannot be read: {error}", path=str(stored.path)) from error
+    unsaid = [name for name in ("tenant_id", "meter", "quantity", "event_time") if _is_unsaid(columns[name])]
+    if unsaid:
+        raise JournalDamaged(f"{stored.path}: a row has no {', '.join(unsaid)}", path=str(stored.path))
     count = table.num_rows
-    columns = {field.name: _batch_column(table[field.name], field) for field in table.schema}
     columns |= dict(zip(("producer_id", "segment", "row"), _origin(stored, count), strict=True))
     for name in ("idempotency_key", "attributes", "correction"):
         columns.setdefault(name, repeated(_NO_TEXT, count))
     return apply_rules(_typed([columns[name] for name in usage_event_schema().names]), rules)
+
+
+def _is_unsaid(column: pa.ChunkedArray) -> bool:
+    """Return whether some row may have no value: itself, or in the dictionary that its code stands in."""
+    if not pa.types.is_dictionary(column.type):
+        return bool(column.null_count)
+    return bool(column.null_count or any(chunk.dictionary.null_count for chunk in column.chunks))
 
 
 def _batch_column(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:

@@ -132,7 +132,8 @@ class LakeTable:
     def write(self, rows: pa.Table) -> list[Any]:
         """Write rows as durable files with unique names; return the actions that would commit them. No rows, no files.
 
-        Names are unique per attempt: a fixed name would let the loser of a race overwrite the committed file.
+        Names are unique per attempt: a fixed name would let the loser of a race overwrite the committed file. What the disk
+        refuses is LakeUnavailable; what is wrong with the rows is raised as it is, because no retry would help.
         """
         from metering.lake_rows import encode, places_in_order
 
@@ -141,7 +142,7 @@ class LakeTable:
         rows = self._typed(rows)
         actions: list[Any] = []
         changed: set[Path] = set()
-        with engine(f"write data files of {self.folder}"):
+        try:
             for partition, part in self._partitions(encode(rows, self.shape.order)):
                 places = places_in_order(part, self.shape.order)
                 for at in range(0, part.num_rows, ROWS_PER_FILE_MAX):
@@ -153,6 +154,8 @@ class LakeTable:
                     actions.append(self._write_file(partition, piece, here, changed))
             for folder in changed:
                 fsync_path(folder)
+        except OSError as error:
+            raise _unavailable(f"write data files of {self.folder}", error) from error
         return actions
 
     def commit(self, handle: DeltaTable, actions: Sequence[Any], transactions: Mapping[str, int]) -> None:

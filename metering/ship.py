@@ -140,23 +140,40 @@ class _Pass:
     def _ship_some(self, paths: Sequence[Path]) -> tuple[Sequence[Path], Shipped]:
         """Ship the first of these segments, as much as one commit takes; return the rest and what was added."""
         rules = load_rules(self._layout.meters_file)
-        batches: list[SegmentBatch] = []
-        read: list[Path] = []
+        read: list[tuple[Path, SegmentBatch]] = []
         size = rows = taken = 0
         for path in paths:
-            if size >= BYTES_PER_COMMIT or rows >= ROWS_PER_COMMIT or len(batches) >= SEGMENTS_PER_COMMIT:
+            if size >= BYTES_PER_COMMIT or rows >= ROWS_PER_COMMIT or len(read) >= SEGMENTS_PER_COMMIT:
                 break
             taken += 1
             found = None if path.parent.name in self._held else self._read(path, rules)
             if found is not None:
                 size += found[0]
                 rows += found[1].rows
-                batches.append(found[1])
-                read.append(path)
+                read.append((path, found[1]))
+        return paths[taken:], self._bring(read)
+
+    def _bring(self, read: Sequence[tuple[Path, SegmentBatch]]) -> Shipped:
+        """Append these segments to the lake and delete them from the journal; return what was added.
+
+        Where the lake cannot take the rows of one, the others go without it, halved until it is alone.
+        """
         self._step("append")
-        appended = self._lake.append(batches)
+        try:
+            appended = self._lake.append([batch for _, batch in read])
+        except (OSError, MeteringError):
+            raise
+        except Exception as error:  # noqa: BLE001 - as in `_read`: not of the lake, but of somebody's rows
+            if len(read) == 1:
+                self._hold(read[0][0], error)
+                return Shipped()
+            half, held_before = len(read) // 2, set(self._held)
+            added = self._bring(read[:half])
+            # The lake takes the segments of a producer in order only.
+            just_held = self._held - held_before
+            return added.plus(self._bring([one for one in read[half:] if one[1].producer_id not in just_held]))
         kept = set(appended.out_of_order)
-        for path, batch in zip(read, batches, strict=True):
+        for path, batch in read:
             self._step("delete")
             try:
                 if (batch.producer_id, batch.segment) in kept:
@@ -170,7 +187,7 @@ class _Pass:
             except OSError as error:
                 # It is in the lake, and is offered again: the lake passes over it.
                 self._refuse(path.parent.name, path, error)
-        return paths[taken:], Shipped(appended.segments, appended.rows, appended.dead_letters)
+        return Shipped(appended.segments, appended.rows, appended.dead_letters)
 
     def _read(self, path: Path, rules: Rules) -> tuple[int, SegmentBatch] | None:
         """Return one segment and its size; None when there is nothing to ship, or it has to wait with all behind it."""

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from metering import decode
+from metering import decode, lake_rows
 from metering.backoff import full_jitter_s
 from metering.batch import SegmentBatch
 from metering.clock import FixedClock
@@ -207,6 +207,37 @@ def test_a_segment_that_nobody_can_decode_holds_up_its_own_producer_only(
         shipped = ship_all(tmp_path)
     assert (shipped.rows, len(shipped.refused), list(quarantined(Layout.of(tmp_path)))) == (2, 1, [])
     assert ship_all(tmp_path).rows == 2
+    assert journal_is_empty(tmp_path)
+
+
+@pytest.mark.parametrize("bad", [11, 12, 13])
+def test_rows_that_the_lake_cannot_take_hold_up_their_own_producer_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: int
+) -> None:
+    encode = lake_rows.encode
+
+    def trip(rows: pa.Table, order: Any) -> pa.Table:
+        if "quantity" in rows.column_names and bad in rows["quantity"].to_pylist():
+            raise pa.ArrowInvalid("a mistake of ours")
+        return encode(rows, order)
+
+    recorders = [recorder(tmp_path) for _ in range(3)]
+    for place, usage in enumerate(recorders):
+        sealed_of(usage, range(10 * place + 1, 10 * place + 4))
+    with monkeypatch.context() as patched:
+        patched.setattr(lake_rows, "encode", trip)
+        shipped = ship_all(tmp_path)
+        assert (shipped.rows, len(shipped.refused), shipped.quarantined) == (6 + bad - 11, 1, ())
+        assert "a mistake of ours" in shipped.refused[0]
+        # What is in the lake is not in the journal any more, and what was recorded since goes on its way.
+        sealed_of(recorders[0], range(4, 6))
+        assert (ship_all(tmp_path).rows, len(list(tmp_path.glob("journal/p-*/*.sealed")))) == (2, 14 - bad)
+    assert ship_all(tmp_path) == Shipped(14 - bad, 14 - bad, 0)
+    for usage in recorders:
+        usage.close()
+    assert ship_all(tmp_path) == Shipped()
+    expected = [1, 2, 3, 4, 5, 11, 12, 13, 21, 22, 23]
+    assert arrived(tmp_path) == {"acme": dict.fromkeys(expected, 1)}
     assert journal_is_empty(tmp_path)
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metering.decode import decode_segment
-from metering.errors import BadEvent, UnknownMeter
+from metering.errors import BadEvent, JournalDamaged, UnknownMeter
 from metering.events import check_quantity, encode_attributes, usage_event_schema
 from metering.journal_format import Trailer
 from metering.meters import MeterRule
@@ -151,6 +151,19 @@ def test_a_batch_with_plain_columns_is_read_as_well(tmp_path: Path) -> None:
         stream.write_table(table)
     events = decoded(memoryview(sink.getvalue()), 2)
     assert events.select(own).to_pylist() == table.to_pylist()
+
+
+@pytest.mark.parametrize("name", ["tenant_id", "quantity"])
+def test_a_batch_with_a_row_of_nobody_is_damaged(name: str) -> None:
+    """An earlier release took null in a dictionary for a name. One such row had kept all others from the lake."""
+    nobody = pa.DictionaryArray.from_arrays(pa.array([0, 1], pa.int8()), pa.array(["a", None]))
+    none = nobody if name == "tenant_id" else pa.array([1, None])
+    table = plain_table(recorded_at=pa.array([START, START], INSTANT), **{name: none})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    with pytest.raises(JournalDamaged):
+        decoded(memoryview(sink.getvalue()), 2)
 
 
 def test_a_batch_takes_no_more_room_than_its_values_need() -> None:
