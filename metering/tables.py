@@ -196,7 +196,7 @@ def _text(column: Column, what: str) -> Column:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _mapped(column: Column, check: Callable[[str], str | None], reason: str) -> pa.DictionaryArray:
