@@ -14,6 +14,7 @@ import stripe
 
 from billing_adapters.errors import AdapterMisconfigured
 from billing_adapters.minor_units import MinorUnit
+from billing_adapters.stripe_adapter.one_connection import OneConnection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +32,7 @@ class StripeAccess:
 
     def client(self, token: str | None = None) -> stripe.StripeClient:
         """Return a client of our key, or of a token that Stripe gave for it."""
-        return stripe.StripeClient(token or self.api_key, **self.options)
+        return stripe.StripeClient(token or self.api_key, http_client=OneConnection(), **self.options)
 
 
 def access_of(adapter: str, settings: Mapping[str, Any]) -> StripeAccess:

@@ -50,7 +50,7 @@ CAPABILITIES = Capabilities(
 
 @dataclass(frozen=True, slots=True)
 class StripeAdapter:
-    """Delivers invoices, credit notes and voids. `client` must be made with `max_network_retries=0`."""
+    """Delivers invoices, credit notes and voids. `client`: of `max_network_retries=0` and `http_client=OneConnection()`."""
 
     client: stripe.StripeClient
     settings: StripeSettings = field(default_factory=StripeSettings)

@@ -6,6 +6,9 @@ the pace or beyond the lease.
 A key is the delivery, its generation, and the step. The generation is raised when a call was *answered* by a failure of
 Stripe's own, because that answer is replayed under the old key for a day; who comes next looks first, and then writes under
 a new key. Silence does not raise it: the same key is what makes the same call harmless.
+
+Keys live for a day. Of an invoice only finalizing counts, and it names its draft. What has effect with one call, and could come
+later than its key lives, is written `in_time`: over the connection of the look before it, or not at all (`one_connection`).
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import stripe
 
 from billing_adapters.stripe_adapter.answers import is_answered_500
+from billing_adapters.stripe_adapter.one_connection import IN_TIME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -60,16 +64,19 @@ class Calls:
         self._desk.spend()
         return call(*arguments)
 
-    def write(self, step: str, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Write something under the key of a step."""
-        return self.write_shared(f"{self.item.delivery_id}:{step}", call, *arguments)
+    def write(self, step: str, call: Callable[..., Any], *arguments: Any, in_time: bool = False) -> Any:
+        """Write something under the key of a step. `in_time`: only over the connection of the read just before it."""
+        return self.write_shared(f"{self.item.delivery_id}:{step}", call, *arguments, in_time=in_time)
 
-    def write_shared(self, key: str, call: Callable[..., Any], *arguments: Any) -> Any:
+    def write_shared(self, key: str, call: Callable[..., Any], *arguments: Any, in_time: bool = False) -> Any:
         """Write something under a key that other items may use as well."""
         self._desk.spend()
         generation = self._progress.get("generation", "1")
+        options: dict[str, Any] = {"idempotency_key": f"{key}:{generation}"}
+        if in_time:
+            options["headers"] = {IN_TIME: "1"}
         try:
-            return call(*arguments, {"idempotency_key": f"{key}:{generation}"})
+            return call(*arguments, options)
         except stripe.StripeError as error:
             if is_answered_500(error):
                 self.keep(generation=str(int(generation) + 1))

@@ -106,10 +106,12 @@ class StripeCreditAdapter:
         body = orjson.loads(item.payload)
         try:
             customer = customer_of(calls, body["account_id"], body["account_id"], self.settings)
-            there = self._find(calls, customer) if item.is_resumed else None
+            # Looked for each time: the grant is made over the connection of this look.
+            there = self._find(calls, customer)
             if there is not None:
                 return _judge(body, there)
-            made = calls.write("grant", calls.client.v1.billing.credit_grants.create, _params(body, customer, item))
+            params = _params(body, customer, item)
+            made = calls.write("grant", calls.client.v1.billing.credit_grants.create, params, in_time=True)
             return Answer(Outcome.ACCEPTED, "granted", made.id)
         except stripe.StripeError as error:
             return answer_of(error)

@@ -2,7 +2,7 @@
 
 Enters: an account. Leaves: a customer's id, kept in the books. Refuses: to make a second one while the first can be found: by our
 link, by `search` (for what is older than its lag), by the idempotency key (for what is younger than a day), and, for who begins
-again, by listing what was made since.
+again, by listing what was made since. It is made in time after looking, or not at all.
 """
 
 from __future__ import annotations
@@ -46,5 +46,5 @@ def customer_of(calls: Calls, account_id: str, name: str, settings: StripeSettin
     # Not the item's key: two items of one account must not make two customers.
     who = hashlib.sha256(account_id.encode()).hexdigest()[:32]
     params = {"name": name[:NAME_CHARACTERS], "metadata": {METADATA: account_id}}
-    made = calls.write_shared(f"tallybook:customer:{who}", calls.client.v1.customers.create, params)
+    made = calls.write_shared(f"tallybook:customer:{who}", calls.client.v1.customers.create, params, in_time=True)
     return calls.link(KIND, account_id, made.id)

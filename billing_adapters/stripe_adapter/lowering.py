@@ -50,7 +50,7 @@ def send_credit_note(calls: Calls) -> Answer:
         params["credit_amount"] = after
     # How much was paid may change between two attempts, and a key goes with its parameters.
     try:
-        made = calls.write(f"credit:{after}", calls.client.v1.credit_notes.create, params)
+        made = calls.write(f"credit:{after}", calls.client.v1.credit_notes.create, params, in_time=True)
     except stripe.InvalidRequestError as refused:
         again = calls.read(calls.client.v1.invoices.retrieve, identity)
         if again.amount_remaining == invoice.amount_remaining:

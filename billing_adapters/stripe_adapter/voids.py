@@ -88,7 +88,7 @@ def _credit_all(calls: Calls, body: dict[str, Any], invoice: Any) -> Answer:
         "memo": words,
         "metadata": {METADATA: calls.item.delivery_id, "tallybook_void": body["number"]},
     }
-    made = calls.write(f"credit:{amount}", calls.client.v1.credit_notes.create, params)
+    made = calls.write(f"credit:{amount}", calls.client.v1.credit_notes.create, params, in_time=True)
     return Answer(Outcome.ACCEPTED, f"it was paid, and {made.id} credits all of it to the customer's balance", made.id)
 
 

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import orjson
 import stripe
 
+from billing_adapters.stripe_adapter.one_connection import IN_TIME
 from billing_adapters.testing.loopback import QuietHandler, serve_handler
 from billing_adapters.testing.stripe_fake import AnswerLost, StripeFake
 
@@ -23,26 +24,39 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
+# How long the fake keeps a connection that nobody uses.
+CONNECTION_LIVES_S = 600
+
 
 class InProcess(stripe.HTTPClient):
-    """The SDK's transport, straight into a fake: no socket, no thread."""
+    """The SDK's transport, straight into a fake: no socket, no thread.
+
+    There is a connection all the same, which is gone when nobody used it for long; and a write that must not come late is
+    not sent over a new one, as `stripe_adapter.one_connection` has it.
+    """
 
     name = "fake"
 
     def __init__(self, fake: StripeFake) -> None:
         super().__init__()
         self._fake = fake
+        self._answered_s: int | None = None
 
     def request(
         self, method: str, url: str, headers: Mapping[str, str] | None, post_data: Any = None, **_more: Any
     ) -> tuple[str, int, Mapping[str, str]]:
         """Answer a request, or raise what the SDK raises when there is no answer."""
         low = {name.lower(): value for name, value in (headers or {}).items()}
+        now_s, answered_s, self._answered_s = self._fake.store.now_s, self._answered_s, None
+        is_open = answered_s is not None and now_s - answered_s < CONNECTION_LIVES_S
+        if low.pop(IN_TIME, None) is not None and not is_open:
+            raise stripe.APIConnectionError("Not sent: the connection is gone")  # type: ignore[no-untyped-call]
         try:
             reply = self._fake.handle(method, urlsplit(url), low, post_data or "")
         except AnswerLost as lost:
             said = f"Unexpected error communicating with Stripe: {lost}"
             raise stripe.APIConnectionError(said) from lost  # type: ignore[no-untyped-call]
+        self._answered_s = self._fake.store.now_s
         return reply.body.decode(), reply.status, reply.headers
 
     def close(self) -> None:
