@@ -29,7 +29,11 @@ SHIPPER_PAUSE_MAX_S = 60.0
 
 
 class Keeper:
-    """Calls `sync` every flush interval and `rotate` every seal interval, from a daemon thread that is started here."""
+    """Calls `sync` every flush interval and `rotate` every seal interval, from a daemon thread that is started here.
+
+    Where no thread can be started (the interpreter is ending, the process has as many as it may), whoever wakes it does
+    without: what is full is sealed by the caller then, and the next who wakes it tries again to start it.
+    """
 
     def __init__(
         self,
@@ -52,28 +56,47 @@ class Keeper:
         # A lock that is released to wake: unlike an Event, it may be touched by a signal handler that interrupted `wake`.
         self._asleep = threading.Lock()
         self._asleep.acquire()
-        self._is_stopped = False
+        self._is_stopped = self._is_abandoned = False
         # What the disk last said, while it says no; rows are kept and every interval tries again.
         self.refusal: MeteringError | None = None
         self._thread = threading.Thread(target=self._run, name="tallybook-keeper", daemon=True)
-        self._thread.start()
+        self._is_running()
 
-    def wake(self) -> None:
-        """Ask for full segments to be sealed now."""
+    def wake(self) -> bool:
+        """Ask for full segments to be sealed now; return whether there is a thread that will."""
         with contextlib.suppress(RuntimeError):
             self._asleep.release()
+        return self._is_running()
 
     def stop(self) -> None:
         self._is_stopped = True
-        self.wake()
-        if self._thread is not threading.current_thread():
+        if self._thread.ident is not None and self._thread is not threading.current_thread():
+            self.wake()
             self._thread.join()
+
+    def abandon(self) -> None:
+        """Let go in a forked child. Threads stay with the parent, but greenlets go on in the child as well."""
+        self._is_abandoned = True
+
+    def _is_running(self) -> bool:
+        if self._thread.ident is None:
+            try:
+                self._thread.start()
+            except RuntimeError:
+                # The caller has a row to record, whatever becomes of the shipper.
+                with contextlib.suppress(OSError):
+                    self._care()
+                return False
+        return True
 
     def _run(self) -> None:
         care_is_due = True
         rotate_at_s = time.monotonic() + self._seal_interval_s
         while True:
             is_woken = self._asleep.acquire(timeout=self._flush_interval_s)
+            while self._is_abandoned:
+                # For ever: gevent does not know a thread of the parent in the child, and its end would be an error.
+                self._asleep.acquire()
             if self._is_stopped:
                 return
             try:

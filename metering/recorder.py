@@ -30,11 +30,12 @@ from metering.forks import here as _here
 from metering.forks import notice_fork, recorders
 from metering.health import look
 from metering.journal import NO_SEGMENT, Row, pack_event
-from metering.journal_format import SEGMENT_BYTES_MIN, WHOLE, WHOLE_BITS
+from metering.journal_format import WHOLE, WHOLE_BITS
 from metering.keeper import Keeper, ShipperChild
 from metering.layout import Layout
 from metering.meterings import Meterings
 from metering.producer import Producer
+from metering.recorder_settings import check_choice, check_settings
 from metering.series import SeriesBook, encode_quantity
 
 if TYPE_CHECKING:
@@ -88,10 +89,6 @@ class Recorder(Meterings):
         ship: Literal["child", "none"] = "child",
         clock: Clock | None = None,
     ) -> None:
-        if segment_bytes < SEGMENT_BYTES_MIN:
-            raise ValueError(f"segment_bytes must be at least {SEGMENT_BYTES_MIN}, not {segment_bytes}")
-        if on_error not in {"raise", "drop_and_count"} or ship not in {"child", "none"}:
-            raise ValueError(f"on_error {on_error!r} or ship {ship!r} is not one of the named choices")
         self.layout = Layout.of(root)
         self._settings: dict[str, Any] = {
             "ack": ack,
@@ -104,11 +101,12 @@ class Recorder(Meterings):
             "ship": ship,
             "clock": clock,
         }
+        check_settings(self._settings)
         self._clock: Clock = clock or SystemClock()
         # The system's own clock is read directly: half of what a row costs is what it calls.
         self._now_ns: Callable[[], int] = time.time_ns if clock is None else lambda: self._clock.now_us() * 1000
         self._is_closed = False
-        self._waits_for_disk = _is_disk(ack)
+        self._waits_for_disk = ack == "disk"
         self._series = SeriesBook(self.layout.meters_file)
         self._start()
         recorders.add(self)
@@ -371,9 +369,11 @@ class Recorder(Meterings):
         self, series: Series, quantity: Quantity, event_time: datetime | None, key: str | None, ack: str | None
     ) -> Segment | None:
         """Check the rest and record the slow way; return the segment that took the row, None when it was dropped."""
-        waits = self._waits_for_disk if ack is None else _is_disk(ack)
+        # Text to the type checker, so that `**attributes` of a caller's dict[str, str] still pass it.
+        if ack is not None:
+            check_choice("ack", ack)
         segment = self._append_or_roll(series, self._draft(series, quantity, event_time, key))
-        if waits and segment is not None:
+        if segment is not None and (self._waits_for_disk if ack is None else ack == "disk"):
             self._acknowledger.wait()
         return segment
 
@@ -438,8 +438,7 @@ class Recorder(Meterings):
         producer = self._producer_now()
         if self._keeper is None:
             self._start_keeper(producer)
-        elif producer.backlog <= BACKLOG_MAX:
-            self._keeper.wake()
+        elif producer.backlog <= BACKLOG_MAX and self._keeper.wake():
             return
         producer.seal_before(current=self._segment)
 
@@ -496,6 +495,8 @@ class Recorder(Meterings):
             self._segment = NO_SEGMENT
 
     def _renew(self) -> None:
+        if self._keeper is not None:
+            self._keeper.abandon()
         if self._producer is not None:
             self._producer.abandon()
         self._start()
@@ -522,13 +523,6 @@ class Recorder(Meterings):
     def _refuse_if_closed(self) -> None:
         if self._is_closed:
             raise ValueError("this recorder is closed; make a new one")
-
-
-def _is_disk(ack: str) -> bool:
-    # Text to the type checker, so that `**attributes` of a caller's dict[str, str] still pass it.
-    if ack not in {"process", "disk"}:
-        raise ValueError(f'ack is "process" or "disk", not {ack!r}')
-    return ack == "disk"
 
 
 def _rebuild(root: str, settings: dict[str, Any]) -> Recorder:

@@ -116,6 +116,32 @@ def fork_with_bound(root: str) -> None:
     tokens.add(2)
 
 
+def fork_among_greenlets(root: str) -> None:
+    """Fork where threads are greenlets: in the child they go on, the parent's keeper among them."""
+    from gevent import monkey, sleep
+
+    monkey.patch_all()
+    usage = recorder(root)
+    usage.record("tokens", tenant="parent", quantity=1)
+    sleep(0.05)
+    child = os.fork()
+    tenant = "parent" if child else "child"
+    for number in range(2 if child else 1, 5001):
+        usage.record("tokens", tenant=tenant, quantity=number)
+        if number % 400 == 0:
+            # Enough rows for a spare, and time for whoever keeps this journal, or takes it for another one.
+            sleep(0.02)
+    if child == 0:
+        sys.exit(usage.health().last_error)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    producer = usage._producer
+    assert producer is not None
+    mine = set() if producer._spare is None else {producer._spare.path}
+    if strange := {*producer.folder.glob("*.spare")} - mine:
+        sys.exit(f"somebody else made {strange}")
+    sys.exit(usage.health().last_error or status)
+
+
 def _of_multiprocessing(usage: Recorder, place: int) -> None:
     _record_100(usage, f"child-{place}")
 
@@ -313,6 +339,7 @@ COMMANDS = {
     "fork": fork,
     "fork_in_c": fork_in_c,
     "fork_with_bound": fork_with_bound,
+    "fork_among_greenlets": fork_among_greenlets,
     "multiprocess": multiprocess,
     "end": end,
     "threads": threads,

@@ -27,6 +27,14 @@ def test_a_bound_meter_made_before_a_fork_counts_in_every_child(tmp_path: Path) 
     assert arrived(tmp_path) == {"shared": Counter(expected)}
 
 
+def test_greenlets_that_go_on_in_a_forked_child_keep_the_child_s_journal_only(tmp_path: Path) -> None:
+    pytest.importorskip("gevent")
+    assert run("fork_among_greenlets", tmp_path) == 0
+    ship_all(tmp_path)
+    assert arrived(tmp_path) == {tenant: once_each(5000) for tenant in ("parent", "child")}
+    assert journal_is_empty(tmp_path)
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_children_of_multiprocessing(tmp_path: Path, method: str) -> None:
     assert run("multiprocess", tmp_path, method) == 0

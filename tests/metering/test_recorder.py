@@ -68,6 +68,28 @@ class NoOffset(tzinfo):
         return None
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"ack": "Disk"},
+        {"on_error": "drop"},
+        {"ship": "thread"},
+        {"segment_bytes": 4096},
+        {"journal_bytes_max": (1 << 20) - 1},
+        {"flush_interval_s": 0},
+        {"flush_interval_s": -1},
+        {"seal_interval_s": float("inf")},
+        {"ack_timeout_s": float("nan")},
+        {"ack_timeout_s": 1e300},
+    ],
+)
+def test_a_setting_that_nobody_can_keep_to_is_refused_by_its_name(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """To wait for less than nothing is to wait for ever: nothing would have been flushed, and nobody told."""
+    (name,) = settings
+    with pytest.raises(ValueError, match=name):
+        Recorder(tmp_path, **settings)
+
+
 def test_nothing_is_created_before_the_first_row(tmp_path: Path) -> None:
     with Recorder(tmp_path, ship="none") as usage:
         usage.bind("api", tenant="acme")
