@@ -9,16 +9,17 @@ What tenants share is held once: rules by plan, figures by who has used nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from entitlements.decisions import Standing, Value
 from metering.clock import EPOCH
+from metering.measures import PLAIN
 
 if TYPE_CHECKING:
     from entitlements.features import Entitlement
-    from metering.catalog import Aggregation
+    from metering.catalog import Meter
 
 # How one more event changes the usage of a meter: what this process used since the view was read is counted so.
 #   adds     by its quantity (sum), counts  by one (count), raises  to its quantity if that is more (max),
@@ -27,9 +28,13 @@ Fold = Literal["adds", "counts", "raises", "sets", "hides"]
 _FOLDS: Mapping[str, Fold] = {"sum": "adds", "count": "counts", "max": "raises", "last": "sets"}
 
 
-def fold_of(aggregation: Aggregation) -> Fold:
-    """Return how one more event changes the usage of a meter with this aggregation."""
-    return _FOLDS.get(aggregation, "hides")
+def fold_of(meter: Meter) -> Fold:
+    """Return how one more event changes the usage of a meter."""
+    # What a period begins with changes nothing of what an event adds. Buckets, shares of days and rounding do, and so does
+    # an expression: the quantity of such an event is worked out when it comes to the lake. A count looks at none.
+    is_known = meter.expression is None or meter.aggregation == "count"
+    is_plain = is_known and replace(meter.measure, carry=PLAIN.carry) == PLAIN
+    return _FOLDS.get(meter.aggregation, "hides") if is_plain else "hides"
 
 
 @dataclass(frozen=True, slots=True)

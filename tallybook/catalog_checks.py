@@ -76,6 +76,15 @@ def _adds_up(meter: Meter) -> bool:
     return meter.aggregation in {"sum", "count"} and meter.measure == PLAIN
 
 
+def _not_spent_in_parts(meter: Meter) -> str | None:
+    """Return why what is consumed of a meter is not what it will have metered, event by event; None: it is."""
+    if not _adds_up(meter):
+        return f"the use of {meter.name!r} does not add up"
+    if meter.expression is not None and meter.aggregation != "count":
+        return f"the quantity of {meter.name!r} is worked out when an event comes to the lake"
+    return None
+
+
 def _overlapping_contracts(entries: Iterable[Entry]) -> Iterator[Mistake]:
     """Of one licence and dimension one contract holds at a time."""
     held: dict[tuple[str, str], list[tuple[Entry, ProviderContract]]] = {}
@@ -153,10 +162,8 @@ class _Known:
             if entitlement.meter is not None and self._is_missing("meter", entitlement.meter, self.meters):
                 yield self._no_meter(entry, entitlement.meter, "entitlements", at, "meter")
             meter = self.meters.get(entitlement.meter or "")
-            if entitlement.is_hard and meter is not None and not _adds_up(meter):
-                what = (
-                    f"a hard limit is spent in parts, and the use of {meter.name!r} does not add up; write limit: soft"
-                )
+            if entitlement.is_hard and meter is not None and (why := _not_spent_in_parts(meter)):
+                what = f"a hard limit is spent in parts, and {why}; write limit: soft"
                 yield entry.mistake(what, "entitlements", at, "limit")
             # Declaring features is optional; once there is a list, a name that is not in it is a slip of the pen.
             if self.features and self._is_missing("feature", entitlement.feature, self.features):

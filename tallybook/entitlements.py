@@ -312,7 +312,7 @@ class Entitlements:
         rules, place = {}, 0
         for one in held:
             entitlement = one.entitlement
-            fold = fold_of(self.meters[entitlement.meter].aggregation) if entitlement.meter else "hides"
+            fold = fold_of(self.meters[entitlement.meter]) if entitlement.meter else "hides"
             is_metered = entitlement.type == "metered"
             rules[entitlement.feature] = Rule.of(
                 entitlement, one.source, fold=fold, place=place if is_metered else None

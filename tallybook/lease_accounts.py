@@ -125,9 +125,7 @@ def _settle(workspace: Workspace, book: LeaseBook, terms: Terms, leases: Sequenc
             known.append((lease, meter))
     metered = _metered_by(workspace, [(_producer(lease), lease.key.tenant, meter) for lease, meter in known])
     for (lease, meter), (events, quantity) in zip(known, metered, strict=True):
-        consumed = (
-            events * BILLIONTHS if fold_of(terms.meters[meter].aggregation) == "counts" else to_billionths(quantity)
-        )
+        consumed = events * BILLIONTHS if fold_of(terms.meters[meter]) == "counts" else to_billionths(quantity)
         others = book.settled(lease.holder, lease.key.tenant, lease.key.feature)
         book.settle(lease.key, lease.lease_id, min(lease.quantity, max(0, consumed - others)))
     return len(known)

@@ -10,6 +10,8 @@ import pytest
 
 from entitlements.checker import Checker
 from metering.clock import FixedClock
+from metering.recorder import Recorder
+from rating.errors import CatalogInvalid
 from tallybook import Workspace
 from tallybook.entitlement_views import WorkspaceSource
 from tallybook.entitlements import Entitlements
@@ -110,3 +112,66 @@ def test_a_grant_raises_the_ceiling_while_it_is_active(root: Path) -> None:
                 one.limit for one in Entitlements(workspace).states() if one.entitled.entitlement.feature == "level"
             ]
     assert limits == [50, 57, 50]
+
+
+STEPS = """
+  - {name: days, aggregation: sum, attributes: [user], per_bucket: {length: day, value: unique_count}}
+  - {name: busiest, aggregation: max, per_bucket: {length: day}}
+  - {name: thousands, round: {mode: ceil, places: -3}}
+  - {name: seconds, attributes: [ms], expression: "ceil(ms / 1000)"}
+  - {name: kept, carry: recurring, negative_allowed: true}
+  - {name: seen, aggregation: count, attributes: [ms], expression: "ms"}
+"""
+
+
+def open_steps(root: Path, limit: str = "soft") -> Workspace:
+    held = [
+        f"      - {{feature: {name}, type: metered, meter: {name}, quota: 2000, limit: {limit}, overage: blocked}}\n"
+        for name in ("days", "busiest", "thousands", "seconds", "kept", "seen")
+    ]
+    text = (
+        f"meters:{STEPS}accounts: [{{id: a, name: A, tenants: [acme]}}]\nplans:\n  - name: pro\n    version: 1\n"
+        f"    currency: USD\n    entitlements:\n{''.join(held)}subscriptions:\n"
+        "  - {id: s, tenant: acme, plan: pro, version: 1, from: 2026-01-01}\n"
+    )
+    workspace = Workspace.init(root, clock=FixedClock(datetime(2026, 3, 20, tzinfo=UTC)))
+    (root / "catalog" / "all.yaml").write_text(text, encoding="utf-8")
+    workspace.apply()
+    return workspace
+
+
+@pytest.mark.parametrize(
+    ("feature", "attributes", "before", "after"),
+    [
+        # Two events of one user are one day; that two are of one day only the lake knows.
+        ("days", {"user": "ann"}, 0, 1),
+        ("busiest", {}, 0, 1800),
+        ("thousands", {}, 0, 2000),
+        # 1,500 ms each, whatever quantity they were recorded with.
+        ("seconds", {"ms": 1500}, 0, 4),
+        ("kept", {}, 1800, 1800),
+        ("seen", {"ms": 5}, 2, 2),
+    ],
+)
+def test_own_use_that_only_the_lake_can_count_shows_with_the_view_that_has_it(
+    tmp_path: Path, feature: str, attributes: dict[str, object], before: int, after: int
+) -> None:
+    with open_steps(tmp_path) as workspace, Recorder(tmp_path, ship="none", clock=workspace.clock) as usage:
+        later = FixedClock(datetime(2026, 3, 20, 1, tzinfo=UTC))
+        source = WorkspaceSource(str(tmp_path), clock=later)
+        with Checker(source, usage, refresh_interval_s=3600, stale_after_s=7200) as entitled:
+            assert all(entitled.consume("acme", feature, 900, **attributes) for _ in range(2))
+            assert entitled.check("acme", feature).used == before
+            usage.seal()
+            workspace.ship()
+            assert entitled.refresh()
+            assert entitled.check("acme", feature).used == after
+
+
+def test_a_hard_limit_is_not_spent_in_quantities_that_an_expression_works_out_later(tmp_path: Path) -> None:
+    with pytest.raises(CatalogInvalid) as refused:
+        open_steps(tmp_path, "hard")
+    said = str(refused.value)
+    assert "'seconds' is worked out when an event comes to the lake" in said
+    assert all(f"the use of {name!r} does not add up" in said for name in ("days", "busiest", "thousands", "kept"))
+    assert "'seen'" not in said
