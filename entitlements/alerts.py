@@ -25,7 +25,7 @@ from entitlements.books import alerts
 from metering.backoff import full_jitter_s
 from metering.books import insertion
 from metering.clock import SystemClock, from_us
-from metering.numbers import trimmed
+from metering.numbers import exact_arithmetic, trimmed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -78,7 +78,10 @@ class Level:
         if threshold.kind == "amount":
             return self.currency == threshold.currency and self.amount is not None and self.amount >= threshold.value
         # Multiplied, not divided: exact. Of a quota of zero any use is more than every percentage, and no use is none.
-        return self.quota is not None and self.quantity > 0 and self.quantity * 100 >= threshold.value * self.quota
+        if self.quota is None or self.quantity <= 0:
+            return False
+        with exact_arithmetic():
+            return self.quantity * 100 >= threshold.value * self.quota
 
     def of(self, threshold: Threshold) -> Decimal:
         """Return the number that reached it: money for an amount, else units."""

@@ -2,7 +2,8 @@
 
 Enters: burn-downs as values (`BurnDown`), or the tables that they are loaded into. Leaves: the tables
     burn_step     one row per (burn, seq): a segment, a reset, or the finish
-    burn_balance  one row per (seq, burn, grant): what it held in the step, what was burned of it, what is left
+    burn_balance  one row per (seq, burn, grant): what it held in the step, what was burned of it, what is left, and what was
+                  burned of it in the whole segment that the step goes on
     burn_state    one row per (seq, burn): overage, usage, granted usage after the step
 Refuses: to know time zones. When a grant recurs and a quota is reset is worked out before, by `BillingCycle`.
 
@@ -92,22 +93,23 @@ def over_used(engine: duckdb.DuckDBPyConnection, since: Sequence[datetime]) -> l
 
 def _states(engine: duckdb.DuckDBPyConnection, burns: Sequence[BurnDown]) -> list[State]:
     balances: list[dict[str, Decimal]] = [{} for _ in burns]
+    burned: list[dict[str, Decimal]] = [{} for _ in burns]
     latest = "QUALIFY row_number() OVER (PARTITION BY {} ORDER BY seq DESC) = 1"
-    for burn_id, grant_id, after in engine.execute(
-        f"SELECT burn_id, grant_id, after FROM burn_balance {latest.format('burn_id, grant_id')}"
+    for burn_id, grant_id, after, burned_here in engine.execute(
+        f"SELECT burn_id, grant_id, after, burned_here FROM burn_balance {latest.format('burn_id, grant_id')}"
     ).fetchall():
         balances[burn_id][grant_id] = after
-    states = {
-        row[0]: row[1:]
-        for row in engine.execute(
-            f"SELECT burn_id, overage, usage, granted_usage FROM burn_state {latest.format('burn_id')}"
-        ).fetchall()
-    }
+        if burned_here:
+            burned[burn_id][grant_id] = burned_here
     # A burn-down of no length returns its start unchanged.
-    return [
-        burn.start if burn.until == burn.start.at else State(burn.until, balances[number], *states[number])
-        for number, burn in enumerate(burns)
-    ]
+    states = [burn.start for burn in burns]
+    for burn_id, overage, usage, granted_usage in engine.execute(
+        f"SELECT burn_id, overage, usage, granted_usage FROM burn_state {latest.format('burn_id')}"
+    ).fetchall():
+        if burns[burn_id].start.at < burns[burn_id].until:
+            at, left = burns[burn_id].until, balances[burn_id]
+            states[burn_id] = State(at, left, overage, usage, granted_usage, burned[burn_id])
+    return states
 
 
 def _load(engine: duckdb.DuckDBPyConnection, burns: Sequence[BurnDown]) -> None:
@@ -118,12 +120,12 @@ def _load(engine: duckdb.DuckDBPyConnection, burns: Sequence[BurnDown]) -> None:
     _fill(
         engine,
         "burn_grant",
-        "burn_id grant_id amount effective_at ends_at priority expires_at created_at rollover_min rollover_max balance",
-        "nsqttnttqqq",
+        "burn_id grant_id amount effective_at ends_at priority expires_at created_at rollover_min rollover_max balance burned",
+        "nsqttnttqqqq",
         [
             (
                 n, one.id, one.amount, one.effective_at, _ends(one), one.priority, one.expires_at, one.created_at,
-                one.rollover_min, one.rollover_max, burn.start.balances.get(one.id, ZERO),
+                one.rollover_min, one.rollover_max, burn.start.balances.get(one.id, ZERO), burn.start.burned.get(one.id, ZERO),
             )
             for n, burn in numbered
             for one in burn.grants

@@ -4,8 +4,10 @@ Enters: grants, usage with its times, resets, and the state to begin from. Leave
 in between, each of which explains itself. Pure: no clock, no storage, no float; a run in pieces is the run at once.
 Refuses: resets before the start, and to hide what no grant covered: it is overage, and is carried.
 
-A segment is a stretch of time in which no grant begins, ends or recurs. Source: price models, section 8; the numbers in
-the comments are its steps.
+A segment is a stretch of time in which no grant begins, ends or recurs. What counts in it is its use as a whole: use that is
+taken back in it gives back what it had burned; taken back later it is overage below zero, which pays for use to come. So a
+run that stops within a segment says what was burned in it so far (`State.burned`), and the next one goes on from there.
+Source: price models, section 8; the numbers in the comments are its steps.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from metering.numbers import exact_sum
+from metering.numbers import exact_arithmetic, exact_sum
 
 if TYPE_CHECKING:
     from metering.periods import BillingCycle
@@ -89,13 +91,18 @@ class Used:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where a burn-down stands. `usage` and `granted_usage` count since the last reset; the second is what grants paid."""
+    """Where a burn-down stands. `usage` and `granted_usage` count since the last reset; the second is what grants paid.
+
+    `burned` is what was burned of each grant in the segment that is not over at this instant. `overage` below zero is use
+    that was taken back and pays for use to come.
+    """
 
     at: datetime
     balances: Mapping[str, Decimal] = field(default_factory=dict)
     overage: Decimal = ZERO
     usage: Decimal = ZERO
     granted_usage: Decimal = ZERO
+    burned: Mapping[str, Decimal] = field(default_factory=dict)
 
     @property
     def balance(self) -> Decimal:
@@ -112,7 +119,8 @@ class State:
 class Segment:
     """A stretch in which no grant began, ended or recurred: what was there, what was used, what was burned of each grant.
 
-    `is_reset` marks the instant of a reset; its `burned` is overage that was kept and paid at once.
+    `is_reset` marks the instant of a reset; its `burned` is overage that was kept and paid at once. Of the first segment of a
+    run that goes on within one, `burned` is what it adds, below zero where use was taken back.
     """
 
     start: datetime
@@ -182,12 +190,13 @@ def burn_down(
         return Run(
             start, (), {name: GrantAccount(brought=left, remaining=left) for name, left in start.balances.items()}
         )
-    runner = _Runner(burn_order(grants), usage, start)
-    for reset in sorted(set(resets)):
-        runner.run_to(reset, is_last=False)
-        runner.reset(reset, keep_overage=is_kept(keep_overage, reset))
-    runner.run_to(until, is_last=True)
-    return Run(runner.state(until), tuple(runner.segments), runner.accounts())
+    with exact_arithmetic():
+        runner = _Runner(burn_order(grants), usage, start)
+        for reset in sorted(set(resets)):
+            runner.run_to(reset, is_last=False)
+            runner.reset(reset, keep_overage=is_kept(keep_overage, reset))
+        runner.run_to(until, is_last=True)
+        return Run(runner.state(until), tuple(runner.segments), runner.accounts())
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,12 +246,13 @@ def ceiling(grants: Sequence[Grant], used: Decimal, at: datetime) -> State:
     """
     need = max(used, ZERO)
     balances: dict[str, Decimal] = {}
-    for grant in burn_order(grants):
-        amount = grant.amount if grant.is_active(at) else ZERO
-        taken = min(amount, need)
-        balances[grant.id] = amount - taken
-        need -= taken
-    return State(at, balances, overage=need, usage=used, granted_usage=max(used, ZERO) - need)
+    with exact_arithmetic():
+        for grant in burn_order(grants):
+            amount = grant.amount if grant.is_active(at) else ZERO
+            taken = min(amount, need)
+            balances[grant.id] = amount - taken
+            need -= taken
+        return State(at, balances, overage=need, usage=used, granted_usage=max(used, ZERO) - need)
 
 
 def in_units_of(quantity: Decimal, units: Decimal) -> Decimal:
@@ -254,7 +264,8 @@ def in_units_of(quantity: Decimal, units: Decimal) -> Decimal:
         raise ValueError(f"a unit is above zero, not {units}")
     scaled = abs(Fraction(quantity)) / Fraction(units) * 10**9
     whole = (2 * scaled.numerator + scaled.denominator) // (2 * scaled.denominator)
-    return Decimal(whole if quantity >= 0 else -whole).scaleb(-9)
+    with exact_arithmetic():
+        return Decimal(whole if quantity >= 0 else -whole).scaleb(-9)
 
 
 class _Runner:
@@ -267,6 +278,8 @@ class _Runner:
         self._at = start.at
         self._balances = {grant.id: start.balances.get(grant.id, ZERO) for grant in grants}
         self._overage, self._used, self._granted = start.overage, start.usage, start.granted_usage
+        # Of the segment that goes on where the run begins, and of the last one where it ends.
+        self._burned = dict(start.burned)
         self._begins_with_reset = False
         self.segments: list[Segment] = []
         # In units of the meter, by what became of them and by grant; what is there is in the balances.
@@ -274,7 +287,8 @@ class _Runner:
         self._brought = {grant.id: start.balances.get(grant.id, ZERO) for grant in grants}
 
     def state(self, at: datetime) -> State:
-        return State(at, dict(self._balances), self._overage, self._used, self._granted)
+        burned = {name: quantity for name, quantity in self._burned.items() if quantity}
+        return State(at, dict(self._balances), self._overage, self._used, self._granted, burned)
 
     def accounts(self) -> dict[str, GrantAccount]:
         """Return what became of each grant so far."""
@@ -296,7 +310,7 @@ class _Runner:
 
     def _move(self, name: str, grant: Grant, quantity: Decimal) -> None:
         if quantity:
-            self._moved[name, grant.id] = exact_sum([self._moved.get((name, grant.id), ZERO), quantity])
+            self._moved[name, grant.id] = self._moved.get((name, grant.id), ZERO) + quantity
 
     def run_to(self, end: datetime, *, is_last: bool) -> None:
         """Run from here to `end`, cut wherever a grant begins, ends or recurs (2)."""
@@ -315,7 +329,12 @@ class _Runner:
         if is_last and end in recurring and starts != [end]:
             starts, ends = [*starts, end], [*ends, end]
         for at, until in zip(starts, ends, strict=True):
+            if at > starts[0]:
+                self._burned = {}
             self._run_segment(at, until, recurring.get(at, set()), is_end=is_last and at == end)
+        # A segment of no length goes on after the end; any other is over there if a grant begins or ends.
+        if starts[-1] < end and any(end in {grant.effective_at, grant.ends_at} for grant in self._grants):
+            self._burned = {}
         # At the very end, what ends is gone, and what begins is there, for whoever goes on from here.
         self._end_grants(end)
         if is_last:
@@ -334,7 +353,7 @@ class _Runner:
         first, last = bisect_left(self._times, start), bisect_left(self._times, end)
         used = exact_sum(one.quantity for one in self._usage[first:last])
         self._used += used
-        burned, self._overage = self._burn(used + self._overage)  # (4)
+        burned = self._burn(used + self._overage)  # (4)
         self.segments.append(Segment(start, end, before, used, burned, dict(self._balances), self._overage))
 
     def _begin_grants(self, at: datetime) -> None:
@@ -348,18 +367,26 @@ class _Runner:
                 is_voided = grant.voided_at is not None and grant.voided_at == grant.ends_at
                 self._set(grant, ZERO, "voided" if is_voided else "expired")
 
-    def _burn(self, need: Decimal) -> tuple[dict[str, Decimal], Decimal]:
-        """Take what is needed from the grants in burn order; return what each gave, and what none covered."""
+    def _burn(self, need: Decimal) -> dict[str, Decimal]:
+        """Take what is needed from the grants in burn order; return what each gave. What none covered is over.
+
+        What was burned in this segment before is needed again, and taken from all that was there: the whole of it counts.
+        """
+        before, self._burned = self._burned, {}
+        need += sum(before.values(), ZERO)
         burned: dict[str, Decimal] = {}
         for grant in self._grants:
-            taken = min(self._balances[grant.id], need)
-            if taken > 0:
-                burned[grant.id] = taken
-                self._balances[grant.id] -= taken
-                self._move("used", grant, taken)
-                need -= taken
-        self._granted += exact_sum(burned.values())
-        return burned, need
+            paid = before.get(grant.id, ZERO)
+            taken = min(self._balances[grant.id] + paid, max(need, ZERO))
+            need -= taken
+            self._burned[grant.id] = taken
+            if taken != paid:
+                burned[grant.id] = taken - paid
+                self._balances[grant.id] -= taken - paid
+                self._move("used", grant, taken - paid)
+        self._granted += sum(burned.values(), ZERO)
+        self._overage = need
+        return burned
 
     def reset(self, at: datetime, *, keep_overage: bool) -> None:
         """Begin anew (6): roll balances over, let them pay the overage that is kept, count from zero."""
@@ -369,7 +396,10 @@ class _Runner:
             is_there = grant.is_active(at) and grant.effective_at < at
             self._set(grant, grant.rolled_over(self._balances[grant.id]) if is_there else ZERO)
         self._used = self._granted = ZERO
-        burned, self._overage = self._burn(self._overage if keep_overage else ZERO)
+        self._burned = {}
+        burned = self._burn(self._overage if keep_overage else ZERO)
+        # What a reset takes for what was over before is not given back.
+        self._burned = {}
         self.segments.append(Segment(at, at, before, ZERO, burned, dict(self._balances), self._overage, is_reset=True))
         self._begins_with_reset = True
         self._at = at

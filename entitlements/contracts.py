@@ -18,7 +18,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from entitlements.errors import BadContract
-from metering.numbers import exact_sum
+from metering.numbers import exact_difference, exact_sum
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -66,7 +66,7 @@ class NetUsage:
 
     @property
     def included_used(self) -> Decimal:
-        return exact_sum([self.used, -self.net])
+        return exact_difference(self.used, self.net)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def licence_tail(licence: str) -> str:
 
 def net_of(included: Decimal, used: Decimal) -> Decimal:
     """Return what of a term's usage so far is beyond what is included: max(0, used - included)."""
-    return max(ZERO, exact_sum([used, -included]))
+    return max(ZERO, exact_difference(used, included))
 
 
 def net_of_piece(included: Decimal, before: Decimal, quantity: Decimal) -> Decimal:
@@ -93,7 +93,7 @@ def net_of_piece(included: Decimal, before: Decimal, quantity: Decimal) -> Decim
 
     The pieces of a term sum to the net of the term, however it was cut. Negative only for usage that is taken back.
     """
-    return exact_sum([net_of(included, exact_sum([before, quantity])), -net_of(included, before)])
+    return exact_difference(net_of(included, exact_sum([before, quantity])), net_of(included, before))
 
 
 def net_usage(contracts: Sequence[Contract], usage: Iterable[ContractUsage]) -> Netted:
@@ -113,7 +113,7 @@ def net_usage(contracts: Sequence[Contract], usage: Iterable[ContractUsage]) -> 
         for contract in by_key[key]:
             total = exact_sum(used[contract])
             net = net_of(contract.included, total)
-            left = exact_sum([contract.included, -total, net])
+            left = exact_difference(contract.included, exact_difference(total, net))
             netted.append(NetUsage(contract, total, net, left))
     return Netted(tuple(netted), tuple(uncovered))
 

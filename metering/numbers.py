@@ -10,14 +10,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from contextlib import AbstractContextManager
 
 # Wide enough for decimal(38, 21) sums and their differences; a result that does not fit is an error, never rounded.
 _EXACT = Context(prec=76, traps=[InvalidOperation, Inexact])
 
 
+def exact_arithmetic() -> AbstractContextManager[Context]:
+    """Return the context in which sums, differences and products of decimals are exact, or raise decimal.Inexact."""
+    return localcontext(_EXACT)
+
+
 def exact_sum(numbers: Iterable[Decimal]) -> Decimal:
     """Return the sum of decimals without rounding; raises decimal.Inexact rather than lose a digit."""
-    with localcontext(_EXACT):
+    with exact_arithmetic():
         return sum(numbers, Decimal(0))
 
 
@@ -26,7 +32,7 @@ def exact_difference(whole: Decimal, *parts: Decimal) -> Decimal:
 
     Not a sum with `-part` in it: that minus sign rounds to 28 digits before anything is added up.
     """
-    with localcontext(_EXACT):
+    with exact_arithmetic():
         return whole - sum(parts, Decimal(0))
 
 

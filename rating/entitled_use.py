@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from entitlements.burndown import ZERO, Grant, Run, Segment, State, Used, burn_down, burn_order, ceiling
 from entitlements.decisions import Decision
 from metering.measures import PLAIN
-from metering.numbers import exact_sum
+from metering.numbers import exact_difference, exact_sum
 from metering.usage import Selector, Span, aggregate
 from rating.entitled import INSTANT, Entitled
 
@@ -65,7 +65,8 @@ class EntitlementState:
             is_on = entitlement.enabled is not False
             value, reason = entitlement.typed_value, "granted" if is_on else "switched_off"
             return Decision.of(is_on, reason, used=self.used, value=value, source=source, **names)  # type: ignore[arg-type]
-        left = self.remaining - self.overage
+        # Use that was taken back is overage below zero.
+        left = exact_difference(self.remaining, self.overage)
         more = {
             "limit": self.limit,
             "used": self.used,
@@ -73,7 +74,7 @@ class EntitlementState:
             "resets_at": self.resets_at,
             "source": source,
         }
-        if self.remaining > 0:
+        if left > 0:
             return Decision.of(True, "within_quota", **names, **more)  # type: ignore[arg-type]
         reason = "quota_exhausted" if entitlement.stops else "soft_limit_exceeded"
         return Decision.of(not entitlement.stops, reason, **names, **more)  # type: ignore[arg-type]
@@ -137,7 +138,7 @@ class UsagePlan:
             if self._meter.aggregation == "unique_count":
                 # What was seen earlier in the period is not used again: the difference of two counts from its start.
                 before = ZERO if start == at else before
-                quantity, before = quantity - before, quantity
+                quantity, before = exact_difference(quantity, before), quantity
             if self._entitled.counts(at):
                 found.append(Used(at, quantity))
         return self._with_leased(found)
@@ -151,7 +152,7 @@ class UsagePlan:
         more = []
         for start, end, granted in self._leased:
             inside = [one for one in used if start <= one.at < end]
-            rest = granted - exact_sum(one.quantity for one in inside)
+            rest = exact_difference(granted, *(one.quantity for one in inside))
             if inside and rest > 0:
                 more.append(Used(inside[-1].at, rest))
         return sorted([*used, *more], key=lambda one: one.at) if more else used
@@ -205,10 +206,11 @@ class UsagePlan:
             return EntitlementState(entitled, used=used, resets_at=resets_at)
         active = [one for one in burn_order(entitled.grants) if one.is_active(at)]
         limit = exact_sum(one.amount for one in active)
-        left = limit - used
+        left = exact_difference(limit, used)
         balances = ceiling(active, used, at).balances
         grants = tuple(GrantState(one, balances[one.id]) for one in active)
-        return EntitlementState(entitled, limit, used, max(ZERO, left), max(ZERO, -left), resets_at, grants=grants)
+        over = max(ZERO, exact_difference(used, limit))
+        return EntitlementState(entitled, limit, used, max(ZERO, left), over, resets_at, grants=grants)
 
 
 def ask_usage(

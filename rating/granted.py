@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from entitlements.burn_down_all import BurnDown, OverUsed, burn_down_all, over_used
 from entitlements.burndown import ZERO
 from metering.engine import open_engine, read_sql
-from metering.numbers import exact_sum
+from metering.numbers import exact_difference, exact_sum
 from rating.entitled import INSTANT, Entitled, is_plain, resolve, templates
 from rating.entitled_use import UsagePlan, ask_usage, begin_of, state_at
 from rating.included_from import features_of
@@ -73,7 +73,7 @@ def load_granted(engine: duckdb.DuckDBPyConnection, terms: Terms, spans: Sequenc
             else:
                 parts.append((span.span_id, price_id, Part(replace(one, tenant=span.tenant_id), since, until)))
     found = beyond([part for *_, part in parts], terms.meters, lambda asked: ask_usage(engine, asked, terms.meters))
-    covered = (max(ZERO, one.used - one.over_used) for one in found)
+    covered = (max(ZERO, exact_difference(one.used, one.over_used)) for one in found)
     rows += [(span_id, price_id, count) for (span_id, price_id, _), count in zip(parts, covered, strict=True)]
     load_table(engine, "granted_share", _COLUMNS, rows)
     engine.execute(read_sql("rating", "granted_share"))
@@ -119,7 +119,7 @@ def beyond(
         at = parts[number].until - INSTANT
         limit = exact_sum(one.amount for one in parts[number].entitled.grants if one.is_active(at))
         used = usage.get(question, ZERO)
-        found[number] = OverUsed(used, max(ZERO, used - limit))
+        found[number] = OverUsed(used, max(ZERO, exact_difference(used, limit)))
     return [found[number] for number in range(len(parts))]
 
 

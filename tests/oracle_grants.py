@@ -60,10 +60,24 @@ class Walk:
         self.taken = {name: dict.fromkeys(self.left, ZERO) for name in ("used", "expired", "voided")}
         # All that was ever paid; at the end without what is due at that very instant, which pays for what comes after.
         self.paid_ever = self.paid_by_end = ZERO
+        self.open_stretch()
+
+    def open_stretch(self) -> None:
+        """From here on nothing begins, ends or recurs until the next call: its use counts as a whole."""
+        self.opened = dict(self.left), dict(self.taken["used"]), self.overage, self.paid, self.paid_ever
+        self.used_in_it = ZERO
+
+    def use(self, quantity: Decimal) -> None:
+        """Burn down from the opening of the stretch again, with all that was used in it so far."""
+        self.usage += quantity
+        self.used_in_it += quantity
+        left, used, overage, self.paid, self.paid_ever = self.opened
+        self.left, self.taken["used"] = dict(left), dict(used)
+        self.burn(overage + self.used_in_it)
 
     def burn(self, need: Decimal) -> None:
         for grant in self.grants:
-            taken = min(self.left[grant["id"]], need)
+            taken = max(ZERO, min(self.left[grant["id"]], need))
             self.left[grant["id"]] -= taken
             self.taken["used"][grant["id"]] += taken
             self.paid += taken
@@ -133,6 +147,7 @@ def walked(
         if at in resets:
             state.reset(at, keep if isinstance(keep, bool) else at in keep)
         is_due = state.refill_grants(at) if at > start["at"] else False
+        is_cut = is_due or at in resets or any(at in {grant["from"], ends(grant)} for grant in grants)
         if at == until:
             state.paid_by_end = before
             # What begins at the very end is there, and pays nothing before the next run.
@@ -141,8 +156,8 @@ def walked(
             state.begin_grants(at)
             break
         state.begin_grants(at)
+        if is_cut or at == start["at"]:
+            state.open_stretch()
         # What was over is asked again of whatever is there now.
-        used = sum((quantity for when, quantity in usage if when == at), ZERO)
-        state.usage += used
-        state.burn(state.overage + used)
+        state.use(sum((quantity for when, quantity in usage if when == at), ZERO))
     return state

@@ -1,7 +1,9 @@
 -- One step of all burn-downs, first half: what each grant holds in it, and what is burned of it.
 -- Segment: what recurs is full again, what is not active is gone, what begins is there; then use and carried overage are paid
--- in burn order. Reset: what is active and was there before is rolled over, and pays overage that is kept. Source: price
--- models, section 8, (3), (4) and (6).
+-- in burn order. Reset: what is active and was there before is rolled over, and pays overage that is kept. Finish: nothing
+-- is burned. A step that goes on where the one before was cut burns again what that one burned (`burned_here`), so that the use
+-- of the whole counts: `burned` is what it adds, below zero where use was taken back. Source: price models, section 8, (3), (4)
+-- and (6).
 INSERT INTO burn_balance
 WITH opened AS (
     SELECT
@@ -17,6 +19,7 @@ WITH opened AS (
             WHEN recurrence.due_at IS NOT NULL AND step.kind = 'segment' THEN ordered.amount
             ELSE held.after
         END::DECIMAL(38, 9) AS before,
+        CASE WHEN step.goes_on THEN held.burned_here ELSE 0 END::DECIMAL(38, 9) AS again,
         CASE step.kind
             WHEN 'segment' THEN state.overage + coalesce(used.quantity, 0)
             WHEN 'reset' THEN CASE WHEN step.keeps_overage THEN state.overage ELSE 0 END
@@ -34,19 +37,33 @@ WITH opened AS (
         AND recurrence.due_at = step.start_at
     WHERE step.seq = $seq
 ),
+asked AS (
+    SELECT
+        *,
+        need + sum(again) OVER (PARTITION BY burn_id)
+        - coalesce(
+            sum(before + again) OVER (
+                PARTITION BY burn_id ORDER BY place ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+            ), 0
+        ) AS left_to_pay
+    FROM opened
+),
 burning AS (
     SELECT
         *,
-        coalesce(
-            sum(before) OVER (PARTITION BY burn_id ORDER BY place ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0
-        ) AS earlier
-    FROM opened
+        CASE kind
+            WHEN 'finish' THEN again
+            ELSE greatest(0, least(before + again, left_to_pay))
+        END::DECIMAL(38, 9) AS paid
+    FROM asked
 )
 SELECT
     $seq AS seq,
     burn_id,
     grant_id,
     before,
-    greatest(0, least(before, need - earlier))::DECIMAL(38, 9) AS burned,
-    (before - greatest(0, least(before, need - earlier)))::DECIMAL(38, 9) AS after
+    (paid - again)::DECIMAL(38, 9) AS burned,
+    (before - (paid - again))::DECIMAL(38, 9) AS after,
+    -- What a reset takes for what was over before is not given back.
+    CASE kind WHEN 'reset' THEN 0 ELSE paid END::DECIMAL(38, 9) AS burned_here
 FROM burning

@@ -6,5 +6,6 @@ SELECT
     grant_id,
     balance AS before,
     0::DECIMAL(38, 9) AS burned,
-    balance AS after
+    balance AS after,
+    burned AS burned_here
 FROM burn_grant_ordered

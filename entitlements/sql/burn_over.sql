@@ -1,6 +1,6 @@
 -- What was used of each burn-down from an instant on, and what of it no grant covered: one row per burn. Units of the meter.
 -- A segment that pays overage of before takes it off again, and so does a reset that keeps it; below zero nothing is over. What
--- recurs at the very end belongs to what comes after it.
+-- recurs or is reset at the very end belongs to what comes after it.
 SELECT
     step.burn_id,
     sum(coalesce(used.quantity, 0))::DECIMAL(38, 9) AS used,

@@ -76,6 +76,12 @@ def test_a_threshold_is_crossed_when_it_is_reached(before: str, after: str, cros
     assert crossing(at(before), at(after), [EIGHTY, FULL]) == crossed
 
 
+def test_just_below_is_below_with_any_number_of_digits() -> None:
+    quota = "100000000000000000000000000000"
+    assert not at("79999999999999999999999999999.999999999", quota).reaches(EIGHTY)
+    assert at("80000000000000000000000000000", quota).reaches(EIGHTY)
+
+
 def test_units_and_money_have_thresholds_too() -> None:
     many = Threshold("quantity", Decimal(5))
     spent = Level(Decimal(5), amount=Decimal("50.00"), currency="USD")

@@ -56,8 +56,8 @@ def TestWhatIsOverUsedIsWhatSegmentsSay(crowd: list[tuple[dict[str, Any], dateti
     for (history, cut), over in zip(crowd, found, strict=True):
         if cut >= history["until"]:
             continue
-        before = run_of(history, State(day(0)), cut).state
-        segments = run_of(history, before, history["until"]).segments
+        before = run_of(history, State(day(0)), cut)
+        segments = (*before.segments, *run_of(history, before.state, history["until"]).segments)
         # What recurs or is reset at the very end pays for what was over before, but belongs to what comes after.
         later = [one for one in segments if cut <= one.start < history["until"]]
         used = sum((one.usage for one in later), Decimal(0))

@@ -76,6 +76,15 @@ def test_a_licence_is_the_same_without_the_leading_arn() -> None:
     assert done.net == 2
 
 
+def test_no_digit_is_lost() -> None:
+    """29 digits before the point and 9 behind it are more than Python's decimals keep unasked."""
+    included, more = "12345678901234567890123456789.123456789", "12345678901234567890123456789.12345679"
+    (done,) = net_usage([contract(included)], [used(more)]).contracts
+    least = Decimal("0.000000001")
+    assert (done.net, done.included_used, done.remaining) == (least, Decimal(included), 0)
+    assert net_of_piece(Decimal(included), Decimal(included), least) == least
+
+
 def test_two_contracts_for_one_instant_are_refused() -> None:
     second = contract("5", start=YEAR + timedelta(days=364))
     with pytest.raises(BadContract, match=r"two contracts of licence l-be.* end one of them") as refused:

@@ -61,9 +61,9 @@ def march(day: int, hour: int = 0) -> datetime:
     return datetime(2026, 3, day, hour, tzinfo=UTC)
 
 
-def open_(root: Path, subscriptions: str, usage: str = "", now: datetime = NOW) -> Workspace:
+def open_(root: Path, subscriptions: str, usage: str = "", now: datetime = NOW, text: str = CATALOG) -> Workspace:
     workspace = Workspace.init(root, clock=FixedClock(now))
-    (root / "catalog" / "all.yaml").write_text(CATALOG + subscriptions, encoding="utf-8")
+    (root / "catalog" / "all.yaml").write_text(text + subscriptions, encoding="utf-8")
     workspace.apply()
     if usage:
         path = root / "usage.csv"
@@ -360,3 +360,30 @@ def test_overage_is_kept_by_the_plan_that_says_so_and_not_over_a_change(tmp_path
         # February: 20 over. March: they are paid, 60 used of 30: 30 over, 5 of them paid by g1 on the 9th.
         assert left(state_of(workspace, "tokens", march(9, 1))) == (55, 60, 0, 25)
         assert left(state_of(workspace, "tokens", march(11))) == (30, 0, 30, 0)
+
+
+@pytest.mark.parametrize(("until", "balance"), [("2026-03-05", 5), ("2026-03-02T13:00:00Z", 0)])
+def test_use_that_is_taken_back_can_be_used_again(tmp_path: Path, until: str, balance: int) -> None:
+    """10 of 10, then 5 back: the quota has them again, or (where a gift ended in between) what is over is below zero."""
+    catalog = CATALOG.replace("{name: calls, aggregation: count}", "{name: calls, negative_allowed: true}").replace(
+        "{feature: calls, type: metered, meter: calls}",
+        "{feature: calls, type: metered, meter: calls, quota: 10, overage: blocked}",
+    )
+    gift = "{id: gift, tenant: acme, feature: calls, amount: 0.5, effective: '2026-02-01', expires: 'UNTIL', priority: 200}"
+    grants = "grants:\n  - " + gift.replace("UNTIL", until) + "\n"
+    usage = "acme,calls,10,2026-03-02T00:00:00Z,\nacme,calls,-5,2026-03-03T00:00:00Z,\n"
+    with open_(tmp_path, ACME + "}\n" + grants, usage, text=catalog) as workspace:
+        state = state_of(workspace, "calls")
+        assert (state.used, state.remaining, state.overage) == (5, balance, balance - 5)
+        assert (state.decision.remaining, state.decision.reason) == (5, "within_quota")
+        held = Entitlements(workspace).view().tenants["acme"]
+        assert Decision(True, "granted", held.standing("acme", held.rules["calls"])).remaining == 5
+
+
+def test_quantities_of_any_size_are_exact(tmp_path: Path) -> None:
+    most = "12345678901234567890123456789.123456789"
+    grants = f"grants:\n  - {{id: g1, tenant: acme, feature: tokens, amount: '{most}', effective: 2026-03-01}}\n"
+    with open_(tmp_path, ACME + "}\n" + grants, f"acme,tokens,{most},2026-03-02T00:00:00Z,\n") as workspace:
+        assert left(state_of(workspace, "tokens")) == (
+            Decimal("12345678901234567890123456889.123456789"), Decimal(most), 100, 0,
+        )  # fmt: skip
