@@ -70,6 +70,15 @@ def test_the_judge_sees_each_broken_promise() -> None:
 
 
 @needs_strace
+def test_a_disk_that_refuses_once_is_met_by_a_producer_and_by_a_shipper(
+    workshop: Workshop, fast_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded = sweep_record(workshop, fast_disk / "record", ERRORS_OF_A_PRODUCER[1:3], ks(1), count=60)
+    hold(recorded, "producer, first call fails", capsys)
+    hold(sweep_ship(workshop, fast_disk / "ship", ERRORS_OF_A_SHIPPER[:1], ks(1)), "shipper, first call fails", capsys)
+
+
+@needs_strace
 def test_a_producer_whose_calls_fail_keeps_its_word(
     workshop: Workshop, fast_disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

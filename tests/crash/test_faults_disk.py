@@ -177,6 +177,12 @@ def hold(tally: Tally, what: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @needs_loop
+def test_after_one_power_cut_what_was_flushed_is_there_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Workshop(tmp_path / "workshop") as workshop:
+        hold(cut_many(workshop, tmp_path, cuts=1, seed=1), "power cut", capsys)
+
+
+@needs_loop
 def test_after_a_power_cut_what_was_flushed_is_there_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Workshop(tmp_path / "workshop") as workshop:
         hold(cut_many(workshop, tmp_path, cuts=3, seed=6), "power cuts", capsys)

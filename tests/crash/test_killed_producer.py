@@ -60,6 +60,10 @@ def kill_many(root: Path, kills: int, seed: int) -> int:
     return check(root, acknowledged, in_flight=1)
 
 
+def test_two_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
+    assert kill_many(tmp_path, kills=2, seed=2) > 0
+
+
 def test_twenty_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
     assert kill_many(tmp_path, kills=20, seed=20) > 0
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -88,3 +90,20 @@ def test_three_shippers_at_once_beside_a_recording_process(tmp_path: Path) -> No
     assert run("ship", tmp_path) == 0
     assert arrived(tmp_path) == {"dead": once_each(1000), "live": once_each(number)}
     assert journal_is_empty(tmp_path)
+
+
+def test_a_side_car_that_is_killed_and_started_again_ships_each_event_once(tmp_path: Path) -> None:
+    tallybook = [sys.executable, "-m", "tallybook.cli", "-w", str(tmp_path)]
+    subprocess.run([*tallybook, "init"], check=True, capture_output=True)
+    deadline = time.monotonic() + 100
+    for turn, ending in enumerate(["sigkill", "os._exit", "return"]):
+        with subprocess.Popen([*tallybook, "ship", "--watch"]) as side_car:
+            assert run("live_shortly", tmp_path, f"turn-{turn}", 50, ending) in {0, -signal.SIGKILL}
+            # The last one has time for all that is left; the others are killed wherever they are.
+            while time.monotonic() < deadline and not (turn < 2 or journal_is_empty(tmp_path)):
+                time.sleep(0.05)
+            if turn < 2:
+                time.sleep(0.7 * turn + 0.3)
+            side_car.send_signal(signal.SIGKILL if turn < 2 else signal.SIGTERM)
+    assert journal_is_empty(tmp_path)
+    assert arrived(tmp_path) == {f"turn-{turn}": once_each(50) for turn in range(3)}

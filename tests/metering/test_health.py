@@ -234,3 +234,16 @@ def test_metering_does_without_opentelemetry(tmp_path: Path) -> None:
         "with Recorder(sys.argv[1], ship='none') as usage: sys.exit(instrument(usage))"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 0
+
+
+def test_where_only_the_api_is_installed_nobody_ever_asks(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['opentelemetry.sdk'] = None\n"
+        "import metering.recorder as of; from metering.telemetry import instrument\n"
+        "def asked(*_, **__): sys.exit('health was looked at')\n"
+        "of.look = asked\n"
+        "with of.Recorder(sys.argv[1], ship='none') as usage:\n"
+        "    assert instrument(usage)\n"
+        "    for _ in range(1000): usage.record('calls', tenant='acme')"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 0
