@@ -1,7 +1,8 @@
 """The contract of adapters: what any adapter must show before anybody's money goes through it.
 
 Enters: a `World` of yours, which is your adapter with a double of its provider. Leaves: tests, for pytest or by hand.
-Refuses: adapters that write twice, that lose, that send floats, or that call an unanswered call done.
+Refuses: adapters that write twice, that lose, that send floats, or that call an unanswered call done; and, of those that can list
+what their provider has, lists that leave out, that write, or that break off half-way without a word.
 
     from billing_adapters.testing.contract import AdapterContract
 
@@ -25,8 +26,10 @@ from sqlalchemy.pool import StaticPool
 from billing_adapters.books import deliveries, delivery_attempts, delivery_links, delivery_paces
 from billing_adapters.deliver import Delivered, Deliverer
 from billing_adapters.deliveries import list_deliveries
+from billing_adapters.testing.contract_of_lists import check_breaks, check_list, check_spans
+from billing_adapters.testing.holding import hold
 from metering.books import control_points
-from metering.clock import FixedClock
+from metering.clock import FixedClock, from_us
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,10 +67,8 @@ class Crashed(BaseException):
     """The process died here. No `except Exception` may keep it alive."""
 
 
-def hold(condition: object, sentence: str) -> None:
-    """Raise AssertionError with the sentence unless the condition holds."""
-    if not condition:
-        raise AssertionError(sentence)
+def now_of(world: World) -> datetime:
+    return from_us(world.clock.now_us())
 
 
 class AdapterContract:
@@ -170,6 +171,34 @@ class AdapterContract:
         done = self._run(world, engine)
         hold(done is not None and set(done.outcomes) == {"ALREADY_ACCEPTED_SAME"}, f"all is found: {done}")
         hold(dict(world.holdings()) == before, "reading back writes nothing")
+
+    # --- what the provider says it has --------------------------------------------------------------------------------
+
+    def test_the_list_shows_what_was_sent_once_and_writes_nothing(self) -> None:
+        world, engine = self.make_world(), self.open_books()
+        listing = world.adapter().capabilities.listing
+        if listing is None:
+            return
+        self._deliver_all(world, engine)
+        world.clock.advance(listing.settles + timedelta(minutes=1))
+        before = dict(world.holdings())
+        check_list(world.adapter(), self._intents(world, world.adapter()), until=now_of(world))
+        hold(dict(world.holdings()) == before, "listing writes nothing")
+
+    def test_spans_of_the_list_are_half_open_and_add_up(self) -> None:
+        world, engine = self.make_world(), self.open_books()
+        if world.adapter().capabilities.listing is None:
+            return
+        self._deliver_all(world, engine)
+        world.clock.advance(timedelta(minutes=1))
+        check_spans(world.adapter(), self._intents(world, world.adapter()), until=now_of(world))
+
+    def test_a_list_that_breaks_off_is_no_list(self) -> None:
+        world, engine = self.make_world(), self.open_books()
+        if world.adapter().capabilities.listing is None:
+            return
+        self._deliver_all(world, engine)
+        check_breaks(world.adapter(), self._intents(world, world.adapter()), until=now_of(world))
 
     # --- how ----------------------------------------------------------------------------------------------------------
 
