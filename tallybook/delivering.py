@@ -32,6 +32,7 @@ from rating.books import invoice_lines, invoices
 from rating.ledger import read_invoices
 from rating.rate import LINE_KEY
 from rating.voids import read_voids
+from tallybook.allocated_hours import Allocations
 from tallybook.books import reading
 from tallybook.errors import BadSettings
 from tallybook.marketplace_settings import SECTION, MarketplaceOptions
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from tallybook.workspace import Workspace
 
 INVOICES_AT_ONCE = 500
+# Whose hours may be split over tags.
+ALLOCATING = (SECTION, "aws_meter_usage")
 UsageSettings = tuple[HourSettings, WindowSettings]
 
 
@@ -127,6 +130,8 @@ def _taken(name: str, section: Mapping[str, Any]) -> tuple[datetime, dict[str, A
     if name == SECTION:
         market = MarketplaceOptions.taken_from(options)
         hours = replace(hours, final_window=market.final_window, contract_only=market.contract_only)
+    if name in ALLOCATING:
+        hours = replace(hours, allocations=Allocations.taken_from(name, options))
     return since, options, (hours, WindowSettings.taken_from(options, hours.settle))
 
 
@@ -177,7 +182,8 @@ def _prepared(workspace: Workspace, adapter: Adapter, since: datetime, usage: Us
         # People ask for these, one by one: `tallybook marketplace adjust`.
         return
     if "metered_hour" in adapter.capabilities.kinds:
-        yield instance_intents(workspace, adapter, usage[1].meters, since, usage[0].complete_until(workspace.now))
+        until, allocations = usage[0].complete_until(workspace.now), usage[0].allocations
+        yield instance_intents(workspace, adapter, usage[1].meters, since, until, allocations)
         return
     if adapter.capabilities.grain == "hour":
         yield hour_intents(workspace, adapter, usage[0], since)

@@ -14,7 +14,7 @@ The same use under two licences at once would be billed twice: the later of the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from billing_adapters.outbox import Outbox
 from billing_adapters.usage_totals import UsageTotal
 from entitlements.contracts import licence_tail, net_of
 from metering.numbers import exact_sum
+from tallybook.allocated_hours import Allocations
 from tallybook.books import reading
 from tallybook.entitlements import Entitlements
 from tallybook.errors import BadSettings
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from billing_adapters.adapter import Adapter, Intent, Window
     from billing_adapters.aws_marketplace_adapter.licence_states import LicenceState
+    from tallybook.allocated_hours import Hour
     from tallybook.workspace import Workspace
 
 HOUR = timedelta(hours=1)
@@ -48,6 +50,7 @@ SETTLE_MINUTES, SETTLE_MINUTES_MAX = 15, 40_320
 class HourSettings:
     """Who the contracts are at the provider, by licence, and how long after its end an hour is taken for complete.
 
+    `allocations`: which attributes of the usage the buyer is to see as tags.
     `until`: hours that end later are not told by this run, but for the last one of a contract, which cannot wait.
     """
 
@@ -55,6 +58,7 @@ class HourSettings:
     settle: timedelta
     final_window: timedelta = FINAL_WINDOW
     contract_only: frozenset[str] = frozenset()
+    allocations: Allocations = field(default_factory=Allocations)
     until: datetime | None = None
 
     def complete_until(self, now: datetime, settle: timedelta | None = None, *, is_over: bool = False) -> datetime:
@@ -102,6 +106,10 @@ class Untold:
         """Return when an hour is over: at its end, or that of the contract where it comes first."""
         return start + HOUR if self.ends_at is None else min(start + HOUR, self.ends_at)
 
+    def split(self, start: datetime) -> Hour:
+        """Return what to ask of an hour to split it: its use, from the contract's start on where that is later."""
+        return self.tenant, self.meter, self.dimension, max(start, self.starts_at), self.end_of(start)
+
     def counts_again(self, other: Untold) -> bool:
         """Would the same use be told under both? They have other identities, and a time in common."""
         same = (self.tenant, self.meter, self.dimension) == (other.tenant, other.meter, other.dimension)
@@ -122,6 +130,7 @@ def hour_intents(workspace: Workspace, adapter: Adapter, settings: HourSettings,
     if not asked:
         return []
     used = iter(Entitlements(workspace).used(asked))
+    shares = settings.allocations.of(workspace, [one.split(start) for one in untold for start in one.hours])
     sent = outbox.sent([one.series for one in untold])
     made: list[Intent] = []
     for one in untold:
@@ -130,7 +139,8 @@ def hour_intents(workspace: Workspace, adapter: Adapter, settings: HourSettings,
             total = UsageTotal(
                 one.account_id, one.contract_id, one.dimension, start, start + HOUR, ledger, sent=sent[one.series]
             )
-            hour = HourTotal(total, one.licence, final_until=one.final_until, refusal=one.refusal)
+            split = shares.get(one.split(start), ())
+            hour = HourTotal(total, one.licence, split, final_until=one.final_until, refusal=one.refusal)
             for intent in adapter.prepare(hour):
                 sent[one.series] = exact_sum([sent[one.series], intent.quantity or Decimal(0)])
                 made.append(intent)

@@ -19,6 +19,7 @@ from billing_adapters.outbox import Outbox
 from billing_adapters.usage_totals import UsageTotal
 from metering.numbers import exact_sum
 from metering.usage import open_evidence
+from tallybook.allocated_hours import Allocations, added
 from tallybook.entitlements import Entitlements
 from tallybook.errors import BadSettings
 from tallybook.metered_hours import HOUR, last_told
@@ -36,7 +37,12 @@ BUYER = "buyer"
 
 
 def instance_intents(
-    workspace: Workspace, adapter: Adapter, meters: Mapping[str, str], since: datetime, complete_until: datetime
+    workspace: Workspace,
+    adapter: Adapter,
+    meters: Mapping[str, str],
+    since: datetime,
+    complete_until: datetime,
+    allocations: Allocations | None = None,
 ) -> list[Intent]:
     """Return the intents of all hours that can be told now, of every meter that the settings name. Raises BadSettings."""
     _check(workspace, meters)
@@ -53,13 +59,16 @@ def instance_intents(
         for tenant in tenants
     ]
     used = dict(zip(asked, Entitlements(workspace).used(asked), strict=True)) if asked else {}
+    split = [(tenant, meter, meters[meter], end - HOUR, end) for tenant, meter, _, end in asked]
+    shares = (allocations or Allocations()).of(workspace, split)
     sent = outbox.sent([f"{BUYER} {name}" for name in meters.values()])
     for meter, name in meters.items():
         for start in hours[name]:
             ledger = exact_sum([used[tenant, meter, since, start + HOUR] for tenant in tenants])
             series = f"{BUYER} {name}"
             total = UsageTotal(BUYER, BUYER, name, start, start + HOUR, ledger, sent=sent[series])
-            for intent in adapter.prepare(MeteredHour(total)):
+            parts = added([shares.get((tenant, meter, name, start, start + HOUR), ()) for tenant in tenants])
+            for intent in adapter.prepare(MeteredHour(total, parts)):
                 sent[series] = exact_sum([sent[series], intent.quantity or Decimal(0)])
                 made.append(intent)
     return made

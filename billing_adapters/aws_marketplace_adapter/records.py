@@ -7,24 +7,30 @@ Source: reference/providers.md, sections 2.1 and 2.2.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from metering.numbers import plain, trimmed
+from metering.numbers import exact_sum, plain, trimmed
 from rating.allocation import allocate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from decimal import Decimal
 
-    Shares = Sequence[tuple[Mapping[str, str], Decimal]]
+    Shares = tuple[tuple[Mapping[str, str], Decimal], ...]
 
 DECIMALS_MAX = 6
 TAGS_MAX, ALLOCATIONS_MAX = 5, 2500
 # AWS takes a request of less than 1 MB with all its keys; the rest of a request is small.
 WIRE_BYTES_MAX = 990_000
+# What allocations may fill of it, so that the rest of the record has room.
+_ALLOCATED_BYTES_MAX = 900_000
+_NO_TAG_CHARACTER = re.compile(r"[^a-zA-Z0-9+ \-=._:/@]")
+_TAG_VALUE_CHARACTERS = 256
 _QUANTITY = re.compile(r"(0|[1-9][0-9]{0,9})(\.[0-9]{1,6})?")
+_LONGEST = Decimal("9999999999.999999")
 _WHOLE_MAX = 2_147_483_647
 _TAG_KEY = re.compile(r"[a-zA-Z0-9+ \-=._:/@]{1,100}")
 _TAG_VALUE = re.compile(r"[a-zA-Z0-9+ \-=._:/@]{1,256}")
@@ -48,7 +54,9 @@ def quantity_field(name: str, quantity: Decimal, decimals: int) -> dict[str, Any
     return {f"{name}AsDecimal": trimmed(quantity)}
 
 
-def allocations(quantity: Decimal, shares: Shares, decimals: int) -> list[dict[str, Any]]:
+def allocations(
+    quantity: Decimal, shares: Sequence[tuple[Mapping[str, str], Decimal]], decimals: int
+) -> list[dict[str, Any]]:
     """Split what is sent, not what was used: the parts must add up to it exactly."""
     parts = allocate(quantity, [weight for _, weight in shares], decimals)
     return [
@@ -58,6 +66,37 @@ def allocations(quantity: Decimal, shares: Shares, decimals: int) -> list[dict[s
         }
         for (tags, _), part in zip(shares, parts, strict=True)
     ]
+
+
+def is_tag_key(text: str) -> bool:
+    """Does AWS take this for the key of a tag?"""
+    return _TAG_KEY.fullmatch(text) is not None
+
+
+def tag_value(text: str) -> str:
+    """Return a text as AWS takes it for the value of a tag: as it is, or readable as far as may be, with a hash behind.
+
+    The hash keeps apart what would look the same: `Zürich` is `Z_rich-4251685e`.
+    """
+    if _TAG_VALUE.fullmatch(text):
+        return text
+    mark = "-" + hashlib.sha256(text.encode()).hexdigest()[:8]
+    return _NO_TAG_CHARACTER.sub("_", text)[: _TAG_VALUE_CHARACTERS - len(mark)] + mark
+
+
+def within_limits(shares: Sequence[tuple[Mapping[str, str], Decimal]]) -> Shares:
+    """Return shares as far as one record has room for, the first ones first; all others are one share without tags."""
+    kept: list[tuple[Mapping[str, str], Decimal]] = []
+    untagged, filled = Decimal(0), 0
+    for tags, weight in shares:
+        ((longest),) = allocations(_LONGEST, [(tags, weight)], DECIMALS_MAX)
+        filled += wire_bytes(longest)
+        # One place is for what has no tags.
+        if tags and len(kept) < ALLOCATIONS_MAX - 1 and filled <= _ALLOCATED_BYTES_MAX:
+            kept.append((tags, weight))
+        else:
+            untagged = exact_sum([untagged, weight])
+    return (*kept, ({}, untagged)) if untagged else tuple(kept)
 
 
 def wire_bytes(record: Mapping[str, Any]) -> int:

@@ -17,6 +17,7 @@ from sqlalchemy import Engine
 from billing_adapters.adapter import Intent
 from billing_adapters.aws_marketplace_adapter import HourTotal, Licence, MarketplaceAdapter, MarketplaceSettings, make
 from billing_adapters.aws_marketplace_adapter.adapter import _judged
+from billing_adapters.aws_marketplace_adapter.records import within_limits
 from billing_adapters.deliver import Delivered, Deliverer
 from billing_adapters.deliveries import Delivery, list_deliveries
 from billing_adapters.errors import AdapterMisconfigured
@@ -166,6 +167,22 @@ def test_the_timestamp_lies_in_the_licence(engine: Engine) -> None:
         replace(hour("5", number=40), licence=one, total=replace(hour("5", number=40).total, start=NOON - HOUR)),
     )
     assert list(world.fake.billed.values()) == [Decimal(5)]
+
+
+def test_more_tags_than_a_record_has_room_for_are_one_share_without_tags(engine: Engine) -> None:
+    many = [({"team": f"t{n:04}"}, Decimal(3000 - n)) for n in range(3000)]
+    kept = within_limits([*many, ({}, Decimal(5))])
+    assert len(kept) == 2500
+    assert kept[:2499] == tuple(many[:2499])
+    assert kept[-1] == ({}, sum((weight for _, weight in many[2499:]), Decimal(5)))
+    long = [({f"{key}" * 100: f"{n:0256}" for key in "abcde"}, Decimal(1)) for n in range(2000)]
+    fitting = within_limits(long)
+    assert sum(weight for _, weight in fitting) == 2000
+    # AWS takes it whole: nothing is parked for its tags.
+    world = MarketplaceWorld()
+    deliver(world, engine, hour("100", shares=fitting))
+    ((parts),) = world.fake.allocated.values()
+    assert sum(Decimal(one["AllocatedUsageQuantityAsDecimal"]) for one in parts) == 100
 
 
 def test_allocations_add_up_to_what_is_sent(engine: Engine) -> None:

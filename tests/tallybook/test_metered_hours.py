@@ -103,6 +103,98 @@ def test_hours_are_told_net_once_they_are_closed_and_late_usage_comes_later(mark
     assert market.billed() == {1: Decimal("20.25"), 2: Decimal(12)}
 
 
+def split_by(market: Market, *tags: str) -> None:
+    """Let the dimension be split, and the meter have the attributes for it."""
+    settings = market.workspace.layout.settings_file
+    lines = settings.read_text(encoding="utf-8")
+    table = f"[delivery.aws_marketplace.allocations]\ntok = {{{', '.join(tags)}}}\n"
+    settings.write_text(f"{lines}{table}", encoding="utf-8")
+    market.workspace = Workspace(market.workspace.layout.root, clock=market.clock)
+
+
+def use_by_team(market: Market, at: datetime, *rows: str) -> None:
+    market.files += 1
+    path = market.workspace.layout.root / f"usage-{market.files}.csv"
+    lines = [f"acme,tokens,{row},{at:%Y-%m-%dT%H:%M:%SZ}" for row in rows]
+    path.write_text("\n".join(["tenant_id,meter,quantity,team,model,event_time", *lines, ""]), encoding="utf-8")
+    market.workspace.import_files([path])
+
+
+def allocated(market: Market) -> list[list[tuple[str, dict[str, str]]]]:
+    """Return what AWS was told of tags, by hour: quantities with their tags."""
+    return [
+        [
+            (part["AllocatedUsageQuantityAsDecimal"], {tag["Key"]: tag["Value"] for tag in part.get("Tags", ())})
+            for part in parts
+        ]
+        for _, parts in sorted(market.fake.allocated.items())
+        if parts
+    ]
+
+
+def test_an_hour_is_split_over_tags_by_what_was_used_in_it(market: Market) -> None:
+    split_by(market, 'team = "Team"', 'model = "Model"')
+    use_by_team(market, hour(0, 10), "130,red,", "20,red,", "50,Zürich,m1", "7,,")
+    use_by_team(market, hour(1, 10), "0.0000011,red,m1", "0.0000011,blue,m1", "0.0000011,,")
+    market.go_to(hour(2, 20))
+    market.deliver()
+    # 207 less the 100 that are included, in the ratio of 150, 50 and 7; what is left goes by the largest remainder.
+    first, second = allocated(market)
+    assert first == [
+        ("77.536232", {"Team": "red"}),
+        ("25.845411", {"Team": "Z_rich-4251685e", "Model": "m1"}),
+        ("3.618357", {}),
+    ]
+    assert [sum(Decimal(quantity) for quantity, _ in parts) for parts in (first, second)] == [
+        Decimal(107),
+        Decimal("0.000003"),
+    ]
+    assert list(market.billed().values()) == [Decimal(107), Decimal("0.000003")]
+    assert [tags for _, tags in second] == [{"Team": "blue", "Model": "m1"}, {"Team": "red", "Model": "m1"}, {}]
+
+
+def test_what_is_only_carried_into_an_hour_has_no_tags(market: Market) -> None:
+    split_by(market, 'team = "Team"')
+    use_by_team(market, hour(0, 10), "100,red,")
+    use_by_team(market, hour(1, 10), "5,red,")
+    market.go_to(hour(2, 20))
+    market.deliver()
+    use_by_team(market, hour(1, 20), "3,red,")
+    market.go_to(hour(3, 20))
+    market.deliver()
+    assert market.billed() == {1: Decimal(5), 2: Decimal(3)}
+    assert allocated(market) == [[("5", {"Team": "red"})]]
+
+
+@pytest.mark.parametrize(
+    ("tags", "why"),
+    [
+        (("team = 'Zürich'",), "AWS takes no tag 'Zürich'"),
+        (("team = 1",), "AWS takes no tag 1"),
+        (("team = 'T'", "model = 'T'"), "two attributes have the same tag"),
+        (tuple(f"a{n} = 'T{n}'" for n in range(6)), "write 1 to 5 attributes"),
+    ],
+)
+def test_tags_that_aws_does_not_take_are_refused_before_anything_is_told(
+    market: Market, tags: tuple[str, ...], why: str
+) -> None:
+    split_by(market, *tags)
+    with pytest.raises(BadSettings, match=why):
+        market.deliver()
+
+
+def test_a_meter_that_declares_other_attributes_is_not_split(market: Market) -> None:
+    split_by(market, "team = 'Team'")
+    market.use("150", hour(0, 10))
+    market.go_to(hour(1, 20))
+    catalog = CATALOG.replace("{name: tokens}", "{name: tokens, attributes: [model]}")
+    (market.workspace.layout.catalog / "all.yaml").write_text(catalog, encoding="utf-8")
+    market.workspace.apply()
+    with pytest.raises(BadSettings, match="has no attribute team"):
+        market.deliver()
+    assert market.billed() == {}
+
+
 def test_what_an_outage_let_expire_comes_with_the_first_hour_that_can_be_told(market: Market) -> None:
     market.use("150", hour(0, 10))
     market.use("1", hour(20, 10))

@@ -79,3 +79,30 @@ def test_all_tenants_of_a_workspace_are_one_buyer_and_each_hour_is_told_once(
         (tmp_path / "tallybook.toml").write_text(SETTINGS.format(url=url, meter="disk"))
         with Workspace(tmp_path, clock=clock) as workspace, pytest.raises(BadSettings, match="no sum or count"):
             workspace.deliver()
+
+
+def test_an_hour_of_all_tenants_is_split_over_tags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "task-1")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "fake")
+    clock = FixedClock(BEGIN + timedelta(hours=1, minutes=15))
+    fake = MarketplaceFake(clock)
+    fake.workloads.add("task-1", product_code="code-1")
+    Workspace.init(tmp_path, clock=clock).close()
+    (tmp_path / "catalog" / "all.yaml").write_text("meters: [{name: tokens}]\n")
+    rows = ["acme,tokens,3,red", "globex,tokens,1,red", "globex,tokens,2,blue", "acme,tokens,1,"]
+    lines = ["tenant_id,meter,quantity,team,event_time", *(f"{row},2026-03-10T00:10:00Z" for row in rows)]
+    (tmp_path / "usage.csv").write_text("\n".join([*lines, ""]))
+    with serve(fake) as url:
+        split = '[delivery.aws_meter_usage.allocations]\ntok = {team = "Team"}\n'
+        (tmp_path / "tallybook.toml").write_text(SETTINGS.format(url=url, meter="tokens") + split)
+        with Workspace(tmp_path, clock=clock) as workspace:
+            workspace.apply()
+            workspace.import_files([tmp_path / "usage.csv"])
+            workspace.deliver(wait=lambda seconds: clock.advance(timedelta(seconds=seconds)))
+    assert list(fake.workloads.metered.values()) == [Decimal(7)]
+    (call,) = [one for one in fake.calls if "UsageAllocations" in one]
+    assert [(one["AllocatedUsageQuantityAsDecimal"], one.get("Tags")) for one in call["UsageAllocations"]] == [
+        ("4", [{"Key": "Team", "Value": "red"}]),
+        ("2", [{"Key": "Team", "Value": "blue"}]),
+        ("1", None),
+    ]
