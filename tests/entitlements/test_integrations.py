@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
+from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,47 @@ def test_flask_views_and_error_handler(entitled: Checker) -> None:
         client = app.test_client()
         assert [client.get("/export").status_code for _ in range(3)] == [200, 200, 429]
         assert client.get("/deep").get_json()["reason"] == "no_entitlement"
+
+
+def test_a_view_that_is_a_coroutine_stays_one(entitled: Checker) -> None:
+    """Quart, and Flask with async views, look at the function to know whether to await it."""
+
+    @flask_entitled_to(entitled, "tokens", consume=True)
+    async def export() -> str:
+        return "done"
+
+    async def ask() -> list[Any]:
+        with tenant("acme"):
+            return [await export() for _ in range(3)]
+
+    assert iscoroutinefunction(export)
+    first, second, (body, status, headers) = asyncio.run(ask())
+    assert (first, second, status) == ("done", "done", 429)
+    assert json.loads(body)["reason"] == "quota_exhausted"
+    assert headers["Content-Type"] == "application/problem+json"
+
+
+def test_the_middleware_answers_a_refusal_from_deep_inside_a_real_application(entitled: Checker) -> None:
+    """Raised in a plain function that FastAPI runs in a thread; the tenant goes with it."""
+    import httpx
+    from fastapi import FastAPI
+
+    app = FastAPI()
+    app.add_middleware(EntitlementMiddleware)
+    app.add_middleware(TenantMiddleware, resolver=lambda scope: "acme")
+
+    @app.get("/deep")
+    def deep() -> str:
+        return guard(entitled, "other")(lambda: "never")()
+
+    async def ask() -> Any:
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+            return await client.get("/deep")
+
+    got = asyncio.run(ask())
+    assert (got.status_code, got.json()["reason"]) == (403, "no_entitlement")
+    assert got.headers["content-type"] == "application/problem+json"
 
 
 def test_no_framework_is_imported_before_it_is_used() -> None:
