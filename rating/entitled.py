@@ -491,6 +491,7 @@ def _granted(grant: TenantGrant) -> Grant:
         effective_at=grant.starts_at.astimezone(UTC),
         priority=grant.priority,
         expires_at=grant.ends_at,
+        voided_at=grant.voided_at,
         created_at=grant.starts_at,
         recurrence=grant.recurrence,
         rollover_min=grant.rollover_min or Decimal(0),

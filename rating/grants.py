@@ -42,7 +42,7 @@ class EntitlementOverride(Entitlement):
 
 
 class TenantGrant(CatalogModel):
-    """An amount of use for one tenant and feature: a top-up, an add-on, a gift. It is ended by `expires`, never deleted.
+    """An amount of use for one tenant and feature: a top-up, an add-on, a gift. It is ended or voided, never deleted.
 
     What a reset of the quota leaves of it is min(rollover_max, max(rollover_min, balance)). Left out, all that is left of
     a grant that was given once stays until it expires, and nothing of one that recurs.
@@ -57,6 +57,9 @@ class TenantGrant(CatalogModel):
     priority: Priority = Field(default=PRIORITY_DEFAULT, description="0 to 1000, lower burns first")
     effective: CatalogTime = Field(description="from when on it can be used; a date is midnight UTC")
     expires: CatalogTime | None = Field(default=None, description="the first instant at which what is left is gone")
+    voided: CatalogTime | None = Field(
+        default=None, description="when it was taken back: what is left is gone, what was burned before stays burned"
+    )
     recurs: Literal["day", "week", "month", "quarter", "year"] | None = Field(
         default=None, description="how often it becomes full again, counted from `effective`"
     )
@@ -71,6 +74,10 @@ class TenantGrant(CatalogModel):
     @property
     def ends_at(self) -> datetime | None:
         return None if self.expires is None else instant_of(self.expires, "UTC")
+
+    @property
+    def voided_at(self) -> datetime | None:
+        return None if self.voided is None else instant_of(self.voided, "UTC")
 
     @property
     def recurrence(self) -> BillingCycle | None:

@@ -220,7 +220,7 @@ def _removal_refusal(change: Change) -> str:
         return f"account {change.key!r} cannot be removed, because invoices refer to it; put it back"
     if change.kind in {"balance", "grant"}:
         what = f"{change.kind} {change.key!r} cannot be removed, because it may have been used"
-        return f"{what}; put it back and write expires"
+        return f"{what}; put it back and write {'voided' if change.kind == 'grant' else 'expires'}"
     return (
         f"subscription {change.key!r} cannot be removed, because its usage is still to be billed or was billed; "
         "put it back and end it with to: <the first day that no longer counts>"

@@ -196,6 +196,7 @@ def _document(state: EntitlementState) -> dict[str, Any]:
             "priority": one.grant.priority,
             "effective": iso_utc(one.grant.effective_at),
             "expires": None if one.grant.expires_at is None else iso_utc(one.grant.expires_at),
+            "voided": None if one.grant.voided_at is None else iso_utc(one.grant.voided_at),
         }
         for one in state.grants
     ]

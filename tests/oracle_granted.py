@@ -119,8 +119,7 @@ def grants_of(catalog: Row, tenant: str, feature: str, leads: list[tuple[datetim
             "id": grant["id"], "amount": amount, "priority": int(grant.get("priority", 100)), "from": begins,
             "created_at": begins, "min": Decimal(grant.get("rollover_min", "0")), "max": Decimal(most),
         }  # fmt: skip
-        if "expires" in grant:
-            row["expires_at"] = oracle.moment(grant["expires"], "UTC")
+        row |= {f"{end}_at": oracle.moment(grant[end], "UTC") for end in ("expires", "voided") if end in grant}
         if "recurs" in grant:
             wall, number, due = begins.replace(tzinfo=None), 1, []
             while (at := oracle.boundary(wall, grant["recurs"], number, "UTC")) <= until:

@@ -87,6 +87,9 @@ def catalog(seed: int, tenants: list[str], grants: int) -> Row:
             grant["rollover_max"] = chance.choice(EDGES)
         if chance.random() < 0.3:
             grant["priority"] = chance.choice((0, 50))
+        taken_back = Random(f"{seed} voided {number}")
+        if taken_back.random() < 0.15:
+            grant["voided"] = taken_back.choice(DATES)
         made.append(grant)
     return {
         "meters": [{"name": name, "aggregation": how} for name, how in METERS.items()],

@@ -109,8 +109,19 @@ FUNCTIONS: dict[str, tuple[str, Callable[[], Any]]] = {
     "what is unlimited includes nothing": ("EVERYTHING", lambda: rating.granted.ZERO),
     "only the last plan was ever held": ("resolve", lambda: resolved(lambda one: _with(one, leads=one.leads[-1:]))),
     "use while nothing entitled burns grants": ("resolve", lambda: resolved(lambda one: _with(one, uncounted=()))),
+    "what was voided is still there": (
+        "resolve",
+        lambda: resolved(lambda one: _with(one, grants=_unvoided(one.grants))),
+    ),
     "the quota of an add-on is not there": ("resolve", lambda: resolved(lambda one: _with(one, grants=one.grants[:1]))),
 }
+
+
+def _unvoided(grants: Any) -> Any:
+    """Return grants of which those of the tenant (g0, g1 ...) were not voided."""
+    from dataclasses import replace
+
+    return tuple(replace(one, voided_at=None) if one.id.startswith("g") else one for one in grants)
 
 
 def _with(one: Any, **changes: Any) -> Any:

@@ -15,7 +15,7 @@ from metering.clock import FixedClock
 from metering.periods import CALENDAR_ANCHOR, BillingCycle
 from metering.recorder import Recorder
 from rating.entitled_use import EntitlementState
-from rating.errors import CatalogInvalid, NotFound
+from rating.errors import CatalogInvalid, NotFound, PlanVersionChanged
 from tallybook import Workspace
 from tallybook.entitlement_views import WorkspaceSource
 from tallybook.entitlements import Entitlements
@@ -387,3 +387,26 @@ def test_quantities_of_any_size_are_exact(tmp_path: Path) -> None:
         assert left(state_of(workspace, "tokens")) == (
             Decimal("12345678901234567890123456889.123456789"), Decimal(most), 100, 0,
         )  # fmt: skip
+
+
+def test_a_grant_that_is_voided_is_gone_and_what_it_paid_stays_paid(tmp_path: Path) -> None:
+    """Of two top-ups the one that expires burns first; that the other is voided later changes nothing of what burned before."""
+    grants = (
+        "grants:\n"
+        "  - {id: g1, tenant: acme, feature: tokens, amount: 40, effective: 2026-02-01VOIDED}\n"
+        "  - {id: g2, tenant: acme, feature: tokens, amount: 40, effective: 2026-02-02, expires: 2026-03-25}\n"
+    )
+    voided = grants.replace("VOIDED", ", voided: 2026-03-15")
+    usage = "acme,tokens,110,2026-03-02T00:00:00Z,\nacme,tokens,35,2026-03-16T00:00:00Z,\n"
+    with open_(tmp_path, ACME + "}\n" + grants.replace("VOIDED", ""), usage) as workspace:
+        before = state_of(workspace, "tokens", march(14))
+        (tmp_path / "catalog" / "all.yaml").write_text(CATALOG + ACME + "}\n" + voided, encoding="utf-8")
+        workspace.apply()
+        assert left(state_of(workspace, "tokens", march(14))) == left(before) == (180, 110, 70, 0)
+        state = state_of(workspace, "tokens")
+        # 30 of g2 paid for the 35; g1 went with all of its 40.
+        assert left(state) == (140, 145, 0, 5)
+        assert {one.grant.id: one.balance for one in state.grants if one.grant.id[0] == "g"} == {"g1": 0, "g2": 0}
+        (tmp_path / "catalog" / "all.yaml").write_text(CATALOG + ACME + "}\n", encoding="utf-8")
+        with pytest.raises(PlanVersionChanged, match="put it back and write voided"):
+            workspace.apply()
