@@ -5,23 +5,30 @@ Refuses: to remember anything of its own. Run it as often as you like, from as m
 
 First all tenants are looked at through a view, in whole billionths; only those who reach something are looked at again, for
 the window that they reach it in. Money is what the open billing period is worth so far: usage, and fees in advance.
+
+What is reached between the last look at a window and its end would never be told. So windows that were running a day ago and are
+over by now are looked at as of their end: whoever runs it once a day or more often misses nothing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from entitlements.alerts import Alert, AlertBook, Level
 from entitlements.decisions import from_billionths
 from entitlements.leases import QuotaKey
 from metering.engine import fetch
+from rating.entitled import INSTANT
 from rating.run import rated_spans
 from tallybook.entitlements import Entitlements
 from tallybook.preview import spans_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
 
     from entitlements.view import View
     from rating.terms import Terms
@@ -32,6 +39,7 @@ if TYPE_CHECKING:
 # The windows of money are told apart from those of features by this name, which no feature can have.
 SPEND = "(spend)"
 DELIVERED_AT_ONCE_MAX = 10_000
+LOOK_BACK = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +58,8 @@ def alert(workspace: Workspace, receive: Callable[[Alert], object] | None = None
     book = AlertBook(workspace.books, workspace.clock)
     catalog = workspace.catalog_or_empty()
     raised: list[Alert] = []
-    for key, level, rules in (*_of_features(workspace, catalog), *_of_money(workspace, catalog)):
+    reached = _of_features(workspace, catalog), _of_features_before(workspace, catalog), _of_money(workspace, catalog)
+    for key, level, rules in chain(*reached):
         raised += book.observe(key, level, [rule.threshold for rule in rules])
     delivered = book.deliver(receiver, limit=DELIVERED_AT_ONCE_MAX) if receiver is not None else None
     return Alerted(
@@ -64,11 +73,16 @@ def alert(workspace: Workspace, receive: Callable[[Alert], object] | None = None
 Reached = tuple[QuotaKey, Level, list["AlertRule"]]
 
 
-def _of_features(workspace: Workspace, catalog: Catalog) -> Iterator[Reached]:
+def _rules_of(catalog: Catalog) -> dict[str, list[AlertRule]]:
     rules: dict[str, list[AlertRule]] = {}
     for rule in catalog.alerts:
         if rule.feature is not None:
             rules.setdefault(rule.feature, []).append(rule)
+    return rules
+
+
+def _of_features(workspace: Workspace, catalog: Catalog) -> Iterator[Reached]:
+    rules = _rules_of(catalog)
     if not rules:
         return
     entitlements = Entitlements(workspace, catalog=catalog)
@@ -80,6 +94,35 @@ def _of_features(workspace: Workspace, catalog: Catalog) -> Iterator[Reached]:
         of_feature = next(one for one in entitled[tenant] if one.entitlement.feature == feature)
         start, end = of_feature.window(entitlements.at)
         yield QuotaKey(tenant, feature, start, end), level, found
+
+
+def _of_features_before(workspace: Workspace, catalog: Catalog) -> Iterator[Reached]:
+    """Yield what was reached by the end of windows that were running a day ago and are over."""
+    rules = _rules_of(catalog)
+    if not rules:
+        return
+    now, terms, evidence = workspace.now, catalog.terms(), workspace.evidence()
+    before = Entitlements(workspace, now - LOOK_BACK, catalog=catalog, evidence=evidence)
+    ending: dict[datetime, set[str]] = {}
+    for tenant, held in before.entitled(before.changing(now)).items():
+        for one in held:
+            if one.entitlement.feature in rules and one.leads:
+                _, end = one.window(before.at)
+                if end is not None and end <= now:
+                    ending.setdefault(end, set()).add(tenant)
+    for end, tenants in sorted(ending.items()):
+        subscriptions = [one for one in terms.subscriptions if one.tenant in tenants]
+        grants = [one for one in catalog.grants if one.tenant in tenants]
+        at_end = Entitlements.of_terms(
+            workspace, end - INSTANT, replace(terms, subscriptions=subscriptions), grants, evidence, is_part=True
+        )
+        for state in at_end.states():
+            tenant, feature = state.entitled.tenant, state.entitled.entitlement.feature
+            window = state.entitled.window(at_end.at) if state.entitled.leads else (end, None)
+            level = Level(state.used, state.limit)
+            found = [rule for rule in rules.get(feature, ()) if rule.is_for(tenant) and level.reaches(rule.threshold)]
+            if found and window[1] == end:
+                yield QuotaKey(tenant, feature, *window), level, found
 
 
 def _levels(view: View, rules: dict[str, list[AlertRule]]) -> Iterator[tuple[str, str, Level, list[AlertRule]]]:
@@ -110,13 +153,19 @@ def _of_money(workspace: Workspace, catalog: Catalog) -> Iterator[Reached]:
     may_use_kept = len(terms.subscriptions) == len(everyone.subscriptions)
     files, snapshot = workspace.evidence()
     now = workspace.now
-    spans = spans_at(terms, now)
-    with rated_spans(files, snapshot, terms, spans, now, may_use_kept=may_use_kept) as engine:
-        rows = fetch(
-            engine,
-            "SELECT tenant_id, currency, period_start, period_end, sum(amount) AS amount FROM worth"
-            " WHERE is_current GROUP BY ALL ORDER BY ALL",
-        ).to_pylist()
+    open_ones = spans_at(terms, now)
+    over = [span for span in spans_at(terms, now - LOOK_BACK) if span.period.end <= now]
+    over = [replace(span, span_id=number) for number, span in enumerate(over)]
+    rows = []
+    for spans, may_use in ((open_ones, may_use_kept), (over, False)):
+        if not spans:
+            continue
+        with rated_spans(files, snapshot, terms, spans, now, may_use_kept=may_use) as engine:
+            rows += fetch(
+                engine,
+                "SELECT tenant_id, currency, period_start, period_end, sum(amount) AS amount FROM worth"
+                " WHERE is_current GROUP BY ALL ORDER BY ALL",
+            ).to_pylist()
     for row in rows:
         level = Level(amount=row["amount"], currency=row["currency"])
         found = [rule for rule in rules if rule.is_for(row["tenant_id"]) and level.reaches(rule.threshold)]
@@ -126,7 +175,5 @@ def _of_money(workspace: Workspace, catalog: Catalog) -> Iterator[Reached]:
 
 def _terms_for(terms: Terms, rules: Sequence[AlertRule]) -> Terms:
     """Return the terms of those whose money somebody wants to hear of."""
-    from dataclasses import replace
-
     held = [one for one in terms.subscriptions if any(rule.is_for(one.tenant) for rule in rules)]
     return replace(terms, subscriptions=held)

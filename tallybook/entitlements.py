@@ -140,13 +140,8 @@ class Entitlements:
         Notes in `changes` at which instants whose figures change though nothing is used, and in `restless` the tenants of
         whom that cannot be said.
         """
-        shared, others = templates(self._terms, self._grants, self.at)
-        by_tenant, elsewhen = resolve(others, self._grants, self.at)
+        shared, by_tenant, elsewhen = self._resolved()
         tenants = self._alike(shared)
-        for held, names in shared:
-            self._note(held, held[0].holding.subscription, names)
-        for subscription in others.subscriptions:
-            self._note(by_tenant.get(subscription.tenant, ()), subscription, [subscription.tenant])
         for tenant, found in groupby(self._states(by_tenant), key=lambda one: one.entitled.tenant):
             states = list(found)
             rules = self._rules([one.entitled for one in states])
@@ -155,6 +150,23 @@ class Entitlements:
         for tenant, features in elsewhen.items():
             tenants.setdefault(tenant, Held({}, (), frozenset(features)))
         return View(tenants, dict(self.snapshot.cut), self.at)
+
+    def changing(self, until: datetime) -> set[str]:
+        """Return the tenants of whom something changes by itself in (the instant, until]: a reset, a beginning, an end."""
+        self._resolved()
+        return {name for at, names in self.changes.items() if at <= until for name in names}
+
+    def _resolved(
+        self,
+    ) -> tuple[list[tuple[list[Entitled], list[str]]], dict[str, list[Entitled]], dict[str, set[str]]]:
+        """Return what tenants share, what the others are entitled to and at other times; note when it changes by itself."""
+        shared, others = templates(self._terms, self._grants, self.at)
+        by_tenant, elsewhen = resolve(others, self._grants, self.at)
+        for held, names in shared:
+            self._note(held, held[0].holding.subscription, names)
+        for subscription in others.subscriptions:
+            self._note(by_tenant.get(subscription.tenant, ()), subscription, [subscription.tenant])
+        return shared, by_tenant, elsewhen
 
     def _note(self, held: Sequence[Entitled], subscription: Subscription, names: Sequence[str]) -> None:
         """Note when something of these tenants changes though nothing is used."""

@@ -103,6 +103,46 @@ def test_each_crossing_is_raised_once_and_told(tmp_path: Path) -> None:
         assert april.alerts(told.append).raised == (), "a new window begins with nothing used"
 
 
+LAST = """tenant_id,meter,quantity,event_time
+acme,tokens,90,2026-03-31T23:59:59Z
+zoe,tokens,130,2026-03-31T23:00:00Z
+"""
+
+
+def at_noon(root: Path, day: int) -> Workspace:
+    return Workspace(root, clock=FixedClock(datetime(2026, 4, day, 12, tzinfo=UTC)))
+
+
+def test_what_was_reached_after_the_last_look_at_a_window_is_raised_for_that_window(tmp_path: Path) -> None:
+    """The quota began anew, the billing period is over, and one of the two has cancelled: the crossings were in March."""
+    open_(tmp_path, RULES).close()
+    catalog = tmp_path / "catalog" / "all.yaml"
+    zoe = "tenant: zoe, plan: pro, version: 1, from: 2026-01-01"
+    assert zoe in CATALOG
+    catalog.write_text(CATALOG.replace(zoe, f"{zoe}, to: 2026-04-01") + RULES, encoding="utf-8")
+    with at_noon(tmp_path, 1) as workspace:
+        workspace.apply()
+        import_text(workspace, "last.csv", LAST)
+        raised = workspace.alerts(lambda _: None).raised
+        assert said(raised) == [
+            ("acme", "(spend)", "amount:60 USD", Decimal(65)),
+            ("acme", "tokens", "percent:80", Decimal(90)),
+            ("zoe", "(spend)", "amount:60 USD", Decimal(85)),
+            ("zoe", "tokens", "percent:120", Decimal(130)),
+            ("zoe", "tokens", "percent:80", Decimal(130)),
+        ]
+        march = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC)
+        assert {(one.window_start, one.window_end) for one in raised} == {march}
+        assert workspace.alerts(lambda _: None).raised == ()
+
+
+def test_a_window_that_is_over_for_more_than_a_day_raises_nothing(tmp_path: Path) -> None:
+    open_(tmp_path, RULES).close()
+    with at_noon(tmp_path, 2) as workspace:
+        import_text(workspace, "last.csv", LAST)
+        assert workspace.alerts(lambda _: None).raised == ()
+
+
 def test_what_the_receiver_does_not_take_is_told_again(tmp_path: Path) -> None:
     def away(_alert: Alert) -> None:
         raise ConnectionError("away")
