@@ -148,6 +148,10 @@ class Rollups:
             with suppress(OSError):
                 self._save()
 
+    def whole(self) -> list[Rollup]:
+        """Return the rollups that are kept, whole, and of data files of this lake. Makes none."""
+        return [rollup for rollup in _load(self._derived) if rollup.covers <= self.paths.keys()]
+
     @property
     def _derived(self) -> Derived:
         return Derived(self.folder, MANIFEST, FORMAT)

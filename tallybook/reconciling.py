@@ -7,11 +7,12 @@ Enters: an open workspace and a period. Leaves: a Statement with what every cont
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import TYPE_CHECKING
 
 from billing_adapters.reconciliation import Bookings, Capture, conservation, in_flight_of
 from billing_adapters.reconciliation.controls import all_controls
+from billing_adapters.reconciliation.rolled_up import rolled_up
 from metering.engine import fetch, read_sql
 from metering.in_flight import in_flight
 from metering.meters import load_rules
@@ -93,6 +94,7 @@ def compare(workspace: Workspace, period: str, given: Mapping[str, pa.Table] | N
         **closes_of(closes, *Close.bounds(wall), catalog.revision or 0),
         **prices_listed(workspace.settings.list_prices),
         **accepted_windows(windows),
+        **rolled_up(files, wall.start.replace(tzinfo=UTC), wall.end.replace(tzinfo=UTC)),
         **(given or {}),
     }
     controls, refused = all_controls(layout.root / CONTROLS_FOLDER, workspace.settings.controls)

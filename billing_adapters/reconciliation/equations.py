@@ -95,7 +95,10 @@ class Bookings:
 
 @cache
 def in_flight_schema() -> pa.Schema:
-    """Return IN_FLIGHT: rows and quantity per (producer, segment, tenant, meter, UTC date), of segments in the journal."""
+    """Return IN_FLIGHT: rows and quantity per (producer, segment, tenant, meter, UTC date), of segments in the journal.
+
+    `recorded_from`: when the first row of the segment was recorded, by the producer's clock.
+    """
     import pyarrow as pa
 
     from metering.events import control_total_type
@@ -105,6 +108,7 @@ def in_flight_schema() -> pa.Schema:
             pa.field("producer_id", pa.string(), nullable=False),
             pa.field("segment", pa.int64(), nullable=False),
             *control_total_type(),
+            pa.field("recorded_from", pa.timestamp("us", tz="UTC")),
         ]
     )
 
@@ -125,13 +129,17 @@ def entitled_use_schema() -> pa.Schema:
 def in_flight_of(batches: Iterable[SegmentBatch]) -> pa.Table:
     """Return the control totals of segments that are not in the lake yet, from the segments themselves."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     schema = in_flight_schema()
     tables = [schema.empty_table()]
     for batch in batches:
         count = batch.totals.num_rows
         identity = [pa.array([batch.producer_id] * count, pa.string()), pa.array([batch.segment] * count, pa.int64())]
-        tables.append(pa.table([*identity, *batch.totals.columns], schema=schema))
+        instants = [pc.min(part["recorded_at"]).as_py() for part in (batch.events, batch.dead_letters)]
+        first = min((one for one in instants if one is not None), default=None)
+        recorded = pa.array([first] * count, schema.field("recorded_from").type)
+        tables.append(pa.table([*identity, *batch.totals.columns, recorded], schema=schema))
     return pa.concat_tables(tables)
 
 

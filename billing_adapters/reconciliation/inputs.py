@@ -60,6 +60,7 @@ _DERIVED: Final = (
     Input("late_usage", "one row per usage event that its plan refuses as too late"),
     Input("segment_trailer", "one row per (producer, segment): what its producer promised"),
     Input("snapshot_cut", "one row per producer: the last segment that counts"),
+    Input("in_flight_total", "one row per (producer, segment, tenant, meter, UTC date) of what is in the journal"),
     Input("promised", "one row per (producer, segment, tenant, meter): rows and quantity that trailers promise"),
     Input("held", "one row per (producer, segment, tenant, meter): rows and quantity that the lake holds"),
     Input("segment_gap", "one row per place where the trailers of a producer do not join up"),
@@ -98,6 +99,9 @@ _DERIVED: Final = (
 )  # fmt: skip
 
 _NO_ADAPTER: Final = "deliver by an adapter: add a section [delivery.NAME] to the settings"
+_NO_ROLLUPS: Final = (
+    "nothing to do: a lake of this size has no rollups, and every invoice reads the usage events themselves"
+)
 _NO_LIST: Final = "read what a provider has (`tallybook provider read NAME`), or import its export"
 
 _GIVEN: Final = (
@@ -233,6 +237,20 @@ _GIVEN: Final = (
         "close_cut",
         "one row per (close, producer): the last segment that the close took",
         {"close_id": "text", "producer_id": "text", "last_segment": "int"},
+    ),
+    Input(
+        "rollup_total",
+        "one row per (tenant, meter): what rollups hold of the months of the period",
+        {"tenant_id": "text", "meter": "text", "rows": "int", "quantity": "quantity"},
+        None,
+        _NO_ROLLUPS,
+    ),
+    Input(
+        "rollup_source_total",
+        "one row per (tenant, meter): the same, counted in the usage events that rollups were made of",
+        {"tenant_id": "text", "meter": "text", "rows": "int", "quantity": "quantity"},
+        None,
+        _NO_ROLLUPS,
     ),
     Input(
         "list_price",

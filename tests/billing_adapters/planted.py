@@ -100,7 +100,7 @@ def rows_of(tenant: str, *quantities: str, day: int = 5, **more: Any) -> list[Ro
 # --- capture and rating -----------------------------------------------------------------------------------------------
 
 _ON_PRO = (
-    "gap", "edited", "letters", "dupes", "copies", "ratio", "untold", "silent", "odd", "ahead", "acme",
+    "gap", "edited", "letters", "dupes", "copies", "ratio", "untold", "silent", "odd", "ahead", "acme", "waiting", "stale",
 )  # fmt: skip
 
 
@@ -171,6 +171,8 @@ def fill(world: World, *, is_leaking: bool) -> None:
     world.write(*rows_of("ahead", "1"), producer="ahead")
     world.write(*[event(f"free{n}", quantity=quantity) for n, quantity in enumerate(("500", "400", "300"))])
     world.write(*rows_of("tier", "300000"), producer="lost")
+    # Recorded on 20 October, two weeks before anybody looks, and still in the journal.
+    world.write(*rows_of("waiting", "40"), producer="waiting", is_shipped=False)
 
 
 def witness(*, is_leaking: bool) -> pa.Table:
@@ -206,6 +208,9 @@ def captured(*, is_leaking: bool) -> Statement:
     world = World()
     fill(world, is_leaking=is_leaking)
     given = {"witness": witness(is_leaking=is_leaking)}
+    for name, quantity in (("rollup_total", 60 if is_leaking else 100), ("rollup_source_total", 100)):
+        row = {"tenant_id": "stale", "meter": "calls", "rows": quantity, "quantity": Decimal(quantity)}
+        given[name] = pa.Table.from_pylist([row], schema=schema_of(name))
     entitled = entitled_use_schema().empty_table()
     trailers = world.trailers()
     refused = []

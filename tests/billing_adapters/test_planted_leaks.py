@@ -5,6 +5,7 @@ Each control of the folder has a leak here; a control without one, and a leak wh
 
 from __future__ import annotations
 
+from datetime import timedelta
 from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,6 +14,7 @@ import pytest
 
 from billing_adapters.reconciliation.controls import our_controls
 from tests.billing_adapters.planted import captured, in_books
+from tests.billing_adapters.world import World, event, statement_of
 
 if TYPE_CHECKING:
     from billing_adapters.reconciliation import Statement
@@ -36,6 +38,8 @@ LEAKS = {
     "SEQUENCE_GAP": Leak("capture", "gap", "rows_missing", "LOST", "1200", "12.00", "E1"),
     "BATCH_TOTALS": Leak("capture", "edited", "quantity_differs", "DATA_QUALITY", "1"),
     "DROPPED": Leak("capture", None, "no_room", "LOST", None, None, "E4"),
+    # 40 units in the journal of a producer that nobody ships.
+    "PRODUCER_NOT_CLOSED": Leak("capture", "waiting", "waits_in_journal", "AT_RISK", "40", "0.40", "E1"),
     # 100 refused rows of 3 units each, 12 days old and more.
     "DEAD_LETTER": Leak("capture", "letters", "bad_quantity", "AT_RISK", "300", "3.00", "E1"),
     "DEAD_LETTER_AGED": Leak("capture", "letters", "waits_too_long", "AT_RISK", "300", "3.00", "E1"),
@@ -64,6 +68,8 @@ LEAKS = {
     "LATE_USAGE_REFUSED": Leak("capture", "tardy", "recorded_too_late", "AT_RISK", "11", "0.11", "E1"),
     # 300 units at 0, which version 1 of the plan sells at 0.01.
     "ZERO_RATED": Leak("capture", "typo", "priced_at_zero", "AT_RISK", "300", "3.00", "E3"),
+    # 100 units are stored, and rollups hold 60 of them.
+    "ROLLUP_DRIFT": Leak("capture", "stale", "less_than_stored", "AT_RISK", "40", "0.40", "E1"),
     # 500, 400 and 300 units of three free tenants with one tax number: 700 beyond one of them.
     "ALLOWANCE_SPREAD": Leak("capture", None, "shared_tax_number", "INFO", "700", "7.00", "E3"),
     "ENTITLEMENT_OVERUSE": Leak("capture", "over", "overage_allowed_storage", "AT_RISK", "50", "0.50", "E3"),
@@ -174,3 +180,13 @@ def test_a_clean_world_has_no_finding_and_every_control_that_can_run_ran(world: 
     runs = {run["control_id"]: run["result"] for run in statement.runs.to_pylist()}
     assert set(runs) == {control.control_id for control in our_controls()}
     assert set(runs.values()) <= {"passed", "not_possible"}
+
+
+@pytest.mark.parametrize(("minutes", "is_found"), [(59, False), (60, True)])
+def test_what_was_just_recorded_may_wait_to_be_shipped(minutes: int, is_found: bool) -> None:
+    world = World()
+    batch = world.write(event(), is_shipped=False)
+    [recorded] = batch.events["recorded_at"].to_pylist()
+    [control] = [one for one in our_controls() if one.control_id == "PRODUCER_NOT_CLOSED"]
+    statement = statement_of(world, controls=[control], looked_at=recorded + timedelta(minutes=minutes))
+    assert [one.rows for one in statement.findings] == [1] * is_found
