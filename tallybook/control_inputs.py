@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Select, select
 
+from billing_adapters.payments import list_payments
 from rating.books import balance_burns, charges, invoice_lines, invoices
 
 if TYPE_CHECKING:
@@ -81,6 +82,13 @@ def discounts_given(connection: Connection, terms: Terms) -> dict[str, pa.Table]
         for *owner, part, currency, period_start, amount in connection.execute(asked)
     ]
     return {"discount_given": _table("discount_given", rows)}
+
+
+def payments_read(connection: Connection) -> dict[str, pa.Table]:
+    """Return what webhooks told of the payment of our invoices."""
+    told = [one for one in list_payments(connection) if one.invoice_id is not None]
+    rows = [(one.adapter, one.provider_id, one.invoice_id, one.amount_paid, one.amount_remaining) for one in told]
+    return {"payment_read": _table("payment_read", rows)}
 
 
 def closes_of(closes: Sequence[Close], start: datetime, end: datetime, revision: int) -> dict[str, pa.Table]:

@@ -28,6 +28,7 @@ from tallybook.control_inputs import (
     closes_of,
     discounts_given,
     documents_since,
+    payments_read,
     prices_listed,
     windows_of,
 )
@@ -86,6 +87,7 @@ def compare(workspace: Workspace, period: str, given: Mapping[str, pa.Table] | N
             **documents_since(connection, since - EARLIER),
             **burns_of(connection),
             **discounts_given(connection, terms),
+            **payments_read(connection),
         }
     catalog = workspace.catalog_or_empty()
     windows = windows_of(catalog.contracts)

@@ -201,6 +201,11 @@ _GIVEN: Final = (
         _NO_LIST,
     ),
     Input(
+        "payment_read",
+        "one row per invoice whose payment a webhook told: as it was read last",
+        {"adapter": "text", "provider_id": "text", "invoice_id": "text", "paid": "amount", "open": "amount"},
+    ),
+    Input(
         "provider_quantity",
         "one row per (account, name, window) that a provider has",
         {"adapter": "text", "account_id": "text", "name": "text", "start": "instant", "end": "instant", "quantity": "amount"},

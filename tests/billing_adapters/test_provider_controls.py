@@ -49,6 +49,8 @@ class Provider:
         self.told = [self.record(hour, Decimal(hour)) for hour in range(1, 6)]
         self.held = [self.window(row) for row in self.told]
         self.ledger = [self.used(Decimal("15.4"))]
+        self.final: list[Row] = []
+        self.told_paid: list[Row] = []
 
     @staticmethod
     def invoice(number: int, amount: Decimal) -> Row:
@@ -116,6 +118,8 @@ class Provider:
                     "delivering_adapter", [{"adapter": STRIPE, "delivers_from": datetime(2026, 10, 1, tzinfo=UTC)}]
                 ),
                 "sent_document": table("sent_document", self.sent),
+                "final_invoice": table("final_invoice", self.final),
+                "payment_read": table("payment_read", self.told_paid),
                 "sent_quantity": table("sent_quantity", self.told),
                 "ledger_quantity": table("ledger_quantity", self.ledger),
                 "provider_document": provider_table("documents", self.there),
@@ -299,6 +303,32 @@ def overdue(world: Provider) -> None:
     world.paid[2]["due_at"] = AFTER - timedelta(days=13)
 
 
+def final(world: Provider, issued_at: datetime = ISSUED) -> None:
+    """Let the books have what the provider has, so that they know whose it is."""
+    same = {"close_id": "close-1", "period_start": ISSUED, "period_end": ISSUED}
+    world.final = [
+        {name: {**same, **row}.get(name) for name in schema_of("final_invoice").names} for row in world.booked
+    ]
+    world.final = [{**row, "issued_at": issued_at} for row in world.final]
+
+
+def served_for_nothing(world: Provider) -> None:
+    # 600.00 were paid by nobody: given back in full, and the service goes on.
+    final(world)
+    for row in world.paid:
+        row.update(open=Decimal(0), to_balance=row["total"])
+
+
+def written_off_and_served(world: Provider) -> None:
+    final(world)
+    world.booked, world.sent, world.there, world.paid = (
+        rows[:1] for rows in (world.booked, world.sent, world.there, world.paid)
+    )
+    world.final = world.final[:1]
+    world.there[0]["status"] = "uncollectible"
+    world.paid[0].update(open=Decimal(0), written_off=Decimal(100))
+
+
 def truncated(world: Provider) -> None:
     # 720 hours of 0.455 units, each cut off: 327.6 are used and none is sent.
     world.told, world.held = [], []
@@ -368,6 +398,15 @@ PLANTED: list[tuple[Callable[[Provider], None], Expected]] = [
             ("UNCOLLECTED_AGED", "AT_RISK", "past_due", None, Decimal(200)),
         },
     ),
+    (served_for_nothing, {("UNCOLLECTED_AGED", "AT_RISK", "served_and_silent", None, Decimal(600))}),
+    (
+        written_off_and_served,
+        {
+            # The same 100.00: at risk once.
+            ("STATUS_DRIFT", "AT_RISK", "written_off_at_provider", None, Decimal(100)),
+            ("UNCOLLECTED_AGED", "INFO", "served_and_silent", None, Decimal(100)),
+        },
+    ),
     (truncated, {("FRACTION_DROPPED", "AT_RISK", "not_carried", Decimal(327), Decimal("0.327"))}),
     (sent_too_much, {("FRACTION_DROPPED", "OVERBILL", "more_than_used", Decimal(1), Decimal("0.001"))}),
 ]
@@ -420,3 +459,33 @@ def test_a_habit_of_giving_back_is_told() -> None:
         world.paid.append(world.payment(world.there[-1]))
     world.paid[0].update(paid=Decimal(100), open=Decimal(0), refunded=Decimal(-60), to_balance=Decimal(60))
     assert found(world.statement()) == {("REFUND_EXCESS", "INFO", "share_given_back", None, Decimal(60))}
+
+
+def owes(world: Provider) -> None:
+    world.paid[0].update(open=Decimal(100), to_balance=Decimal(0))
+
+
+def paid_one_cent(world: Provider) -> None:
+    world.paid[2].update(paid=Decimal("0.01"), to_balance=Decimal("299.99"))
+
+
+def was_told_of_a_payment(world: Provider) -> None:
+    world.final.append({**world.final[0], "invoice_id": "earlier", "number": "INV-00000009"})
+    told = {"adapter": STRIPE, "provider_id": "in_9", "invoice_id": "earlier", "paid": Decimal(5), "open": Decimal(0)}
+    world.told_paid = [told]
+
+
+def one_is_not_known(world: Provider) -> None:
+    world.final.append({**world.final[0], "invoice_id": "unknown", "number": "INV-00000009"})
+
+
+def long_ago(world: Provider) -> None:
+    final(world, AFTER - timedelta(days=60))
+
+
+@pytest.mark.parametrize("change", [owes, paid_one_cent, was_told_of_a_payment, one_is_not_known, long_ago])
+def test_who_owes_or_pays_anything_is_not_silent(change: Callable[[Provider], None]) -> None:
+    world = Provider()
+    served_for_nothing(world)
+    change(world)
+    assert {one for one in found(world.statement()) if one[2] == "served_and_silent"} == set()
