@@ -29,7 +29,7 @@ def rolled_up(files: Sequence[str], start: datetime, end: datetime) -> dict[str,
         return {}
     first = start.replace(day=1)
     last = end if end.day == 1 else add_months(end.replace(day=1), 1)
-    values = {"start_instant": first, "end_instant": last}
+    values: dict[str, object] = {"start_instant": first, "end_instant": last}
     covered = sorted(frozenset[str]().union(*(one.covers for one in whole)))
     sources = {
         "rollup_row": [str(kept.folder / one.states) for one in whole],
