@@ -56,11 +56,13 @@ def reconcile(workspace: Workspace, period: str, given: Mapping[str, pa.Table] |
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A statement, the snapshot that it was read at, and amounts per (currency, bucket) from list price to rated value."""
+    """A statement, the snapshot that it was read at, amounts per (currency, bucket) from list price to rated value, and units
+    per (currency, meter) that prices ask nothing for."""
 
     statement: Statement
     snapshot: Snapshot
     list_values: Mapping[tuple[str, str], Decimal]
+    included: Mapping[tuple[str, str], Decimal]
 
 
 def compare(workspace: Workspace, period: str, given: Mapping[str, pa.Table] | None = None) -> Compared:
@@ -111,7 +113,15 @@ def compare(workspace: Workspace, period: str, given: Mapping[str, pa.Table] | N
             given={**sides.given, **inputs}, controls=controls, refused=refused,
             looked_at=workspace.now, windows=windows, compared=sides.compared,
         )  # fmt: skip
-        values = fetch(engine, read_sql("billing_adapters.reconciliation", "list_value")).to_pylist()
+        values, included = (
+            fetch(engine, read_sql("billing_adapters.reconciliation", name)).to_pylist()
+            for name in ("list_value", "included_use")
+        )
     finally:
         engine.close()
-    return Compared(statement, snapshot, {(row["currency"], row["bucket"]): row["amount"] for row in values})
+    return Compared(
+        statement,
+        snapshot,
+        {(row["currency"], row["bucket"]): row["amount"] for row in values},
+        {(row["currency"], row["meter"]): row["quantity"] for row in included},
+    )

@@ -85,6 +85,7 @@ def report(
         heads={control.control_id: control for control in controls}, new=recorded.new, cleared=recorded.cleared,
         reopened=recorded.reopened, before=before, found_before=found_before, waivers=tuple(waivers),
         documents=tuple(documents), billed=_billed(booked), floor=floor, list_values=compared.list_values,
+        included=compared.included,
     )  # fmt: skip
 
 

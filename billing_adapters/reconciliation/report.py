@@ -105,6 +105,7 @@ class Report:
     """One reconciliation. `heads` are controls by id; `runs` rows of CONTROL_RUN; `before` the run before this one.
 
     `list_values`: amounts per (currency, bucket) of `list_value.sql`, before and after what is taken off prices.
+    `included`: units per (currency, meter) that prices ask nothing for.
     `billed`: amount on final documents per (tenant, currency), for shares of a bill. `floor`: findings that are likely worth
     less are listed as one line per control, never left out.
     """
@@ -125,6 +126,7 @@ class Report:
     billed: Mapping[tuple[str, str], Decimal] = field(default_factory=dict)
     floor: Decimal = _ZERO
     list_values: Mapping[tuple[str, str], Decimal] = field(default_factory=dict)
+    included: Mapping[tuple[str, str], Decimal] = field(default_factory=dict)
 
     @property
     def unsettled(self) -> list[Finding]:

@@ -18,6 +18,7 @@ from billing_adapters.file_adapter.columns import arrow_schema
 from billing_adapters.file_adapter.formats import FORMATS
 from billing_adapters.file_adapter.workbook import About, Sheets, made_workbook, written
 from billing_adapters.finding_life import severity_of
+from billing_adapters.reconciliation.kpis import kpis
 from billing_adapters.reconciliation.report import (
     coverage,
     totals,
@@ -39,6 +40,7 @@ from billing_adapters.reconciliation.report_shapes import (
     WATERFALL,
 )
 from billing_adapters.reconciliation.statement import MONEY_EQUATION, UNEXPLAINED
+from billing_adapters.reconciliation.words import KPIS
 from metering.clock import iso_utc
 from metering.numbers import exact_difference, trimmed
 
@@ -142,6 +144,19 @@ def _summary(book: Any, report: Report) -> None:
         for at, amount in enumerate(amounts, start=1):
             written(sheet.write_number(row, at, amount, number))
         written(sheet.write_string(row, 7, "" if one.recover_by is None else iso_utc(one.recover_by), None))
+    _key_figures(book, sheet, report, first + 3 + len(totals(report)))
+
+
+def _key_figures(book: Any, sheet: Any, report: Report, first: int) -> None:
+    """Write each share with the two figures that it is made of. Shares are text: a cell would be a binary fraction."""
+    bold, number = book.add_format({"bold": True}), book.add_format({"num_format": "#,##0.00_);(#,##0.00)"})
+    for at, head in enumerate(("Key figure", "Currency", "Share", "Part", "Whole", "What it is")):
+        written(sheet.write_string(first, at, head, bold))
+    for row, one in enumerate(kpis(report), start=first + 1):
+        for at, text in ((0, one.name), (1, one.currency or ""), (2, one.percent), (5, KPIS[one.name])):
+            written(sheet.write_string(row, at, text, None))
+        for at, figure in ((3, one.part), (4, one.whole)):
+            written(sheet.write_number(row, at, figure, number))
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------

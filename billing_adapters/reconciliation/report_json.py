@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from billing_adapters.finding_life import STATUSES, severity_of, totals_by_status
+from billing_adapters.reconciliation.kpis import kpis
 from billing_adapters.reconciliation.report import (
     ages,
     by_control,
@@ -50,6 +51,11 @@ def report_json(report: Report) -> dict[str, Any]:
         "conservation": statement["conservation"],
         "unexplained": statement["unexplained"],
         "totals": {currency: plain(one) for currency, one in totals(report).items()},
+        "kpis": [{**plain(one), "percent": one.percent} for one in kpis(report)],
+        "included_use": [
+            {"currency": currency, "meter": meter, "quantity": trimmed(units)}
+            for (currency, meter), units in sorted(report.included.items())
+        ],
         "findings_by_status": _by_status(report),
         "unsettled_without_amount": sum(one.amount_likely is None for one in report.unsettled),
         "findings": [finding_json(one, report) for one in report.findings],

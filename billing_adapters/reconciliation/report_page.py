@@ -23,6 +23,7 @@ from billing_adapters.finding_life import SEVERITIES, STATUSES, severity_of, tot
 from billing_adapters.pages import count as grouped
 from billing_adapters.pages import day_in_words, money, page_template
 from billing_adapters.reconciliation.chart import Drawn, waterfall_svg
+from billing_adapters.reconciliation.kpis import kpis
 from billing_adapters.reconciliation.report import (
     UNSETTLED,
     ages,
@@ -36,7 +37,7 @@ from billing_adapters.reconciliation.report import (
     waterfalls_of_meters,
 )
 from billing_adapters.reconciliation.statement import MISSING, UNEXPLAINED
-from billing_adapters.reconciliation.words import BASES, CLASSES, EQUATION_TITLES, OWNERS, RESULTS, bucket_name
+from billing_adapters.reconciliation.words import BASES, CLASSES, EQUATION_TITLES, KPIS, OWNERS, RESULTS, bucket_name
 from billing_adapters.reconciliation.words import STATUSES as STATUS_MEANINGS
 from metering.clock import iso_utc
 from metering.numbers import trimmed
@@ -80,6 +81,7 @@ def report_page(report: Report) -> bytes:
         "without_amount": sum(one.amount_likely is None for one in report.unsettled),
         "events": _chart(report, waterfall_of_events(report), "events", "How recorded usage events become rated ones"),
         "meters": _meters(report),
+        "kpis_of_usage": [one for one in kpis(report) if one.currency is None],
         "ties": _ties(report),
         "coverage": coverage(report),
         "statuses": _statuses(report),
@@ -99,6 +101,7 @@ def report_page(report: Report) -> bytes:
         "status_meanings": STATUS_MEANINGS,
         "results": RESULTS,
         "owners": OWNERS,
+        "kpi_meanings": KPIS,
     }
     return _template().render(words).encode()
 
@@ -165,6 +168,8 @@ def _currency(report: Report, currency: str) -> dict[str, Any]:
         "meters": top(report, currency, "meter"),
         "has_findings": any(one.currency == currency for one in report.unsettled),
         "counts": _counts(report, currency),
+        "included": [(meter, units) for (of, meter), units in sorted(report.included.items()) if of == currency],
+        "kpis": [one for one in kpis(report) if one.currency == currency],
     }
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from billing_adapters.pages import count as grouped
+from billing_adapters.reconciliation.kpis import kpis
 from billing_adapters.reconciliation.report import (
     by_control,
     coverage,
@@ -52,11 +53,14 @@ def _numbers(report: Report) -> Table:
     table.add_column("currency")
     for heading in ("lost", "at risk", "over-billed", "waived", "recovered"):
         table.add_column(heading, justify="right")
+    table.add_column("leakage", justify="right")
     table.add_column("first recover by")
+    leakage = {one.currency: one.percent for one in kpis(report) if one.name == "leakage"}
     for currency, one in totals(report).items():
         amounts = (one.lost, one.at_risk, one.over_billed, one.waived, one.recovered)
         until = "" if one.recover_by is None else iso_utc(one.recover_by)
-        table.add_row(currency, *(shown(amount, currency) for amount in amounts), until)
+        sums = [shown(amount, currency) for amount in amounts]
+        table.add_row(currency, *sums, leakage.get(currency, ""), until)
     return table
 
 

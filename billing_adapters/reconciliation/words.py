@@ -88,6 +88,18 @@ RESULTS = {
     "not_run": "due, and could not run",
     "not_possible": "an input is not set up",
 }
+KPIS = {
+    "loss rate": "missing usage events, of those that producers promised",
+    "reject rate": "dead letters, of the usage events that producers promised",
+    "rating yield": "usage events that a price selects, of those stored",
+    "control coverage": "controls that ran, of those that were due",
+    "leakage": "lost and at risk, of that and what was invoiced",
+    "recovered": "recovered, of what was invoiced",
+    "recoverable": "at risk, of what was invoiced",
+    "realisation": "invoiced, of what it is worth at list prices",
+    "delivery completeness": "confirmed by providers, of what was invoiced",
+    "collection rate": "paid in full, of what was delivered",
+}
 OWNERS = {
     "ENG": "application engineers",
     "OPS": "billing operators",
