@@ -16,7 +16,7 @@ from sqlalchemy import and_, insert, select, update
 from billing_adapters.books import finding_events, findings, reconciliations, waivers
 from billing_adapters.errors import FindingNotOpen
 from billing_adapters.finding_life import DECISIONS, Step, Waiver, class_at, expired
-from billing_adapters.findings import BY_ITSELF, Finding, Run, event_row, last_numbers, list_findings
+from billing_adapters.findings import BY_ITSELF, Finding, Run, event_row, last_numbers, list_findings, list_waivers
 from metering.clock import iso_utc
 
 if TYPE_CHECKING:
@@ -123,12 +123,36 @@ def reopen(connection: Connection, finding_id: str, *, who: str, why: str, now: 
     values = {"waiver_id": None, "settled_amount": None, "settled_quantity": None}
     decided = _decide(connection, finding_id, "reopened", values, who=who, why=why, now=now)
     if waiver_id is not None:
-        ended = {"ended_at": now, "ended_by": who, "ended_why": why}
-        connection.execute(update(waivers).where(waivers.c.waiver_id == waiver_id).values(**ended))
-        query = select(findings.c.finding_id).where(findings.c.waiver_id == waiver_id)
-        for other in connection.scalars(query).all():
-            _decide(connection, other, "reopened", values, who=who, why=f"{waiver_id} was ended: {why}", now=now)
+        _end(connection, waiver_id, who=who, why=why, now=now)
     return decided
+
+
+def end_waiver(connection: Connection, waiver_id: str, *, who: str, why: str, now: datetime) -> Waiver:
+    """End a waiver, by id or the beginning of one, before its day; what it covers is open again.
+
+    Raises FindingNotOpen for one that is not there or has ended, ValueError without a name and a reason.
+    """
+    if not who.strip() or not why.strip():
+        raise ValueError("a waiver is ended by somebody and for a reason; both must be said")
+    query = select(waivers.c.waiver_id, waivers.c.ended_at).where(
+        waivers.c.waiver_id.startswith(waiver_id, autoescape=True)
+    )
+    found = connection.execute(query).all()
+    if len(found) != 1 or found[0].ended_at is not None:
+        what = "has ended already" if len(found) == 1 else f"is the beginning of {len(found)} waivers"
+        raise FindingNotOpen(f"{waiver_id} {what}; `tallybook findings waivers` lists them")
+    _end(connection, found[0].waiver_id, who=who, why=why, now=now)
+    return next(one for one in list_waivers(connection) if one.waiver_id == found[0].waiver_id)
+
+
+def _end(connection: Connection, waiver_id: str, *, who: str, why: str, now: datetime) -> None:
+    """Write down that a waiver has ended, and open what it covers again."""
+    ended = {"ended_at": now, "ended_by": who, "ended_why": why}
+    connection.execute(update(waivers).where(waivers.c.waiver_id == waiver_id).values(**ended))
+    values = {"waiver_id": None, "settled_amount": None, "settled_quantity": None}
+    query = select(findings.c.finding_id).where(findings.c.waiver_id == waiver_id).order_by(findings.c.finding_id)
+    for other in connection.scalars(query).all():
+        _decide(connection, other, "reopened", values, who=who, why=f"{waiver_id} was ended: {why}", now=now)
 
 
 def review_run(connection: Connection, run_id: str, *, who: str, now: datetime) -> Run:

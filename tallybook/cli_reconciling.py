@@ -7,7 +7,6 @@ Refuses: decisions without a reason, waivers without somebody else's approval an
 from __future__ import annotations
 
 import getpass
-from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +26,7 @@ from tallybook.cli_shell import (
     print_json,
     progress,
 )
+from tallybook.cli_waivers import ApprovedOption, UntilOption, WhoOption, WhyOption, day_of, waivers_app
 from tallybook.show import table
 
 if TYPE_CHECKING:
@@ -40,14 +40,15 @@ if TYPE_CHECKING:
 reconciling = typer.Typer()
 findings_app = typer.Typer(invoke_without_command=True, no_args_is_help=False)
 controls_app = typer.Typer(invoke_without_command=True, no_args_is_help=False)
+findings_app.add_typer(
+    waivers_app, name="waivers", help="What is not to be chased: by pattern, with a ceiling and an end."
+)
 reconciling.add_typer(findings_app, name="findings", help="What reconciliation found, and what became of it.")
 reconciling.add_typer(controls_app, name="controls", help="What is compared, and what it would need.")
 
 ID_SHOWN = 17
 EXAMPLES_SHOWN = 5
 LISTED = ("open", "acknowledged", "expired", "waived")
-WhyOption = Annotated[str, typer.Option("--why", help="The reason; it stays in the books.")]
-WhoOption = Annotated[str | None, typer.Option("--who", help="Who; without it, your user name.")]
 IdsArgument = Annotated[list[str], typer.Argument(help="Findings, by id or the beginning of one.")]
 StatusOption = Annotated[
     list[str] | None,
@@ -68,7 +69,9 @@ def reconcile(
         Path | None, typer.Option("--csv", help="Write findings and controls as CSV into this folder.")
     ] = None,
     parquet: Annotated[Path | None, typer.Option("--parquet", help="The same as Parquet.")] = None,
-    floor: Annotated[str, typer.Option("--floor", help="Findings likely worth less are not told one by one.")] = "0",
+    floor: Annotated[
+        str | None, typer.Option("--floor", help="Findings likely worth less are not told one by one.")
+    ] = None,
     who: WhoOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -78,7 +81,7 @@ def reconcile(
     from billing_adapters.reconciliation.report_terminal import report_table
 
     seen = None if witness is None else _read_witness(witness)
-    least = plain_amount(floor, "--floor")
+    least = None if floor is None else plain_amount(floor, "--floor")
     with open_workspace() as workspace, progress("reconciling") as _:
         report = workspace.report(period, witness=seen, preparer=who or getpass.getuser(), floor=least)
     _write_files(report, html, xlsx, csv, parquet)
@@ -256,8 +259,8 @@ def recover(
 def waive(
     ids: IdsArgument,
     why: WhyOption,
-    until: Annotated[str, typer.Option("--until", help="The first day on which it holds no more: 2026-12-31.")],
-    approved_by: Annotated[str, typer.Option("--approved-by", help="Another person, who approves it.")],
+    until: UntilOption,
+    approved_by: ApprovedOption,
     amount_max: Annotated[
         str | None, typer.Option("--amount-max", help="Its ceiling; without it, what the finding is worth now.")
     ] = None,
@@ -265,12 +268,8 @@ def waive(
     as_json: JsonOption = False,
 ) -> None:
     """Do not chase it, until a day and up to a ceiling."""
-    try:
-        end = datetime.combine(date.fromisoformat(until), time(), UTC)
-    except ValueError as error:
-        raise typer.BadParameter(f"--until is a day such as 2026-12-31, not {until}") from error
     ceiling = {} if amount_max is None else {"amount_max": plain_amount(amount_max, "--amount-max")}
-    _decide("waive", ids, why, who, as_json=as_json, approved_by=approved_by, expires_at=end, **ceiling)
+    _decide("waive", ids, why, who, as_json=as_json, approved_by=approved_by, expires_at=day_of(until), **ceiling)
 
 
 @findings_app.command()

@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 # Plans read a period in their own zones, which are less than a day apart from UTC.
 _ZONES = timedelta(days=1)
 _AT_ONCE = 500
-_ZERO = Decimal(0)
 
 
 def report(
@@ -54,12 +53,12 @@ def report(
     *,
     witness: Witness | None = None,
     preparer: str = BY_ITSELF,
-    floor: Decimal = _ZERO,
+    floor: Decimal | None = None,
 ) -> Report:
     """Reconcile a period, keep the run and its findings in the books, and return the report.
 
     `preparer` is who asks; another person may review it. `floor`: findings that are likely worth less are not told one by
-    one on the page. Raises what `Workspace.reconcile` raises; nothing is kept then.
+    one on the page; by default what the settings say. Raises what `Workspace.reconcile` raises; nothing is kept then.
     """
     wall = parse_period(period)
     given = {} if witness is None else {"witness": witness.table}
@@ -84,7 +83,8 @@ def report(
         run=run, period=period, statement=statement, findings=tuple(found), runs=tuple(runs.to_pylist()),
         heads={control.control_id: control for control in controls}, new=recorded.new, cleared=recorded.cleared,
         reopened=recorded.reopened, before=before, found_before=found_before, waivers=tuple(waivers),
-        documents=tuple(documents), billed=_billed(booked), floor=floor, list_values=compared.list_values,
+        documents=tuple(documents), billed=_billed(booked),
+        floor=workspace.settings.reconciliation.floor if floor is None else floor, list_values=compared.list_values,
         included=compared.included,
     )  # fmt: skip
 

@@ -17,6 +17,8 @@ print a secret: whatever shows settings, errors among them, shows `***` in its p
     [list_prices.gpu_hours]               # one section per meter that no plan sells: what a unit of it is worth
     unit_price = "0.02"
     currency = "USD"
+    [reconciliation]
+    floor = "5"                           # findings that are likely worth less are told in one line per control
     [run]
     grace_minutes = 180                   # what `tallybook run` does, and when; TALLYBOOK_RUN_GRACE_MINUTES
 """
@@ -132,6 +134,19 @@ class ListPrice(_Section):
         return given
 
 
+class ReconciliationSettings(_Section):
+    """What is looked at one by one: findings that are likely worth `floor` or more, in their own currency."""
+
+    floor: Decimal = Field(default=Decimal(0), ge=0, max_digits=24, decimal_places=12)
+
+    @field_validator("floor", mode="before")
+    @classmethod
+    def _only_text(cls, given: object) -> object:
+        if isinstance(given, float):
+            raise ValueError('a number with a point is not exact in TOML; write it as text, such as "0.50"')
+        return given
+
+
 class RunSettings(_Section):
     """What runs by itself, and when. `from`: months and hours before it are not ours; by default those before the first run."""
 
@@ -193,6 +208,7 @@ class Settings(BaseSettings):
     controls: dict[str, dict[str, Any]] = Field(default_factory=dict)
     # By meter.
     list_prices: dict[str, ListPrice] = Field(default_factory=dict)
+    reconciliation: ReconciliationSettings = Field(default_factory=ReconciliationSettings)
     run: RunSettings = Field(default_factory=RunSettings)
 
     @classmethod
