@@ -137,14 +137,26 @@ def open_evidence_of(
 def load_evidence(engine: duckdb.DuckDBPyConnection, files: Sequence[str], snapshot: Snapshot) -> None:
     """Load `stored_event`, `duplicate` and `usage_event`. Without files the tables are empty but typed.
 
-    Where there are many files, duplicates are looked for only in those that are new since the last time; see identities. No
-    event is asked for corrections where the facts of the data files say that there are none.
+    No event is asked for corrections where the facts of the data files say that there are none.
     """
     import pyarrow.compute as pc
 
+    from metering.file_facts import file_facts
+
+    corrects = True
+    if not load_duplicates(engine, files, snapshot):
+        corrects = bool(pc.sum(file_facts(files)["corrections"]).as_py())
+    for step in EVIDENCE_STEPS[3:]:
+        engine.execute(read_sql("metering", "corrected_none" if step == "corrected" and not corrects else step))
+
+
+def load_duplicates(engine: duckdb.DuckDBPyConnection, files: Sequence[str], snapshot: Snapshot) -> bool:
+    """Load `stored_event` and `duplicate`; return whether all events were looked through for that.
+
+    Where there are many files, duplicates are looked for only in those that are new since the last time; see identities.
+    """
     from metering.changes import register_cut
     from metering.events import usage_event_schema
-    from metering.file_facts import file_facts
     from metering.identities import find_candidates
 
     register_cut(engine, "cut", snapshot)
@@ -154,15 +166,11 @@ def load_evidence(engine: duckdb.DuckDBPyConnection, files: Sequence[str], snaps
     else:
         register(engine, "stored_event", usage_event_schema().empty_table())
     candidates = find_candidates(files)
-    if candidates is None:
-        engine.execute(read_sql("metering", "keyed_event"))
-        corrects = True
-    else:
+    if candidates is not None:
         register(engine, "candidate", candidates)
-        engine.execute(read_sql("metering", "keyed_candidate"))
-        corrects = bool(pc.sum(file_facts(files)["corrections"]).as_py())
-    for step in EVIDENCE_STEPS[2:]:
-        engine.execute(read_sql("metering", "corrected_none" if step == "corrected" and not corrects else step))
+    for step in ("keyed_event" if candidates is None else "keyed_candidate", "duplicate"):
+        engine.execute(read_sql("metering", step))
+    return candidates is None
 
 
 def load_events(engine: duckdb.DuckDBPyConnection, events: pa.Table) -> None:

@@ -122,12 +122,21 @@ def ship(
 
 @app.command()
 def maintain(as_json: JsonOption = False) -> None:
-    """Keep the lake's files few, and account for the leases of dead processes. Run it hourly or daily on each host."""
+    """Keep the lake's files few, look for duplicates in what is new, and account for the leases of dead processes.
+
+    Run it hourly or daily on each host.
+    """
+    from metering.duplicates import find_duplicates
+
     with open_workspace() as workspace, progress("maintaining") as _:
         done = workspace.maintain()
+        duplicates = find_duplicates(workspace.lake)
         leases = workspace.account_leases()
     if as_json:
-        print_json({name: getattr(done, name) for name in done.__slots__} | {"leases": show.leases_json(leases)})
+        found = {"duplicates": duplicates.rows, "conflicts": duplicates.conflicts}
+        print_json(
+            {name: getattr(done, name) for name in done.__slots__} | found | {"leases": show.leases_json(leases)}
+        )
         return
     rows = [
         ("data files", f"{done.files_before:,}", f"{done.files_after:,}"),
@@ -135,6 +144,11 @@ def maintain(as_json: JsonOption = False) -> None:
     ]
     out.print(show.table("", [("", "left"), ("before", "right"), ("after", "right")], rows))
     err.print(f"{done.rewritten:,} small files rewritten, {done.deleted:,} unused files deleted.", highlight=False)
+    err.print(
+        f"{duplicates.rows:,} usage events repeat an idempotency key and count once, {duplicates.conflicts:,} of them say "
+        "something else: `tallybook reconcile` names those.",
+        highlight=False,
+    )
     for sentence in show.leases(leases):
         err.print(sentence, highlight=False)
 

@@ -67,12 +67,16 @@ def ship(workspace: Workspace, _place: str, _period: str) -> Done:
 
 
 def maintain(workspace: Workspace, _place: str, _period: str) -> Done:
-    """Keep the files of the lake few, account for the leases of dead processes, and forget old runs of passes."""
+    """Keep the files of the lake few, look for duplicates in what is new, account for leases, forget old runs of passes."""
+    from metering.duplicates import find_duplicates
+
     done = workspace.maintain()
+    duplicates = find_duplicates(workspace.lake)
     leases = workspace.account_leases()
     passes = [step.name for step in STEPS if step.grain == "pass"]
     forget_runs(workspace.books, passes, workspace.now - RUNS_KEPT)
-    return Done(f"{done.rewritten:,} files rewritten, {done.deleted:,} deleted, {leases.settled:,} leases settled")
+    upkeep = f"{done.rewritten:,} files rewritten, {done.deleted:,} deleted, {leases.settled:,} leases settled"
+    return Done(f"{upkeep}, {duplicates.rows:,} duplicates, {duplicates.conflicts:,} of them conflicts")
 
 
 def listen(workspace: Workspace, _place: str, _period: str) -> Done:

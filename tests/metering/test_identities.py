@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from metering import identities
 from metering.batch import SegmentBatch
+from metering.duplicates import Duplicates, find_duplicates
 from metering.engine import open_engine, read_sql
 from metering.events import usage_event_schema
 from metering.identities import find_candidates
@@ -218,3 +219,23 @@ def test_rating_uses_the_candidates_of_a_large_lake(tmp_path: Path, monkeypatch:
     assert engine.execute("SELECT count(*) FROM duplicate").fetchall() == [(2,)]
     assert engine.execute("SELECT count(*) FROM usage_event").fetchall() == [(3,)]
     engine.close()
+
+
+def test_upkeep_looks_through_what_is_new_so_that_rating_need_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identities, "SCAN_BYTES_MAX", 0)
+    lake = Lake(tmp_path / "lake")
+    lake.append([batch_of("p1", 1, [("acme", "m", "a", 1, 0, 0), ("acme", "m", "b", 1, 0, 1)])])
+    assert find_duplicates(lake) == Duplicates(0, 0)
+    lake.append(
+        [batch_of("p1", 2, [("acme", "m", "a", 1, 0, 2), ("acme", "m", "b", 5, 0, 3), ("globex", "m", "a", 1, 0, 4)])]
+    )
+    assert find_duplicates(lake) == Duplicates(2, 1)
+    monkeypatch.setattr(identities, "_hash", None)
+    assert find_duplicates(lake) == Duplicates(2, 1)
+    assert find_candidates(paths(lake)) is not None
+    lake.append([batch_of("p1", 3, [("acme", "m", "c", 1, 0, 5)])])
+    with pytest.raises(TypeError):
+        find_duplicates(lake)
+    assert find_duplicates(Lake(tmp_path / "empty")) == Duplicates(0, 0)
