@@ -16,6 +16,7 @@ from billing_adapters.aws_marketplace_adapter.meter_usage import (
     MeterUsageSettings,
     make_meter_usage,
 )
+from billing_adapters.aws_marketplace_adapter.register_usage import Running, register_usage
 
 __all__ = [
     "CAPABILITIES",
@@ -28,7 +29,9 @@ __all__ = [
     "MeterUsageAdapter",
     "MeterUsageSettings",
     "MeteredHour",
+    "Running",
     "make",
     "make_adjustments",
     "make_meter_usage",
+    "register_usage",
 ]

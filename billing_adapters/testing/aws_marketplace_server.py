@@ -96,6 +96,7 @@ class MarketplaceFake:
         self._operations: dict[str, Callable[[Asked, str | None], dict[str, Any]]] = {
             "BatchMeterUsage": self._batch_meter_usage,
             "MeterUsage": self.workloads.meter_usage,
+            "RegisterUsage": self.workloads.register_usage,
             "ResolveCustomer": self.buyers.resolve_customer,
             "GetEntitlements": self.buyers.get_entitlements,
             "DescribeAgreement": self.agreements.describe_agreement,
