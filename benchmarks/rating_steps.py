@@ -243,6 +243,8 @@ def main() -> int:
     name, folder, *numbers = sys.argv[1:]
     for module in MODULES:
         import_module(module)
+    # The first array of a process has pyarrow import pandas, where that is installed.
+    import_module("pyarrow").array([0])
     run = STEPS[name](Lake(Path(folder)), *(int(number) for number in numbers))
     begun, used = time.perf_counter(), _cpu_s()
     answer = run()
