@@ -64,6 +64,10 @@ class History:
             origin = {name: named[name] for name in ("producer_id", "segment", "row")}
             void = {**named, "segment": self.segments, "row": len(rows), "idempotency_key": None}
             rows.append({**void, "correction": {"verb": "void", **origin}})
+        self.store(rows)
+
+    def store(self, rows: list[Row]) -> None:
+        """Store usage events as the newest segment."""
         table = events_table(rows)
         batch = segment_batch("p", self.segments, rows=0)
         totals = control_totals(table, batch.dead_letters)
