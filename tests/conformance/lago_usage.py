@@ -6,7 +6,7 @@ that was rounded to be written down, `units` of a prorated meter one that the di
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise, product
@@ -67,8 +67,23 @@ def maximum(asked: Asked) -> dict[str, Any]:
 def total(asked: Asked) -> dict[str, Any]:
     carry = "recurring" if asked("recurring") else None
     events = _before(asked("events_before_period", []), ask.PERIOD[0]) + in_order(asked("events_in_period", []))
+    if "events_in_period" in asked:
+        # What a cache said of these events; the answer is worked out from the events themselves.
+        asked("cached_now"), asked("cached_peak")
     (used,) = ask.usage("sum", events, carry=carry)
-    return _rated_units(used)
+    free = asked("free_units_total")
+    return _rated_units(used) | ({"running_total": list(_until_charged(events, free))} if free else {})
+
+
+def _until_charged(events: Sequence[dict[str, Any]], free: str) -> Iterator[Decimal]:
+    """Yield the sum after each event, up to the first of which something is charged."""
+    price = ask.price(type="unit", unit_price="1", included=free)
+    for known in range(1, len(events) + 1):
+        (used,) = ask.usage("sum", events[:known])
+        yield used.quantity
+        ((_, components),) = ask.cuts(price, [ask.Cut(used.quantity)])
+        if any(component.part == "unit" and component.quantity for component in components):
+            return
 
 
 def _rated_units(used: ask.Used) -> dict[str, Any]:

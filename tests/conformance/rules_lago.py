@@ -134,6 +134,12 @@ def use_is_in_the_order_of_time(asked: Values, expected: Values) -> Values | Non
     return {"amount_rounded_2": oracle.round_fraction(amount + flats, 2)}
 
 
+def a_level_is_that_of_its_events(asked: Values, expected: Values) -> Values | None:
+    if "cached_peak" not in asked or "events_in_period" not in asked:
+        return None
+    return {"units": sum(map(Decimal, (*asked["events_before_period"], *asked["events_in_period"])), Decimal(0))}
+
+
 RULES: dict[str, Rule] = {
     rule.__name__: rule
     for rule in (
@@ -144,5 +150,6 @@ RULES: dict[str, Rule] = {
         a_balance_has_no_part_of_a_cent,
         balances_pay_no_tax,
         use_is_in_the_order_of_time,
+        a_level_is_that_of_its_events,
     )
 }
