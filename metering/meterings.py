@@ -36,7 +36,7 @@ F = TypeVar("F", bound="Callable[..., Any]")
 class Block:
     """A block of code that is one usage event when it ends. Each is for one use; nested blocks are events of their own."""
 
-    __slots__ = ("_attributes", "_key", "_meter", "_recorder", "_tenant", "_when")
+    __slots__ = ("_attributes", "_key", "_meter", "_recorder", "_tenant", "_when", "returned")
 
     def __init__(
         self,
@@ -60,6 +60,8 @@ class Block:
         self._key = key
         self._when = when
         self._attributes = attributes
+        # What the call returned that this block is around; None where it is around no call, or one that raised.
+        self.returned: Any = None
 
     def begin(self) -> None:
         """Check everything but the quantity, before the code runs: what nobody could pay for is not begun."""
@@ -75,10 +77,37 @@ class Block:
             )
 
 
+class Call(Block):
+    """Meters one call, by what it returned."""
+
+    __slots__ = ("_quantity",)
+
+    def __init__(self, *block: Any, quantity: Quantity | Callable[[Any], Quantity]) -> None:
+        super().__init__(*block)
+        self._quantity = quantity
+
+    def __enter__(self) -> Call:
+        self.begin()
+        return self
+
+    def __exit__(self, _kind: object, error: object, _trace: object) -> None:
+        quantity = self._quantity
+        self.end(quantity(self.returned) if callable(quantity) else quantity, error)
+
+
 class Measure(Block):
-    """Meters how long its block took, in seconds, exact to the nanosecond."""
+    """Meters how long its block took, in seconds, exact to the nanosecond; as a decorator, how long each call takes."""
 
     __slots__ = ("_began_ns",)
+
+    def __call__(self, call: F) -> F:
+        """Return `call` so that each call is a block of its own. Raises TypeError for a key, which is of one event only."""
+        if self._key is not None:
+            raise TypeError("each call is an event of its own, so a key cannot be said for all of them; use a block")
+        recorder, meter, tenant, when, attributes = (
+            self._recorder, self._meter, self._tenant, self._when, self._attributes,
+        )  # fmt: skip
+        return _around(call, lambda: Measure(recorder, meter, tenant, None, when, attributes))
 
     def __enter__(self) -> Measure:
         self.begin()
@@ -125,7 +154,8 @@ class Meterings:
     ) -> Measure:
         """Meter the seconds that a block takes: `with usage.measure("build_seconds"):`, as an exact Decimal.
 
-        Also a block that raises took its time: `when` is "always" unless said otherwise.
+        Also a block that raises took its time: `when` is "always" unless said otherwise. As a decorator of a function or
+        coroutine function, `@usage.measure("build_seconds")`, it meters the seconds that each call takes.
         """
         return Measure(cast("Recorder", self), meter, tenant, key, when, attributes)
 
@@ -160,44 +190,27 @@ class Meterings:
         recorder = cast("Recorder", self)
 
         def decorate(call: F) -> F:
-            return _metered(call, lambda: Block(recorder, meter, tenant, None, when, attributes), quantity)
+            return _around(call, lambda: Call(recorder, meter, tenant, None, when, attributes, quantity=quantity))
 
         return decorate
 
 
-def _metered(call: F, begin: Callable[[], Block], quantity: Quantity | Callable[[Any], Quantity]) -> F:
+def _around(call: F, block: Callable[[], Call | Measure]) -> F:
+    """Return `call` so that each call runs within a block of its own, which knows what was returned."""
     if isgeneratorfunction(call) or isasyncgenfunction(call):
         raise TypeError(f"{call!r} is a generator: its body runs in whoever iterates it; meter that, with tally()")
 
-    def end(block: Block, result: object, error: object) -> None:
-        block.end(quantity(result) if callable(quantity) else quantity, error)
-
-    def started() -> Block:
-        block = begin()
-        block.begin()
-        return block
-
     @functools.wraps(call)
     def run(*args: Any, **kwargs: Any) -> Any:
-        block = started()
-        try:
-            result = call(*args, **kwargs)
-        except BaseException as error:
-            end(block, None, error)
-            raise
-        end(block, result, None)
-        return result
+        with block() as one:
+            one.returned = call(*args, **kwargs)
+        return one.returned
 
     @functools.wraps(call)
     async def run_async(*args: Any, **kwargs: Any) -> Any:
-        block = started()
-        try:
-            result = await call(*args, **kwargs)
-        except BaseException as error:
-            end(block, None, error)
-            raise
-        end(block, result, None)
-        return result
+        with block() as one:
+            one.returned = await call(*args, **kwargs)
+        return one.returned
 
-    begin()  # A wrong `when` is told where it is written, not at the first call.
+    block()  # A wrong `when` is told where it is written, not at the first call.
     return cast("F", run_async if iscoroutinefunction(call) else run)

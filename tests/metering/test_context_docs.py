@@ -18,7 +18,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "context.md").read_text(encoding="u
 def test_the_blocks_of_the_page_record_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     names: dict[str, Any] = {}
     # No shipper: what was recorded is read from the journal.
     monkeypatch.setattr("metering.Recorder", recorder, raising=False)
@@ -41,6 +41,10 @@ def test_the_blocks_of_the_page_record_what_they_say(tmp_path: Path, monkeypatch
         ("tokens", "initech", 1): 1,
         ("pages", "acme", 3): 1,
         ("pages", "acme", 4): 1,
+        ("reports", "acme", 1): 1,
+        ("report_seconds", "acme", 0): 1,
+        ("lines", "acme", 5): 1,
+        ("build_seconds", "acme", 0): 1,
         ("searches", "acme", 1): 1,
         ("api_requests", "acme", 1): 1,
     }

@@ -49,6 +49,33 @@ def test_a_duration_is_exact_to_the_nanosecond(usage: Recorder, monkeypatch: pyt
     assert recorded(usage) == [("acme", Decimal("9007199.254740993"), '{"machine":"large"}')]
 
 
+def test_each_call_takes_its_own_time(usage: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    @usage.measure("build_seconds", machine="large")
+    def build(depth: int) -> int:
+        """Build."""
+        return depth and build(depth - 1) + 1
+
+    @usage.measure("build_seconds", tenant="globex", when="error")
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise KeyError("mine")
+
+    stepping(monkeypatch, 0, 10, 13, 10**9, 5, 5 + 7)
+    with tenant("acme"):
+        assert build(1) == 1
+    with pytest.raises(KeyError, match="mine"):
+        asyncio.run(fail())
+    assert build.__doc__ == "Build."
+    inner, outer = Decimal(3).scaleb(-9), Decimal(1)
+    assert recorded(usage) == [
+        ("acme", inner, '{"machine":"large"}'),
+        ("acme", outer, '{"machine":"large"}'),
+        ("globex", Decimal(7).scaleb(-9), None),
+    ]
+    with pytest.raises(TypeError, match="key"):
+        usage.measure("build_seconds", tenant="acme", key="one")(build)
+
+
 @pytest.mark.parametrize(("when", "counts"), [("success", (1, 0)), ("error", (0, 1)), ("always", (1, 1))])
 def test_what_is_metered_when_the_code_raises_is_said(usage: Recorder, when: Any, counts: tuple[int, int]) -> None:
     @usage.meter_calls("calls", tenant="acme", when=when)
