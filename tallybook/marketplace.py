@@ -27,7 +27,8 @@ from billing_adapters.aws_marketplace_adapter.licence_states import (
     list_notices,
     unhandled,
 )
-from billing_adapters.aws_marketplace_adapter.listening import Listened, listen
+from billing_adapters.aws_marketplace_adapter.listening import Listened, believe, listen
+from billing_adapters.aws_marketplace_adapter.sns_signatures import SignedTopics
 from billing_adapters.errors import QuestionRefused, RegistrationRefused
 from billing_adapters.outbox import Outbox
 from entitlements.contracts import aws_contracts, licence_tail
@@ -127,7 +128,8 @@ def listen_once(workspace: Workspace, *, wait_s: int = 0) -> tuple[Listened, Imp
     if options.queue is None:
         raise BadSettings(f'[delivery.{SECTION}] names no queue: queue = "https://sqs..."')
     client = clients_of(workspace)("sqs")
-    done = listen(workspace.books, client, options.queue, now=lambda: workspace.now, wait_s=wait_s)
+    check = SignedTopics(options.topics).check if options.topics else believe
+    done = listen(workspace.books, client, options.queue, now=lambda: workspace.now, wait_s=wait_s, check=check)
     with reading(workspace.books) as connection:
         waiting = unhandled(connection)
     return done, import_entitlements(workspace) if waiting else None

@@ -22,6 +22,7 @@ SECTION = "aws_marketplace"
 class MarketplaceOptions:
     """`products` to ask for beside those of buyers; `queue` of notices; `meters` of dimensions that have other names.
 
+    `topics`: of SNS, whose messages are believed by their signature; none: all that is in the queue is believed.
     `contract_only`: products of which nothing beyond the contract is billed, so that nothing is metered. `subscribed`: by
     product, the dimensions of which everything is billed: its buyers have contracts that include nothing.
     `final_window`: how long AWS takes records of a licence that ended. `addresses`: of services that are elsewhere (a fake).
@@ -29,6 +30,7 @@ class MarketplaceOptions:
 
     products: tuple[str, ...] = ()
     queue: str | None = None
+    topics: tuple[str, ...] = ()
     meters: Mapping[str, str] = field(default_factory=dict)
     final_window: timedelta = FINAL_WINDOW
     addresses: Mapping[str, str] = field(default_factory=dict)
@@ -42,6 +44,7 @@ class MarketplaceOptions:
             return cls(
                 products=tuple(options.pop("products", ())),
                 queue=options.pop("queue", None),
+                topics=tuple(options.pop("topics", ())),
                 addresses=dict(options.pop("addresses", {})),
                 contract_only=frozenset(options.pop("contract_only", ())),
                 subscribed={name: tuple(held) for name, held in options.pop("subscribed", {}).items()},

@@ -96,7 +96,8 @@ def keep_notice(connection: Connection, notice: Notice, now: datetime) -> bool:
         "handled_at": None if asks else now,
     }
     new = insertion(connection, marketplace_notices).values(row).on_conflict_do_nothing()
-    return connection.execute(new).rowcount == 1
+    # PostgreSQL's driver does not say how many rows an insert made.
+    return connection.scalar(new.returning(marketplace_notices.c.notice_id)) is not None
 
 
 def list_notices(connection: Connection) -> list[Notice]:

@@ -38,6 +38,10 @@ class Listened:
     refused: list[str] = field(default_factory=list)
 
 
+def believe(_body: str) -> None:
+    """Take a message for AWS's: the policy of the queue lets nobody else write to it."""
+
+
 def listen(
     engine: Engine,
     client: Any,
@@ -46,9 +50,11 @@ def listen(
     now: Callable[[], datetime],
     wait_s: int = 0,
     limit: int = LISTENED_MAX,
+    check: Callable[[str], object] = believe,
 ) -> Listened:
     """Take what is in a queue now, at most `limit` messages. Idempotent. Raises ProviderAway, AdapterMisconfigured.
 
+    `check` raises EventRefused for what is not to be believed (`sns_signatures`); it stays in the queue.
     What is not of the Marketplace is deleted, too: the queue is for its notices alone.
     """
     done = Listened()
@@ -61,14 +67,15 @@ def listen(
         if not messages:
             break
         for message in messages:
-            if _take(engine, message["Body"], done, now()):
+            if _take(engine, message["Body"], done, now(), check):
                 _called(partial(client.delete_message, QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"]))
     return done
 
 
-def _take(engine: Engine, body: str, done: Listened, now: datetime) -> bool:
+def _take(engine: Engine, body: str, done: Listened, now: datetime, check: Callable[[str], object]) -> bool:
     """Keep what a message says, durably; False: leave it in the queue."""
     try:
+        check(body)
         notice = read_notice(body)
     except EventRefused as refused:
         done.refused.append(str(refused))

@@ -235,6 +235,26 @@ def test_a_licence_that_ends_is_metered_to_its_last_minute_and_then_no_more(mark
     assert market.billed() == {0: Decimal(50), 5: Decimal(30)}
 
 
+def test_topics_that_are_named_are_believed_by_their_signature_alone(market: Market) -> None:
+    message = {"action": "subscribe-success", "customer-identifier": "cust-9", "product-code": "code-2"}
+    unsigned = envelope_of_sns(message, "m-1", BEGIN)
+    topic = json.loads(unsigned)["TopicArn"]
+    settings = market.workspace.layout.settings_file
+    text = settings.read_text(encoding="utf-8")
+    for named, why in ((topic, "not at https://sns.REGION"), (f"{topic}-other", "which the settings do not name")):
+        settings.write_text(text.replace("queue =", f'topics = ["{named}"]\nqueue ='), encoding="utf-8")
+        market.fake.queue.send(unsigned)
+        with Workspace(market.workspace.layout.root, clock=market.clock) as workspace:
+            done, _ = listen_once(workspace)
+        assert (done.new, market.fake.queue.held) == (0, 1)
+        assert why in done.refused[0]
+        market.clock.advance(timedelta(minutes=1))
+        market.fake.queue._messages.clear()
+    # Without topics, the policy of the queue speaks for what is in it.
+    market.fake.queue.send(unsigned)
+    assert listen_once(market.workspace)[0].new == 1
+
+
 def test_the_scheduler_listens(market: Market) -> None:
     market.register("t-1")
     market.fake.queue.send(event("License Deprovisioned", hour(5, 30), "r2"))
