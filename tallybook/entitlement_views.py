@@ -1,6 +1,7 @@
 """Views of a workspace for checkers, whose cost follows what changed.
 
-Enters: a workspace. Leaves: a `View` each time, the same as one that is made anew. Refuses: to keep anything on a disk.
+Enters: a workspace. Leaves: a `View` each time, the same as one that is made anew. Refuses: to keep anything on a disk, and a
+lake that knows less than it did: a folder that is not mounted reads as an empty one, and all quotas would be full again.
 
 The first view is made of everything. Later ones take over each tenant's figures but of those who
 - have an event that one of the two cuts has and the other has not (metering.changes);
@@ -22,6 +23,7 @@ from entitlements.view import View
 from metering.changes import changed_tenants, register_cut
 from metering.clock import from_us
 from metering.engine import open_engine, read_sql
+from metering.errors import LakeUnavailable
 from rating.entitled import INSTANT
 from tallybook.catalog_history import last_revision
 from tallybook.entitlements import Entitlements
@@ -76,11 +78,14 @@ class LiveView:
         self._restless: set[str] = set()
         # How many tenants the last read worked out.
         self.worked_out = 0
+        # The last segment that was read of each producer.
+        self.cut: Mapping[str, int] = {}
 
     def read(self) -> View:
         """Return the view as of now. Raises what the books and the lake raise while they are away."""
         kept, now = self._kept, self._workspace.now
         evidence = self._workspace.evidence()
+        self._refuse_less(dict(evidence[1].cut))
         if kept is None or now < kept.at:
             return self._make_all(now, evidence)
         changed = changed_tenants(evidence[0], kept.snapshot, evidence[1])
@@ -91,6 +96,17 @@ class LiveView:
         view = kept.view if not wanted else self._make_part(now, evidence, kept.view, wanted)
         self.worked_out = len(wanted)
         return self._keep(View(view.tenants, dict(evidence[1].cut), now), now, evidence[1])
+
+    def _refuse_less(self, cut: Mapping[str, int]) -> None:
+        """Raise LakeUnavailable where segments are gone that were read before: a lake only grows."""
+        lost = [producer for producer, segment in self.cut.items() if cut.get(producer, 0) < segment]
+        if lost:
+            raise LakeUnavailable(
+                f"the lake {self._workspace.layout.lake} has lost segments of {len(lost)} producers that were read "
+                "before; mount or restore it, or (if they are to be gone) start this process again",
+                producers=lost,
+            )
+        self.cut = cut
 
     def _make_all(self, now: datetime, evidence: tuple[list[str], Snapshot]) -> View:
         made = Entitlements.of_terms(self._workspace, now, self._terms, self._all_grants, evidence)
@@ -181,5 +197,7 @@ class WorkspaceSource:
         last = last_revision(workspace.books)
         if self._live is None or self._live[0] != last:
             catalog = workspace.catalog()
-            self._live = catalog.revision, LiveView(workspace, catalog)
+            live = LiveView(workspace, catalog)
+            live.cut = {} if self._live is None else self._live[1].cut
+            self._live = catalog.revision, live
         return self._live[1].read()
