@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -410,3 +410,40 @@ def test_a_grant_that_is_voided_is_gone_and_what_it_paid_stays_paid(tmp_path: Pa
         (tmp_path / "catalog" / "all.yaml").write_text(CATALOG + ACME + "}\n", encoding="utf-8")
         with pytest.raises(PlanVersionChanged, match="put it back and write voided"):
             workspace.apply()
+
+
+# The plan is in the zone of Paris, the subscription began there on the 31st of January at ten; it is one in the morning.
+@pytest.mark.parametrize(
+    ("reset", "anchor", "last", "following"),
+    [
+        ("day", "calendar", "2026-03-19T23:00:00Z", "2026-03-20T23:00:00Z"),
+        ("week", "calendar", "2026-03-15T23:00:00Z", "2026-03-22T23:00:00Z"),
+        ("month", "calendar", "2026-02-28T23:00:00Z", "2026-03-31T22:00:00Z"),
+        ("quarter", "calendar", "2026-01-31T09:00:00Z", "2026-03-31T22:00:00Z"),
+        ("year", "calendar", "2026-01-31T09:00:00Z", "2026-12-31T23:00:00Z"),
+        ("day", "subscription", "2026-03-19T09:00:00Z", "2026-03-20T09:00:00Z"),
+        ("week", "subscription", "2026-03-14T09:00:00Z", "2026-03-21T09:00:00Z"),
+        # From the 28th of February to the 31st of March, in summer time.
+        ("month", "subscription", "2026-02-28T09:00:00Z", "2026-03-31T08:00:00Z"),
+        ("quarter", "subscription", "2026-01-31T09:00:00Z", "2026-04-30T08:00:00Z"),
+        ("year", "subscription", "2026-01-31T09:00:00Z", "2027-01-31T09:00:00Z"),
+        ("never", "", "2026-01-31T09:00:00Z", None),
+    ],
+)
+def test_a_quota_is_reset_by_the_calendar_or_the_anniversary(
+    tmp_path: Path, reset: str, anchor: str, last: str, following: str | None
+) -> None:
+    """What was used an instant before the last reset is gone, what was used at it counts."""
+    more = f", reset: {reset}" + (f", reset_anchor: {anchor}" if anchor else "")
+    catalog = CATALOG.replace("quota: 100, overage: blocked", f"quota: 100{more}").replace(
+        "currency: USD\n", "currency: USD\n    billing_period: {timezone: Europe/Paris}\n", 1
+    )
+    instant = datetime.fromisoformat(last) - timedelta(microseconds=1)
+    usage = f"acme,tokens,30,{instant:%Y-%m-%dT%H:%M:%S.%fZ},\nacme,tokens,2,{last},\n"
+    subscription = ACME.replace("2026-01-01", "'2026-01-31T10:00:00+01:00'") + "}\n"
+    with open_(tmp_path, subscription, usage, text=catalog) as workspace:
+        state = state_of(workspace, "tokens")
+        assert left(state) == (100, 2, 98, 0)
+        assert state.resets_at == (None if following is None else datetime.fromisoformat(following))
+        held = Entitlements(workspace).view().tenants["acme"]
+        assert Decision(True, "granted", held.standing("acme", held.rules["tokens"])).resets_at == state.resets_at
