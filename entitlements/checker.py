@@ -94,7 +94,7 @@ class Checker:
 
     Nothing is read before the first check (or `start`), so that a server may make it before it forks. The view is read
     again every `refresh_interval_s`, in a thread. `on_unknown` is the answer while there never was a view. Hard limits
-    need `hard`; without it they are judged shut, never from memory.
+    need `hard`; without it they are judged shut, never from memory. `on_close` gives back what the source holds.
 
     >>> entitled = Checker(source, recorder)                                    # doctest: +SKIP
     >>> entitled.check("acme", "sso").allowed                                   # doctest: +SKIP
@@ -110,6 +110,7 @@ class Checker:
         refresh_interval_s: float = 5,
         stale_after_s: float = 60,
         on_unknown: Literal["open", "closed"] = "closed",
+        on_close: Callable[[], object] | None = None,
     ) -> None:
         if not 0 < refresh_interval_s <= stale_after_s or on_unknown not in {"open", "closed"}:
             raise ValueError(
@@ -119,6 +120,7 @@ class Checker:
         self._source = source
         self._recorder = recorder
         self._hard = hard
+        self._on_close = on_close
         self._refresh_interval_s = refresh_interval_s
         self._stale_after_s = stale_after_s
         self._opens_unknown = on_unknown == "open"
@@ -267,8 +269,14 @@ class Checker:
         """
         self._is_closed = True
         self._wake.set()
-        if self._hard is not None:
-            self._hard.close()
+        try:
+            if self._hard is not None:
+                self._hard.close()
+        finally:
+            # A read that is under way ends first.
+            with self._reading:
+                if self._on_close is not None:
+                    self._on_close()
 
     @property
     def view(self) -> View | None:

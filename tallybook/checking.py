@@ -6,6 +6,7 @@ server may make it before it forks.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from entitlements.checker import Checker
@@ -31,7 +32,14 @@ def checker(workspace: Workspace, recorder: Recorder | None = None, **settings: 
         holder="" if recorder is None else holder_of(recorder),
         clock=workspace.clock,
     )
-    made.append(
-        Checker(WorkspaceSource(str(workspace.layout.root), clock=workspace.clock), recorder, hard=hard, **settings)
-    )
+    source = WorkspaceSource(str(workspace.layout.root), clock=workspace.clock)
+
+    home = os.getpid()
+
+    def give_back() -> None:
+        source.close()
+        if os.getpid() == home:
+            books.dispose()
+
+    made.append(Checker(source, recorder, hard=hard, on_close=give_back, **settings))
     return made[0]

@@ -201,3 +201,10 @@ class WorkspaceSource:
             live.cut = {} if self._live is None else self._live[1].cut
             self._live = catalog.revision, live
         return self._live[1].read()
+
+    def close(self) -> None:
+        """Give back the connections of the books; another read opens them again."""
+        opened, self._opened = self._opened, None
+        # Those of a parent are not ours to close.
+        if opened is not None and opened[0] == os.getpid():
+            opened[1].close()

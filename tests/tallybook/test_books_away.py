@@ -115,4 +115,8 @@ def test_while_the_database_of_the_books_takes_no_connection(
         finally:
             allow(True)
         wait_until(lambda: entitled.consume("acme", "hard", 1).allowed)
+    # What was closed holds no connection, so a server that stops need not wait for it.
+    with server.connect() as connection:
+        asked = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{url.database}'"
+        wait_until(lambda: connection.exec_driver_sql(asked).scalar_one() == 0)
     server.dispose()
