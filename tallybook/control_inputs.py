@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Select, select
 
 from billing_adapters.payments import list_payments
+from billing_adapters.reconciliation.recover_by import Accepts
 from rating.books import balance_burns, charges, invoice_lines, invoices
 
 if TYPE_CHECKING:
@@ -19,13 +20,13 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from billing_adapters.adapter import Window
     from rating.close import Close
     from rating.grants import ProviderContract
     from rating.terms import Terms
     from tallybook.settings import ListPrice
 
 
+METERS_AT_STRIPE = "stripe_meters"
 _DISCOUNT = "discount:"
 
 
@@ -112,19 +113,29 @@ def prices_listed(listed: Mapping[str, ListPrice]) -> dict[str, pa.Table]:
     }
 
 
-def windows_of(contracts: Sequence[ProviderContract]) -> dict[str, list[tuple[str, Window]]]:
-    """Return by tenant how long the provider takes its usage that bills by it: AWS Marketplace, for those with a contract."""
+def windows_of(
+    contracts: Sequence[ProviderContract], delivery: Mapping[str, Mapping[str, Any]], terms: Terms
+) -> dict[str, list[Accepts]]:
+    """Return by tenant how long the provider takes its usage that bills by it: AWS Marketplace, for those with a contract,
+    and Stripe, for the tenants of all accounts and the meters that its section names."""
     from billing_adapters.aws_marketplace_adapter.hours import WINDOW
 
-    return {contract.tenant: [("aws_marketplace", WINDOW)] for contract in contracts}
+    found = {contract.tenant: [Accepts("aws_marketplace", WINDOW)] for contract in contracts}
+    meters = frozenset(delivery.get(METERS_AT_STRIPE, {}).get("meters") or ())
+    if meters:
+        from billing_adapters.stripe_adapter.meter_events import WINDOW as OF_STRIPE
+
+        for tenant in terms.payer_by_tenant():
+            found.setdefault(tenant, []).append(Accepts(METERS_AT_STRIPE, OF_STRIPE, meters))
+    return found
 
 
-def accepted_windows(windows: Mapping[str, Sequence[tuple[str, Window]]]) -> dict[str, pa.Table]:
+def accepted_windows(windows: Mapping[str, Sequence[Accepts]]) -> dict[str, pa.Table]:
     """Return the windows as an input; absent where no provider bills by usage."""
     rows = [
         (tenant, adapter, int(window.oldest.total_seconds()))
         for tenant, held in sorted(windows.items())
-        for adapter, window in held
+        for adapter, window, _ in held
         if window.oldest is not None
     ]
     return {"accept_window": _table("accept_window", rows)} if rows else {}

@@ -92,7 +92,7 @@ def compare(workspace: Workspace, period: str, given: Mapping[str, pa.Table] | N
             **payments_read(connection),
         }
     catalog = workspace.catalog_or_empty()
-    windows = windows_of(catalog.contracts)
+    windows = windows_of(catalog.contracts, workspace.settings.delivery, terms)
     inputs = {
         **documents,
         **closes_of(closes, *Close.bounds(wall), catalog.revision or 0),

@@ -52,9 +52,9 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-    from billing_adapters.adapter import Window
     from billing_adapters.reconciliation.against_provider import Compared
     from billing_adapters.reconciliation.controls import Control, Refused
+    from billing_adapters.reconciliation.recover_by import Accepts
     from metering.batch import SegmentBatch
     from metering.periods import WallPeriod
     from metering.usage import Snapshot
@@ -157,7 +157,7 @@ def conservation(
     refused: Sequence[Refused] = (),
     compared: Sequence[Compared] = (),
     looked_at: datetime | None = None,
-    windows: Mapping[str, Sequence[tuple[str, Window]]] | None = None,
+    windows: Mapping[str, Sequence[Accepts]] | None = None,
 ) -> Statement:
     """Return the conservation statement of a period, with what every control found. Pure: the same tables, the same statement.
 
@@ -212,7 +212,7 @@ def _controlled(
     refused: Sequence[Refused],
     asked: Asked,
     as_of: datetime,
-    windows: Mapping[str, Sequence[tuple[str, Window]]],
+    windows: Mapping[str, Sequence[Accepts]],
 ) -> tuple[list[_Row], pa.Table]:
     """Return what every control found, what it is worth and until when; and how each ran."""
     load_terms_tables(engine, terms)

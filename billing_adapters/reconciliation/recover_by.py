@@ -12,7 +12,7 @@ Source: the catalogue of controls, section 6.
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rating.terms import cycle_of, plans_over_time
 
@@ -25,6 +25,15 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
+
+class Accepts(NamedTuple):
+    """Until when an adapter's provider takes usage that it bills by: of some meters, or, with None, of all."""
+
+    adapter: str
+    window: Window
+    meters: frozenset[str] | None = None
+
+
 MARGIN = timedelta(minutes=15)
 _RECOVERABLE = frozenset({"AT_RISK", "TIMING"})
 # What these points find is not stored: it must be recorded again.
@@ -35,21 +44,22 @@ def add_deadlines(
     breaks: Sequence[Row],
     points: Mapping[str, str],
     terms: Terms,
-    windows: Mapping[str, Sequence[tuple[str, Window]]],
+    windows: Mapping[str, Sequence[Accepts]],
 ) -> list[Row]:
     """Return the breaks with their deadlines; `points` says where each control looks, `windows` has by
     tenant the adapters that bill by its usage, each with how long its provider takes it. Instants in UTC, the end is open."""
     return [_with_deadline(row, points.get(row["control_id"], ""), terms, windows) for row in breaks]
 
 
-def _with_deadline(row: Row, point: str, terms: Terms, windows: Mapping[str, Sequence[tuple[str, Window]]]) -> Row:
+def _with_deadline(row: Row, point: str, terms: Terms, windows: Mapping[str, Sequence[Accepts]]) -> Row:
     instant = row["occurred_at"]
     if row["recover_by"] is not None or row["class"] not in _RECOVERABLE or instant is None or row["tenant_id"] is None:
         return row
     ends = [
         (deadline, adapter)
-        for adapter, window in windows.get(row["tenant_id"], ())
-        if (deadline := window.recover_by(instant)) is not None
+        for adapter, window, meters in windows.get(row["tenant_id"], ())
+        if (meters is None or row["meter"] is None or row["meter"] in meters)
+        and (deadline := window.recover_by(instant)) is not None
     ]
     if point in _NOT_STORED and (late := _late_policy(terms, row["tenant_id"], instant)) is not None:
         ends.append((late, ""))

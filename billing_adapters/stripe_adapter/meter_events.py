@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from billing_adapters.adapter import Desk, Item
 
-OLDEST = timedelta(days=35)
+WINDOW = Window(oldest=timedelta(days=35), future=timedelta(minutes=5))
 STREAM_EVENTS_MAX = 100
 ALREADY = "already exists with identifier"
 
@@ -82,7 +82,7 @@ class StripeMeterAdapter:
             read_back=None,
             downwards=("a lower total of the window",) if is_window else ("cancel within 24 h",),
             upwards=("a higher total of the window",) if is_window else ("a later event",),
-            window=Window(oldest=OLDEST, future=timedelta(minutes=5)),
+            window=WINDOW,
             key_lives=None if is_window else timedelta(hours=24),
             batch_items=STREAM_EVENTS_MAX if self.settings.by_stream else 1,
             calls_per_s=100,

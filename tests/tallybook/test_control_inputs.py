@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from billing_adapters.reconciliation.recover_by import add_deadlines
+from tallybook.control_inputs import METERS_AT_STRIPE, accepted_windows, windows_of
 from tests.tallybook.shop import CATALOG, open_shop
 
 if TYPE_CHECKING:
@@ -36,3 +39,28 @@ def test_a_discount_that_was_given_too_often_is_found_in_the_books_of_all_period
         detail = "discount welcome is for 1 billing period(s); this is number 2"
         assert overused("2026-10") == [("sub-acme welcome", Decimal("4.9"), detail)]
         assert overused("2026-09") == []
+
+
+def test_usage_that_stripe_prices_can_be_told_for_as_long_as_stripe_takes_it(tmp_path: Path) -> None:
+    with open_shop(tmp_path) as workspace:
+        terms = workspace.terms_or_empty()
+        windows = windows_of((), {METERS_AT_STRIPE: {"meters": {"tokens": "tokens_used"}}}, terms)
+        used_at = datetime(2026, 10, 5, 12, tzinfo=UTC)
+
+        def deadline(tenant: str | None, meter: str | None, finding_class: str = "AT_RISK") -> datetime | None:
+            row = {"control_id": "UNPRICED", "recover_by": None, "class": finding_class, "occurred_at": used_at,
+                   "tenant_id": tenant, "meter": meter, "adapter": None}  # fmt: skip
+            [found] = add_deadlines([row], {"UNPRICED": "P4"}, terms, windows)
+            assert (found["adapter"] == METERS_AT_STRIPE) == (found["recover_by"] is not None)
+            instant: datetime | None = found["recover_by"]
+            return instant
+
+        # 35 days after it was used, less the quarter of an hour that a run takes.
+        assert deadline("acme", "tokens") == datetime(2026, 11, 9, 11, 45, tzinfo=UTC)
+        # Calls are not told to Stripe, nobody pays for a stranger there, and a credit has no deadline.
+        assert deadline("acme", "calls") is None
+        assert deadline("ghost", "tokens") is None
+        assert deadline("acme", "tokens", "OVERBILL") is None
+        [one, *_] = accepted_windows(windows)["accept_window"].to_pylist()
+        assert (one["adapter"], one["oldest_s"]) == (METERS_AT_STRIPE, 35 * 86_400)
+        assert windows_of((), {METERS_AT_STRIPE: {}}, terms) == {}
