@@ -213,7 +213,7 @@ def _asked(workspace: Workspace, name: str, start: datetime, end: datetime) -> l
         linked = select(delivery_links.c.our_id, delivery_links.c.provider_id).where(
             delivery_links.c.adapter == name, delivery_links.c.kind == "customer"
         )
-        customers = dict(connection.execute(linked).tuples().all())
+        customers = {row.our_id: row.provider_id for row in connection.execute(linked)}
     customers |= workspace.settings.delivery[name].get("customers") or {}
     series = sorted({(row["account_id"], row["name"]) for row in told})
     return [Asked(account, what, start, end, length, customers.get(account)) for account, what in series]

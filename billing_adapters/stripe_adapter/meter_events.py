@@ -22,13 +22,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 import stripe
 
-from billing_adapters.adapter import Answer, Capabilities, Found, Intent, Numbers, Window
+from billing_adapters.adapter import Answer, Capabilities, Found, Intent, Listing, Numbers, Window
 from billing_adapters.outcomes import Outcome
+from billing_adapters.provider_list import QUANTITIES
 from billing_adapters.stripe_adapter.access import access_of
 from billing_adapters.stripe_adapter.answers import answer_of
 from billing_adapters.stripe_adapter.calls import Calls
 from billing_adapters.stripe_adapter.customers import customer_of
 from billing_adapters.stripe_adapter.documents import StripeSettings
+from billing_adapters.stripe_adapter.meter_summaries import SETTLES, counted_by_meters
 from billing_adapters.usage_totals import UsageTotal, by_overwriting
 from metering.clock import iso_utc, to_us
 from metering.numbers import trimmed
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from billing_adapters.adapter import Desk, Item
+    from billing_adapters.provider_list import Asked, ProviderList
 
 WINDOW = Window(oldest=timedelta(days=35), future=timedelta(minutes=5))
 STREAM_EVENTS_MAX = 100
@@ -86,6 +89,7 @@ class StripeMeterAdapter:
             key_lives=None if is_window else timedelta(hours=24),
             batch_items=STREAM_EVENTS_MAX if self.settings.by_stream else 1,
             calls_per_s=100,
+            listing=Listing((QUANTITIES,), SETTLES, is_double=True, needs_asking=True),
         )
 
     def prepare(self, source: object) -> Sequence[Intent]:
@@ -122,6 +126,14 @@ class StripeMeterAdapter:
 
     def read_back(self, items: Sequence[Item], desk: Desk) -> Sequence[Found]:
         return [Found("unclear", "Stripe shows sums, not events")] * len(items)
+
+    def list_held(
+        self, start: datetime, end: datetime, *, asked: Sequence[Asked], spend: Callable[[], object], read_at: datetime
+    ) -> ProviderList:
+        """Return what Stripe's meters counted of the series that are asked for, by windows that are over."""
+        client = self.client_of(self.api_key)
+        customers = self.settings.customers
+        return counted_by_meters(client, start, end, asked=asked, customers=customers, spend=spend, read_at=read_at)
 
     def _send(self, item: Item, desk: Desk) -> Answer:
         client: Any = self.client_of(self.api_key)

@@ -50,6 +50,7 @@ class Meters:
         grant = r"/v1/billing/credit_grants/([^/]+)"
         self.routes = routes(
             ("post", "/v1/billing/meters", self.create_meter),
+            ("get", "/v1/billing/meters", lambda raw: store.page("billing.meter", "/v1/billing/meters", raw)),
             ("get", r"/v1/billing/meters/([^/]+)/event_summaries", self.summaries),
             ("post", "/v1/billing/meter_events", self.create_event),
             ("post", "/v1/billing/meter_event_adjustments", self.cancel_event),
@@ -175,22 +176,30 @@ class Meters:
     def summaries(self, identity: str, raw: dict[str, Any]) -> dict[str, Any]:
         meter = self._store.get("billing.meter", identity)
         start_s, end_s = int(raw["start_time"]), int(raw["end_time"])
-        if start_s % 60 or end_s % 60:
-            raise Refused(400, "times are whole minutes", param="start_time")
-        values = [
-            value
-            for (customer, _), (at_s, value) in self.counted.get(meter["event_name"], {}).items()
-            if customer == raw["customer"] and start_s <= at_s < end_s
+        length_s = WINDOWS_S.get(raw.get("value_grouping_window", ""), 60)
+        if start_s % length_s or end_s % length_s:
+            raise Refused(400, "times are whole minutes, or whole windows of the grouping", param="start_time")
+        sums: dict[int, Decimal] = {}
+        for (customer, _), (at_s, value) in self.counted.get(meter["event_name"], {}).items():
+            if customer == raw["customer"] and start_s <= at_s < end_s:
+                window_s = at_s // length_s * length_s if "value_grouping_window" in raw else start_s
+                sums[window_s] = sums.get(window_s, Decimal(0)) + value
+        ends = {start_s: end_s} if "value_grouping_window" not in raw else {at: at + length_s for at in sums}
+        rows = [
+            {
+                "id": f"mtrusg_{identity}_{raw['customer']}_{at}",
+                "object": "billing.meter_event_summary",
+                # Stripe answers with a double here, and so must its fake.
+                "aggregated_value": orjson_number(sums.get(at, Decimal(0))),
+                "start_time": at,
+                "end_time": ends[at],
+            }
+            for at in sorted(ends, reverse=True)
         ]
-        # Stripe answers with a double here, and so must its fake.
-        total = orjson_number(sum(values, Decimal(0)))
-        row = {"id": f"mtrusg_{identity}", "object": "billing.meter_event_summary", "aggregated_value": total}
-        return {
-            "object": "list",
-            "url": "",
-            "has_more": False,
-            "data": [{**row, "start_time": start_s, "end_time": end_s}],
-        }
+        ids = [row["id"] for row in rows]
+        first = ids.index(raw["starting_after"]) + 1 if "starting_after" in raw else 0
+        shown = rows[first : first + int(raw.get("limit", 10))]
+        return {"object": "list", "url": "", "has_more": first + len(shown) < len(rows), "data": shown}
 
     # --- the stream ---------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from billing_adapters.adapter import Intent
 from billing_adapters.deliver import Deliverer
 from billing_adapters.deliveries import list_deliveries
+from billing_adapters.errors import ProviderAway
+from billing_adapters.provider_list import Asked
 from billing_adapters.stripe_adapter.meter_events import StripeMeterAdapter, StripeMeterSettings
 from billing_adapters.testing.contract import BEGINNING, AdapterContract
 from billing_adapters.testing.stripe_fake import StripeFake
@@ -147,3 +149,47 @@ def test_windows_whose_first_write_stays_carry_what_is_left(quantities: list[Dec
 def test_settings_are_checked(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="mode is window or raw"):
         StripeMeterSettings(**settings)
+
+
+def test_what_meters_counted_comes_back_by_windows_that_are_over() -> None:
+    world, suite = MeterWorld(StripeMeterSettings()), AdapterContract()
+    engine = suite.open_books()
+    # 150 hours of calls are more than a page; of tokens a value that no double holds.
+    hours = [total(hour, str(hour + 1), name="calls", account="globex") for hour in range(150)]
+    world.clock.advance(timedelta(hours=150))
+    deliver(world, suite, engine, total(0, "12.1"), *hours)
+    [globex, acme] = [
+        next(one["id"] for one in world.fake.store.all("customer") if one["metadata"]["tallybook_account"] == account)
+        for account in ("globex", "acme")
+    ]
+    start, hour = START, HOUR
+    spans = [
+        Asked("globex", "calls", start, start + 200 * hour, hour, globex),
+        # Half an hour into the first window: it is asked for as a whole.
+        Asked("acme", "tokens", start + hour / 2, start + 5 * hour, hour, acme),
+        Asked("acme", "no_such_meter", start, start + hour, hour, acme),
+        Asked("initech", "tokens", start, start + hour, hour, None),
+    ]
+    calls: list[str] = []
+    read_at = start + timedelta(hours=149, minutes=30)
+    held = world.adapter().list_held(start, read_at, asked=spans, spend=lambda: calls.append("call"), read_at=read_at)
+    rows = held.table("quantities").to_pylist()
+    # The window that is not over at the time of asking is left out.
+    found = {(row["account_id"], row["name"], row["start"]): row["quantity"] for row in rows}
+    expected = {("globex", "calls", start + n * hour): Decimal(n + 1) for n in range(149)}
+    assert found == {**expected, ("acme", "tokens", start): Decimal("12.1")}
+    assert {(row["adapter"], row["end"] - row["start"], row["status"]) for row in rows} == {
+        ("stripe_meters", hour, "counted")
+    }
+    # One page of meters, one of customers (nobody knows initech's), two of calls, one of tokens.
+    assert len(calls) == 5
+
+
+def test_half_a_list_of_meters_is_none() -> None:
+    world = MeterWorld(StripeMeterSettings())
+    world.fake.client().v1.customers.create({"name": "acme"})
+    start = START
+    asked = [Asked("acme", "tokens", start, start + timedelta(hours=2), timedelta(hours=1), "cus_1")]
+    world.fake.fault = lambda method, path: "throttled" if path.endswith("event_summaries") else None
+    with pytest.raises(ProviderAway, match="read it again"):
+        world.adapter().list_held(start, start, asked=asked, spend=lambda: None, read_at=start + timedelta(hours=2))

@@ -27,6 +27,7 @@ from tallybook import Workspace
 from tallybook.cli import app
 from tallybook.delivery_progress import RESUMED
 from tallybook.errors import BadSettings
+from tallybook.provider_side import read_list
 from tests.tallybook.shop import DECEMBER, LATE, NOVEMBER, USAGE, import_text, open_shop
 
 stripe.enable_telemetry = False
@@ -233,6 +234,39 @@ def test_what_was_refused_later_is_listed_with_what_became_of_it(shop: Workspace
     park_refused(shop.books, [replace(refusal, named=named[:1])], now=NOVEMBER)
     again = run(shop, "deliveries", "late", "--json", code=1)["late_refusals"]
     assert {row["state"] for one in again for row in one["named"]} == {"parked", "delivered", None}
+
+
+def test_what_stripe_s_meters_counted_is_read_and_compared_with_what_was_told(
+    shop: Workspace, fake: StripeFake
+) -> None:
+    params: Any = {"display_name": "t", "event_name": "tokens_used", "default_aggregation": {"formula": "sum"},
+                   "event_time_window": "day"}  # fmt: skip
+    fake.client().v1.billing.meters.create(params)
+    fake.store._clock = clock = FixedClock(datetime(2026, 10, 5, 1, tzinfo=UTC))
+    text = shop.layout.settings_file.read_text().replace("[delivery.stripe]", "[delivery.stripe_meters]")
+    shop.layout.settings_file.write_text(text.replace("2026-11-01", "2026-10-01") + METERS)
+    with Workspace(shop.layout.root, clock=clock) as again:
+        again.deliver(wait=lambda _seconds: None)
+
+        def compared() -> list[tuple[str, str, str | None, Decimal | None, str]]:
+            # A quarter of an hour later what was counted is settled.
+            clock.advance(timedelta(hours=1))
+            [kept] = read_list(again, "stripe_meters", "2026-10")
+            assert (kept.table_name, kept.rows) == ("quantities", 2)
+            statement = again.reconcile("2026-10")
+            results = {run["control_id"]: run["result"] for run in statement.runs.to_pylist()}
+            assert results["PROVIDER_QUANTITY"] in {"passed", "breaks"}
+            return [
+                (one.control_id, one.reason, one.meter, one.quantity_difference, f"{one.recover_by:%Y-%m-%d %H:%M}")
+                for one in statement.findings
+                if one.control_id in {"PROVIDER_QUANTITY", "DELIVERY_DUPLICATE"}
+            ]
+
+        assert compared() == []
+        # Stripe loses 77 of the 777 tokens of 4 October; they can be told again until 35 days after that.
+        [place] = [key for key, (_, value) in fake.meters.counted["tokens_used"].items() if value == 777]
+        fake.meters.counted["tokens_used"][place] = (fake.meters.counted["tokens_used"][place][0], Decimal(700))
+        assert compared() == [("PROVIDER_QUANTITY", "less_than_sent", "tokens", Decimal(77), "2026-11-08 00:00")]
 
 
 def test_nothing_is_sent_without_a_day_to_begin_with(shop: Workspace, fake: StripeFake) -> None:
