@@ -344,9 +344,11 @@ class Producer:
             if held + bytes_needed <= self._bytes_max:
                 self._held_at_most += bytes_needed
                 return
+        why, to_do = "nothing ships it", "run `tallybook ship` or raise journal_bytes_max"
+        if bytes_needed > self._bytes_max:
+            why, to_do = f"{bytes_needed} at once never fit", "record the table in parts or raise journal_bytes_max"
         raise JournalFull(
-            f"journal {self.folder} holds {held} bytes and may hold {self._bytes_max}: nothing ships it; "
-            "run `tallybook ship` or raise journal_bytes_max",
+            f"journal {self.folder} holds {held} bytes and may hold {self._bytes_max}: {why}; {to_do}",
             folder=str(self.folder),
             bytes_held=held,
         )

@@ -260,7 +260,7 @@ class Recorder(Meterings):
         `table` is anything with `__arrow_c_stream__` (Arrow, polars, pandas, DuckDB). Columns: tenant_id, meter, quantity
         (integers, decimals or text, never floats), event_time (with a zone), optional idempotency_key, and either
         `attributes` (JSON objects) or any other columns, each an attribute. Raises BadEvent that names the first bad
-        rows, with nothing recorded; UnknownMeter; JournalFull.
+        rows, with nothing recorded; UnknownMeter; JournalFull, whatever `on_error` says: the table is the caller's still.
         """
         from metering.tables import encode_batch
 

@@ -274,6 +274,20 @@ def test_no_room_drops_and_counts_when_asked_to(tmp_path: Path) -> None:
         assert usage.dropped == 10
 
 
+@pytest.mark.parametrize("on_error", ["raise", "drop_and_count"])
+def test_a_table_that_never_fits_is_refused_with_what_to_do(tmp_path: Path, on_error: Any) -> None:
+    count = 50_000
+    keys = [f"{number:08}" for number in range(count)]
+    columns = {"tenant_id": ["a"] * count, "meter": ["m"] * count, "quantity": [1] * count, "idempotency_key": keys}
+    large = pa.table(columns | {"event_time": pa.array([NOON] * count, INSTANT)})
+    with Recorder(tmp_path, ship="none", segment_bytes=1 << 16, journal_bytes_max=1 << 19, on_error=on_error) as usage:
+        with pytest.raises(JournalFull, match="in parts"):
+            usage.record_batch(large)
+        assert sum(usage.record_batch(large.slice(at, 10_000)) for at in range(0, 20_000, 10_000)) == 20_000
+        assert usage.dropped == 0
+    assert len(rows(tmp_path)) == 20_000
+
+
 def test_a_full_segment_stays_readable_when_the_next_one_does_not_fit(tmp_path: Path) -> None:
     usage = Recorder(tmp_path, ship="none", segment_bytes=1 << 16, journal_bytes_max=(1 << 16) + 100)
     tokens = usage.bind("tokens", tenant="acme")
