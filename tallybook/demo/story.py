@@ -3,7 +3,8 @@
 Enters: an empty folder. Leaves: a workspace in it to look around in, and a story on the terminal.
 Refuses: to fake anything. Real producer processes record a month of usage, one is killed with SIGKILL in mid-flight and
 another takes over; a partner's file brings duplicates, a stranger and a row that is no event; October is invoiced; late
-events follow and become corrections of November's invoices. Every figure printed is read back from the result.
+events follow and become corrections of November's invoices. A gateway's count of requests shows
+what was never metered. Every figure printed is read back from the result.
 """
 
 from __future__ import annotations
@@ -25,19 +26,24 @@ import yaml
 from rich.console import Console
 
 from billing_adapters.reconciliation.report_files import write_whole
-from billing_adapters.reconciliation.report_page import report_page
+from billing_adapters.reconciliation.report_page import report_page, shown
 from billing_adapters.reconciliation.report_terminal import report_table
+from billing_adapters.reconciliation.witness import read_witness
 from metering.clock import FixedClock
 from rating.errors import AlreadyFinal
 from rating.rounding import exact_sum
 from tallybook import show
+from tallybook.demo.leaks import REGION, SETTINGS, gateway_file, judge
 from tallybook.demo.workload import COUNT, TENANTS, accounts_and_subscriptions, tenant_name
 from tallybook.workspace import Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from rich.console import RenderableType
+
     from rating.invoice import Invoice, InvoiceLine
+    from tallybook.demo.leaks import Leak
 
 PRODUCERS = 4
 KILLED = PRODUCERS - 1
@@ -62,7 +68,11 @@ def run_demo(folder: Path, *, events: int, out: Console) -> bool:
     """Run the demo in `folder` and tell its story. Return whether everything was conserved, verified and exact."""
     clock = FixedClock(CLOSE_OCTOBER)
     root = _fresh(folder)
-    with Workspace.init(root, clock=clock) as workspace:
+    with Workspace.init(root, clock=clock):
+        pass
+    # Of what the settings say the page of reconciliation speaks.
+    (root / "tallybook.toml").write_text(SETTINGS, encoding="utf-8")
+    with Workspace(root, clock=clock) as workspace:
         _write_catalog(workspace)
         workspace.apply()
         story = _Story(workspace, clock, events, out)
@@ -136,13 +146,22 @@ class _Story:
     def reconcile(self) -> bool:
         """Reconcile October, keep what is found, write the page that finance opens."""
         self._chapter("reconcile October")
+        root = self.workspace.layout.root
+        with self.watch.time("witness"):
+            others = [(row[0], datetime.fromisoformat(row[3])) for row in _partner_rows() if row[1] == "api_requests"]
+            seen = read_witness(gateway_file(root / "gateway.csv", self.events, others))
+        self.out.print(
+            f"A gateway counted {seen.counted:,} requests of {len(REGION)} tenants by the hour. Some of them were never metered."
+        )
         with self.watch.time("reconcile"):
-            report = self.workspace.report("2026-10", preparer="demo")
-            page = self.workspace.layout.root / "reconciliation-2026-10.html"
+            report = self.workspace.report("2026-10", witness=seen, preparer="demo")
+            page = root / "reconciliation-2026-10.html"
             write_whole(page, lambda file: file.write(report_page(report)))
         self.out.print(report_table(report))
+        leaks = judge(report)
+        self.out.print(_leaks_table(leaks))
         self.out.print(f"The report that finance opens: {page}", highlight=False, soft_wrap=True)
-        return report.statement.is_conserved
+        return report.statement.is_conserved and all(one.is_found for one in leaks)
 
     def explain(self) -> bool:
         """Explain the line that has the most to explain."""
@@ -250,7 +269,16 @@ def _recorded_by_processes(workspace: Workspace) -> _Survived:
 
 def _partner_file(root: Path) -> Path:
     """Write a partner's export: 400 events, 20 of them twice, one of a tenant nobody knows, one with a quantity of NaN."""
-    rows = [
+    rows = _partner_rows()
+    rows += rows[:20]
+    rows.append(["tenant-of-nobody", "api_requests", "1", "2026-10-20T09:00:00Z", "partner-stranger", "/v1/search"])
+    rows.append([tenant_name(3), "build_minutes", "NaN", "2026-10-21T09:00:00Z", "partner-broken", ""])
+    return _write_rows(root / "partner.csv", rows)
+
+
+def _partner_rows() -> list[list[str]]:
+    """Return what a partner passed on, each request once."""
+    return [
         [
             tenant_name(number * 7 % 300),
             "api_requests",
@@ -261,10 +289,28 @@ def _partner_file(root: Path) -> Path:
         ]
         for number in range(400)
     ]
-    rows += rows[:20]
-    rows.append(["tenant-of-nobody", "api_requests", "1", "2026-10-20T09:00:00Z", "partner-stranger", "/v1/search"])
-    rows.append([tenant_name(3), "build_minutes", "NaN", "2026-10-21T09:00:00Z", "partner-broken", ""])
-    return _write_rows(root / "partner.csv", rows)
+
+
+def _leaks_table(leaks: Sequence[Leak]) -> RenderableType:
+    """Return what was planted beside what was found of it."""
+    columns = [
+        ("planted", "left"),
+        ("found by", "left"),
+        ("units", "right"),
+        ("found", "right"),
+        ("worth, USD", "right"),
+    ]
+    rows = [
+        (
+            one.what,
+            one.control_id if one.is_found else f"NOT FOUND by {one.control_id}",
+            f"{one.planted:,.0f}",
+            f"{one.found:,.0f}",
+            "" if one.amount is None else shown(one.amount, "USD"),
+        )
+        for one in leaks
+    ]
+    return show.table("", columns, rows)
 
 
 def _late_file(root: Path) -> Path:

@@ -27,6 +27,8 @@ MONTH_S = 31 * 86_400
 MODELS = ("small-2", "large-2", "vision-1")
 # How a producer notes, in a page that its parent maps too, how many of its events were acknowledged.
 COUNT = struct.Struct("<q")
+# Of a hundred events.
+REQUESTS = 44
 ENDPOINTS = ("/v1/documents", "/v1/search", "/v1/chat")
 
 
@@ -79,11 +81,35 @@ def accounts_and_subscriptions() -> dict[str, list[dict[str, object]]]:
 
 def work(producer: int, producers: int, events: int, *, start: int = 0) -> Iterator[WorkEvent]:
     """Yield the events of one producer, from its event number `start` on. Event n is the same whoever yields it."""
-    weights = list(accumulate(1 / (number + 1) ** 0.85 for number in range(TENANTS)))
+    weights = _weights()
     for own in range(start, len(range(producer, events, producers))):
         number = producer + own * producers
         bits = _mixed(number)
         yield _event(number, events, (bits >> 11) / (1 << 53), bits & 0x3FFFFFFF, weights)
+
+
+def requests_of(tenants: range, events: int) -> Iterator[tuple[str, datetime]]:
+    """Yield whose requests came when, of some tenants: the same as in `work`, without making the other events."""
+    weights = _weights()
+    for number in range(events):
+        mixed = _mixed(number)
+        bits = mixed & 0x3FFFFFFF
+        if bits % 100 < REQUESTS and (who := _who((mixed >> 11) / (1 << 53), weights)) in tenants:
+            yield tenant_name(who), _when(number, events, bits)
+
+
+def _weights() -> list[float]:
+    return list(accumulate(1 / (number + 1) ** 0.85 for number in range(TENANTS)))
+
+
+def _who(luck: float, weights: list[float]) -> int:
+    return min(bisect(weights, luck * weights[-1]), TENANTS - 1)
+
+
+def _when(number: int, events: int, bits: int) -> datetime:
+    # Events come in the order of time, denser in the afternoons than at night.
+    second = number * MONTH_S // events
+    return START + timedelta(seconds=second - second % 3 + bits % 3, microseconds=bits % 1_000_000)
 
 
 def _mixed(number: int) -> int:
@@ -95,13 +121,10 @@ def _mixed(number: int) -> int:
 
 
 def _event(number: int, events: int, luck: float, bits: int, weights: list[float]) -> WorkEvent:
-    who = bisect(weights, luck * weights[-1])
-    tenant = tenant_name(min(who, TENANTS - 1))
-    # Events come in the order of time, denser in the afternoons than at night.
-    second = number * MONTH_S // events
-    event_time = START + timedelta(seconds=second - second % 3 + bits % 3, microseconds=bits % 1_000_000)
+    tenant = tenant_name(_who(luck, weights))
+    event_time = _when(number, events, bits)
     kind = bits % 100
-    if kind < 44:
+    if kind < REQUESTS:
         attributes = {"endpoint": ENDPOINTS[bits // 100 % len(ENDPOINTS)]}
         return WorkEvent("api_requests", tenant, 1, event_time, attributes, None)
     if kind < 88:
