@@ -29,6 +29,7 @@ from billing_adapters.minor_units import unit_of
 from billing_adapters.payments import Payment, is_known_event, keep_event, keep_payment
 from billing_adapters.stripe_adapter.meter_reports import REPORTS, refusals_of
 from metering.clock import SystemClock, from_us
+from metering.control_points import COLLECTED, ControlPoint, write_points
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -79,6 +80,7 @@ class StripeWebhooks:
             keep_event(connection, ADAPTER, event["id"], kind, from_us(self._clock.now_us()))
             if payment is not None:
                 keep_payment(connection, payment)
+                write_points(connection, [_point(event["id"], payment)])
         return "taken"
 
     def _receive_thin(self, body: bytes, event_id: str, kind: str) -> Taken:
@@ -169,3 +171,17 @@ class StripeWebhooks:
                 continue
             return
         raise EventRefused("an event is not signed with a secret of ours")
+
+
+def _point(event_id: str, payment: Payment) -> ControlPoint:
+    """Return what an event told of payment, as it was read while the event was taken."""
+    return ControlPoint(
+        COLLECTED,
+        batch_id=event_id,
+        reason=payment.status,
+        written_at=payment.read_at,
+        amount=payment.amount_paid,
+        currency=payment.currency,
+        previous_batch_id=payment.invoice_id or payment.provider_id,
+        adapter=payment.adapter,
+    )

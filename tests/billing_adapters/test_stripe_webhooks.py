@@ -20,6 +20,7 @@ from billing_adapters.deliver import Deliverer
 from billing_adapters.errors import EventRefused
 from billing_adapters.payments import list_payments
 from billing_adapters.stripe_adapter.webhooks import StripeWebhooks
+from metering.control_points import COLLECTED, read_points
 from tallybook.books import metadata, open_books
 from tests.billing_adapters.conftest import DELIVERY_TABLES
 from tests.billing_adapters.invoices import invoice
@@ -68,6 +69,22 @@ def test_payment_comes_back_whatever_the_order_and_however_often(world: StripeWo
         assert set(said) <= {"taken", "known", "ignored"}
         assert known(engine) == expected
     assert said.count("taken") == 0
+
+
+def test_each_event_writes_once_what_it_told_of_payment(world: StripeWorld, engine: Engine) -> None:
+    deliver(world, engine, Document(invoice(1, "49.00")))
+    [there] = world.fake.store.all("invoice")
+    opened = world.fake.signed_webhooks()
+    taken = receiver(world, engine)
+    said = [taken.receive(*event) for event in opened]
+    world.client.v1.invoices.pay(there["id"], {})
+    said += [taken.receive(*event) for event in [*opened, *world.fake.signed_webhooks()]]
+    with engine.connect() as connection:
+        points = read_points(connection, COLLECTED)
+    # One per event that was taken, none again for one that is known.
+    assert len(points) == said.count("taken") >= 2
+    assert {(one.reason, one.amount) for one in points} == {("open", Decimal(0)), ("paid", Decimal("49.00"))}
+    assert {(one.adapter, one.currency, one.previous_batch_id) for one in points} == {("stripe", "USD", "invoice-1")}
 
 
 def test_an_older_reading_never_takes_the_place_of_a_newer_one(world: StripeWorld, engine: Engine) -> None:
