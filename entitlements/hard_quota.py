@@ -27,7 +27,7 @@ from entitlements.errors import LeaseLost
 from entitlements.lease_keeper import keeper
 from entitlements.leases import RATE, QuotaKey
 from metering.clock import EPOCH, SystemClock, from_us
-from metering.errors import NotYetDurable, Retryable
+from metering.errors import BadEvent, NotYetDurable, Retryable
 from metering.events import check_quantity
 from metering.forks import here as _here
 from metering.forks import notice_fork, of_one_process
@@ -166,11 +166,7 @@ class HardQuota:
         """Return the decision, and the generation of the lease that paid."""
         if not _here[0]:
             notice_fork()
-        wanted = (
-            quantity * BILLIONTHS
-            if type(quantity) is int and quantity >= 0
-            else to_billionths(check_quantity(quantity))
-        )
+        wanted = quantity * BILLIONTHS if type(quantity) is int and quantity >= 0 else _to_spend(quantity)
         with self._lock:
             left = self._left - wanted
             if left >= 0 and self._monotonic_s() < self._deadline_s:
@@ -460,3 +456,12 @@ def _is_away(trouble: Exception) -> bool:
     return isinstance(trouble, Retryable | OSError) or (
         isinstance(trouble, SQLAlchemyError) and type(trouble).__name__ == "TimeoutError"
     )
+
+
+def _to_spend(quantity: Quantity) -> int:
+    """Return a quantity in billionths. Raises BadEvent for what is none, and for one below zero, whatever the meter allows."""
+    number = check_quantity(quantity, negative_allowed=True)
+    if number < 0:
+        what = f"quantity {number} is negative, and a hard limit is only spent; record what is taken back with the recorder"
+        raise BadEvent("negative_quantity", what)
+    return to_billionths(number)

@@ -64,6 +64,5 @@ SELECT
     before,
     (paid - again)::DECIMAL(38, 9) AS burned,
     (before - (paid - again))::DECIMAL(38, 9) AS after,
-    -- What a reset takes for what was over before is not given back.
-    CASE kind WHEN 'reset' THEN 0 ELSE paid END::DECIMAL(38, 9) AS burned_here
+    paid AS burned_here
 FROM burning

@@ -396,6 +396,11 @@ def test_an_interrupt_lets_the_spend_stand(books: Engine, clock: FixedClock) -> 
     assert granted(books) == 2
 
 
+def test_what_is_taken_back_is_not_the_business_of_a_lease(books: Engine, clock: FixedClock) -> None:
+    with pytest.raises(BadEvent, match="a hard limit is only spent; record what is taken back with the recorder"):
+        quota_of(LeaseBook(books, clock), clock, 3).spend(-1)
+
+
 @pytest.mark.parametrize("quantity", [-1, True, 1.5, "1e3", Decimal("0.0000000001")])
 def test_what_is_no_quantity_is_not_spent(books: Engine, clock: FixedClock, quantity: object) -> None:
     with pytest.raises(BadEvent):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,18 @@ def test_reasons_variants_and_errors(client: Any) -> None:
     nobody = client.get_boolean_details("sso", False)
     assert (nobody.value, nobody.error_code) == (False, "TARGETING_KEY_MISSING")
     assert client.get_integer_details("sso", 7, ACME).error_code == "TYPE_MISMATCH"
+
+
+def test_the_asynchronous_calls_of_the_sdk_say_the_same(client: Any) -> None:
+    async def ask() -> list[Any]:
+        return [
+            await client.get_boolean_value_async("sso", False, ACME),
+            await client.get_integer_value_async("tokens", 0, ACME),
+            await client.get_string_value_async("seats", "", ACME),
+            await client.get_boolean_value_async("other", True, ACME),
+        ]
+
+    assert asyncio.run(ask()) == [True, 6, "25", True]
 
 
 def test_tracking_consumes(client: Any) -> None:
