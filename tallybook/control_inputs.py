@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Select, select
 
 from billing_adapters.payments import list_payments
+from billing_adapters.reconciliation.inputs import schema_of
 from billing_adapters.reconciliation.recover_by import Accepts
+from metering.control_points import read_points
 from rating.books import balance_burns, charges, invoice_lines, invoices
 
 if TYPE_CHECKING:
@@ -106,6 +108,22 @@ def closes_of(closes: Sequence[Close], start: datetime, end: datetime, revision:
     return {"period_close": _table("period_close", rows), "close_cut": _table("close_cut", cuts)}
 
 
+def acts_of(connection: Connection, closes: Sequence[Close], start: datetime, end: datetime) -> dict[str, pa.Table]:
+    """Return what the closes of a period wrote down as they made their documents, and these documents as they are now."""
+    names = schema_of("control_point").names
+    points: list[Any] = []
+    documents: list[Any] = []
+    for one in closes:
+        if one.invoices_made and not one.is_draft and (one.period_start, one.period_end) == (start, end):
+            told = read_points(connection, batch_id=one.close_id)
+            points += [tuple(getattr(point, name) for name in names) for point in told]
+            columns = [invoices.c[name] for name in schema_of("close_document").names]
+            documents += connection.execute(
+                select(*columns).where(invoices.c.close_id == one.close_id, invoices.c.status.in_(("final", "void")))
+            ).all()
+    return {"control_point": _table("control_point", points), "close_document": _table("close_document", documents)}
+
+
 def prices_listed(listed: Mapping[str, ListPrice]) -> dict[str, pa.Table]:
     """Return the list prices of the settings."""
     return {
@@ -143,16 +161,12 @@ def accepted_windows(windows: Mapping[str, Sequence[Accepts]]) -> dict[str, pa.T
 
 def _read(connection: Connection, name: str, asked: Select[Any]) -> pa.Table:
     """Return what a query gives in the columns that controls know."""
-    from billing_adapters.reconciliation.inputs import schema_of
-
     columns = (asked.selected_columns[column] for column in schema_of(name).names)
     return _table(name, connection.execute(asked.with_only_columns(*columns)).all())
 
 
 def _table(name: str, rows: Iterable[Any]) -> pa.Table:
     import pyarrow as pa
-
-    from billing_adapters.reconciliation.inputs import schema_of
 
     schema = schema_of(name)
     values = list(zip(*rows, strict=True)) or [()] * len(schema)

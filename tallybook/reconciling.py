@@ -24,6 +24,7 @@ from rating.terms import billing_spans
 from tallybook.books import reading
 from tallybook.control_inputs import (
     accepted_windows,
+    acts_of,
     burns_of,
     closes_of,
     discounts_given,
@@ -36,13 +37,17 @@ from tallybook.overuse import entitled_use
 from tallybook.provider_side import both_sides
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
     from decimal import Decimal
 
     import pyarrow as pa
+    from sqlalchemy import Connection
 
     from billing_adapters.reconciliation import Statement
+    from metering.periods import WallPeriod
     from metering.usage import Snapshot
+    from rating.terms import Terms
     from tallybook.workspace import Workspace
 
 CONTROLS_FOLDER = "controls"
@@ -85,12 +90,7 @@ def compare(workspace: Workspace, period: str, given: Mapping[str, pa.Table] | N
             is_complete=any(close.is_complete for close in closes if close.wall == wall),
         )
         # One billing period more: what a unit really cost before is the second best guess of what one is worth.
-        documents = {
-            **documents_since(connection, since - EARLIER),
-            **burns_of(connection),
-            **discounts_given(connection, terms),
-            **payments_read(connection),
-        }
+        documents = _of_books(connection, terms, closes, wall, since - EARLIER)
     catalog = workspace.catalog_or_empty()
     windows = windows_of(catalog.contracts, workspace.settings.delivery, terms)
     inputs = {
@@ -125,3 +125,16 @@ def compare(workspace: Workspace, period: str, given: Mapping[str, pa.Table] | N
         {(row["currency"], row["bucket"]): row["amount"] for row in values},
         {(row["currency"], row["meter"]): row["quantity"] for row in included},
     )
+
+
+def _of_books(
+    connection: Connection, terms: Terms, closes: Sequence[Close], wall: WallPeriod, since: datetime
+) -> dict[str, pa.Table]:
+    """Return what controls read of the books: documents of billing periods since an instant, and what only all of them tell."""
+    return {
+        **documents_since(connection, since),
+        **burns_of(connection),
+        **discounts_given(connection, terms),
+        **payments_read(connection),
+        **acts_of(connection, closes, *Close.bounds(wall)),
+    }

@@ -239,6 +239,19 @@ _GIVEN: Final = (
         "as_of",
     ),
     Input(
+        "control_point",
+        "one row per control point of the closes of the period: what they wrote down as they acted",
+        {
+            **dict.fromkeys(("point", "batch_id", "account_id", "tenant_id", "meter", "reason", "currency"), "text"),
+            "event_count": "int", "amount": "exact",
+        },
+    ),
+    Input(
+        "close_document",
+        "one row per document of the closes of the period, void ones among them, as the books have it now",
+        {**dict.fromkeys(("close_id", "account_id", "currency", "document_type"), "text"), "amount_due": "exact"},
+    ),
+    Input(
         "close_cut",
         "one row per (close, producer): the last segment that the close took",
         {"close_id": "text", "producer_id": "text", "last_segment": "int"},

@@ -395,6 +395,19 @@ def documents(bookings: Bookings, *, is_leaking: bool) -> dict[str, pa.Table]:
             for invoice_id, amount in burns
         ],
         "discount_given": welcomes(bookings),
+        "control_point": [
+            {
+                "point": "P5", "batch_id": "close-1", "account_id": "payer", "reason": "invoice", "currency": "USD",
+                "event_count": 1, "amount": total,
+            }
+        ],
+        # Somebody took 7.00 off the invoice in the books.
+        "close_document": [
+            {
+                "close_id": "close-1", "account_id": "payer", "currency": "USD", "document_type": "invoice",
+                "amount_due": total - 7 if is_leaking else total,
+            }
+        ],
         "period_close": [
             {
                 "close_id": "close-1", "position": 1, "period_start": START, "period_end": END,

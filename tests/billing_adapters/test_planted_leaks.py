@@ -93,6 +93,8 @@ LEAKS = {
     "CURRENCY_DIFFERS": Leak("books", "discounted", "line_and_document", "DATA_QUALITY", None, "30.00", "EXACT"),
     "ROUNDING_RESIDUAL": Leak("books", None, "total_differs", "DATA_QUALITY", None, "1.00", "EXACT"),
     "PERIOD_UNBILLED": Leak("books", "skipped", "not_invoiced", "AT_RISK", None, "12.00", "EXACT"),
+    # 7.00 less in the books than the close wrote down.
+    "CLOSE_REWRITTEN": Leak("books", None, "less_than_written", "AT_RISK", None, "7.00", "EXACT"),
     # 1,000 units that came after the close.
     "LATE_USAGE": Leak("books", "forgotten", "not_corrected", "TIMING", "1000", "10.00", "E1"),
     # 19 % of 200.00.

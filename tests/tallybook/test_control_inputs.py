@@ -6,7 +6,10 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from sqlalchemy import update
+
 from billing_adapters.reconciliation.recover_by import add_deadlines
+from rating.books import invoices
 from tallybook.control_inputs import METERS_AT_STRIPE, accepted_windows, windows_of
 from tests.tallybook.shop import CATALOG, open_shop
 
@@ -64,3 +67,22 @@ def test_usage_that_stripe_prices_can_be_told_for_as_long_as_stripe_takes_it(tmp
         [one, *_] = accepted_windows(windows)["accept_window"].to_pylist()
         assert (one["adapter"], one["oldest_s"]) == (METERS_AT_STRIPE, 35 * 86_400)
         assert windows_of((), {METERS_AT_STRIPE: {}}, terms) == {}
+
+
+def test_a_document_that_was_changed_in_the_books_is_not_what_its_close_wrote_down(tmp_path: Path) -> None:
+    with open_shop(tmp_path) as workspace:
+        workspace.invoice("2026-10", final=True)
+
+        def rewritten() -> list[tuple[str, Decimal | None]]:
+            found = workspace.reconcile("2026-10").findings
+            return [(one.reason, one.amount_likely) for one in found if one.control_id == "CLOSE_REWRITTEN"]
+
+        assert rewritten() == []
+        voided, *_ = workspace.invoices("2026-10")
+        workspace.void(voided.number or "", who="ana", why="a trial")
+        # Its own act says that it was voided; what the close made stays as it was.
+        assert rewritten() == []
+        chosen = invoices.c.invoice_id == voided.invoice_id
+        with workspace.books.begin() as connection:
+            connection.execute(update(invoices).where(chosen).values(amount_due=voided.amount_due - Decimal("1.25")))
+        assert rewritten() == [("less_than_written", Decimal("1.25"))]
