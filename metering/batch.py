@@ -18,7 +18,8 @@ class SegmentBatch:
     """One segment of one producer. `row` numbers 0..rows-1 are shared by events and dead letters, so a gap is visible.
 
     `kind` is journal, batch or file; `sealed_at` is in microseconds since 1970, UTC. `sha256` is of the segment's bytes
-    as stored, `previous_sha256` chains it to the producer's segment before. `totals` covers events and dead letters.
+    as stored, `previous_sha256` chains it to the `trailer_sha256` of the producer's segment before. `totals` covers
+    events and dead letters.
     """
 
     producer_id: str
@@ -33,3 +34,4 @@ class SegmentBatch:
     dead_letters: pa.Table
     totals: pa.Table
     dropped: int = 0
+    trailer_sha256: str | None = None

@@ -125,6 +125,7 @@ def decode_segment(stored: StoredSegment, rules: Rules) -> SegmentBatch:
         dead_letters=dead_letters,
         totals=control_totals(events, dead_letters),
         dropped=trailer.dropped,
+        trailer_sha256=trailer.next_chain().previous_sha256,
     )
 
 

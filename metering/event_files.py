@@ -100,6 +100,7 @@ def _segments(
             events=events,
             dead_letters=dead_letters,
             totals=control_totals(events, dead_letters),
+            trailer_sha256=raw.sha256,
         )
         rows_before += len(raw)
         previous_sha256 = raw.sha256

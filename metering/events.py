@@ -133,7 +133,9 @@ def segment_schema() -> pa.Schema:
     `rows` counts usage events and dead letters; `rows_before` those of the producer's earlier segments, so that a
     segment that never arrived is missing by an exact number. `dropped` counts events that the producer refused for want
     of room in its life so far, where it was told to drop and count; they are in no row of any segment. `sha256` is of the
-    bytes as stored in the journal or the file.
+    bytes as stored in the journal or the file. `trailer_sha256` is of what stands here as the segment's trailer, and the
+    `previous_sha256` of the producer's next segment says the same: a trailer that was changed breaks the chain. It is
+    null in rows of earlier releases.
     """
     import pyarrow as pa
 
@@ -148,6 +150,7 @@ def segment_schema() -> pa.Schema:
             pa.field("sealed_at", pa.timestamp("us", tz="UTC"), nullable=False),
             pa.field("sha256", pa.string(), nullable=False),
             pa.field("previous_sha256", pa.string()),
+            pa.field("trailer_sha256", pa.string()),
             pa.field("totals", pa.list_(control_total_type()), nullable=False),
         ]
     )

@@ -112,7 +112,7 @@ class LakeTable:
 
         handle = self.open()
         if handle is not None:
-            return handle
+            return self._widened(handle)
         with engine(f"create {self.folder}"):
             changed = make_folder(self.log, self.root)
             # An error means that another process was first. If it was something else, opening says so.
@@ -125,6 +125,25 @@ class LakeTable:
                 )
             for folder in changed:
                 fsync_path(folder)
+            handle = DeltaTable(self.folder)
+            self.settle(handle)
+            return handle
+
+    def _widened(self, handle: DeltaTable) -> DeltaTable:
+        """Return a handle on a table that has all columns, also where an earlier release created it. New ones may be null."""
+        from deltalake import DeltaTable, Field, Schema
+        from deltalake.exceptions import DeltaError
+
+        known = {field.name for field in handle.schema().fields}
+        declared = self.shape.delta_schema()
+        if known.issuperset(declared.names):
+            return handle
+        with engine(f"add columns to {self.folder}"):
+            fields = Schema.from_arrow(declared).fields
+            added: list[Field] = [field for field in fields if field.name not in known]
+            # An error means that another process was first. If it was something else, the commit of rows says so.
+            with suppress(DeltaError):
+                handle.alter.add_columns(added)
             handle = DeltaTable(self.folder)
             self.settle(handle)
             return handle
@@ -270,8 +289,10 @@ class LakeTable:
         import pyarrow.parquet as pq
 
         with engine(f"read {self.folder}"):
-            tables = [pq.ParquetFile(file.path).read().cast(self.shape.schema) for file in files]
-            rows = pa.concat_tables([self.shape.schema.empty_table(), *tables])
+            tables = [pq.ParquetFile(file.path).read() for file in files]
+            # A column that a file of an earlier release does not have is null in its rows.
+            rows = pa.concat_tables([self.shape.schema.empty_table(), *tables], promote_options="permissive")
+            rows = rows.select(self.shape.schema.names).cast(self.shape.schema)
             return rows.sort_by([(name, "ascending") for name in self.shape.order])
 
     def _partitions(self, rows: pa.Table) -> Iterator[tuple[str | None, pa.Table]]:

@@ -283,6 +283,21 @@ def test_a_trailer_that_contradicts_itself_breaks() -> None:
     assert found(statement) == {("BATCH_TOTALS", None, None, "rows_overlap", -1)}
 
 
+def test_a_trailer_that_the_next_segment_does_not_know_breaks_the_chain() -> None:
+    world = World()
+    for _ in range(3):
+        world.write(event())
+    first, second, third = world.trailers()
+    assert statement_of(world).verdict != "breaks"
+    changed = {**second, "trailer_sha256": "0" * 64}
+    statement = statement_of(world, trailers=[first, changed, third])
+    assert found(statement) == {("BATCH_TOTALS", None, None, "chain_broken", 0)}
+    # Segments of earlier releases have no hash of their own: nobody can say.
+    assert not found(statement_of(world, trailers=[first, {**second, "trailer_sha256": None}, third]))
+    # A segment that never arrived is missing; nobody changed its neighbours.
+    assert "chain_broken" not in {reason for *_, reason, _ in found(statement_of(world, trailers=[first, third]))}
+
+
 def test_a_segment_that_was_shipped_while_the_journal_was_read_counts_once() -> None:
     world = World()
     batch = world.write(event(quantity="2"), letter())

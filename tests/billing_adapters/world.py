@@ -92,6 +92,10 @@ def letter(reason: str = "bad_quantity", tenant: str | None = None, quantity: st
     }
 
 
+def _trailer_sha256(producer: str, number: int) -> str:
+    return hashlib.sha256(f"trailer of {producer}/{number}".encode()).hexdigest()
+
+
 @dataclass
 class World:
     """Segments of producers, in the order they were written. The first `shipped` of each are in the lake."""
@@ -118,10 +122,11 @@ class World:
             rows_before=sum(batch.rows for batch in earlier),
             sealed_at=to_us(recorded_at),
             sha256=hashlib.sha256(f"{producer}/{number}".encode()).hexdigest(),
-            previous_sha256=None,
+            previous_sha256=_trailer_sha256(producer, number - 1) if number > 1 else None,
             events=events,
             dead_letters=dead_letters,
             totals=control_totals(events, dead_letters),
+            trailer_sha256=_trailer_sha256(producer, number),
         )
         (before if is_shipped else self.in_journal).append(batch)
         return batch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
+from metering import lake as lake_module
 from metering import lake_hashes
 from metering.errors import LakeDamaged, LakeUnavailable, Retryable
 from metering.events import dead_letter_schema, segment_schema, usage_event_schema
@@ -68,6 +70,25 @@ def test_a_segment_row_carries_its_control_totals(tmp_path: Path) -> None:
     assert (row["producer_id"], row["segment"], row["rows"]) == ("a", 7, 5)
     assert row["totals"] == batch.totals.to_pylist()
     assert sum(total["rows"] for total in row["totals"]) == 5
+
+
+def test_a_table_of_an_earlier_release_gets_the_columns_that_are_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schema = segment_schema()
+    older = schema.remove(schema.get_field_index("trailer_sha256"))
+    with monkeypatch.context() as patch:
+        patch.setattr(lake_module, "segment_schema", lambda: older)
+        Lake(tmp_path).append([segment_batch("a", 1)])
+    now = Lake(tmp_path)
+    assert now.segments()["trailer_sha256"].to_pylist() == [None]
+    now.append([replace(segment_batch("a", 2), trailer_sha256="f" * 64)])
+    for reader in (now, Lake(tmp_path)):
+        assert reader.segments()["trailer_sha256"].to_pylist() == [None, "f" * 64]
+        assert reader.segments().schema == schema
+    # Other readers of the format see it, too.
+    assert "trailer_sha256" in DeltaTable(tmp_path / "segments").to_pyarrow_table().column_names
+    assert now.cut() == {"a": 2}
 
 
 def test_the_same_segments_again_add_nothing(tmp_path: Path) -> None:

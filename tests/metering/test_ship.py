@@ -74,7 +74,8 @@ def test_the_lake_remembers_segments_with_their_chain_and_totals(tmp_path: Path)
     first, second = Lake(tmp_path / "lake").segments().to_pylist()
     assert (first["kind"], first["rows"], first["rows_before"], first["previous_sha256"]) == ("journal", 1, 0, None)
     assert (second["rows"], second["rows_before"]) == (1, 1)
-    assert second["previous_sha256"] is not None
+    assert second["previous_sha256"] == first["trailer_sha256"]
+    assert second["trailer_sha256"] not in {None, first["trailer_sha256"], second["sha256"]}
     assert [total["quantity"] for total in second["totals"]] == [3]
 
 

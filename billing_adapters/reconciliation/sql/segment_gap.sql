@@ -6,6 +6,7 @@
 --   segment_absent   rows that lie between two trailers, or before the first one, or after the last
 --   rows_overlap     fewer rows before a trailer than earlier trailers hold (negative)
 --   trailer_total    rows of a trailer that its own control totals do not name
+--   chain_broken     a trailer that is not the one whose hash the next segment carries (no rows)
 CREATE OR REPLACE TABLE segment_gap AS
 WITH dated AS (
     SELECT
@@ -13,6 +14,8 @@ WITH dated AS (
         trailer.segment,
         trailer.rows,
         trailer.rows_before,
+        trailer.previous_sha256,
+        trailer.trailer_sha256,
         least(trailer.sealed_at::DATE, coalesce(min(total.event_date), trailer.sealed_at::DATE)) AS first_date,
         greatest(trailer.sealed_at::DATE, coalesce(max(total.event_date), trailer.sealed_at::DATE)) AS last_date,
         coalesce(sum(total.rows), 0) AS rows_named
@@ -20,13 +23,16 @@ WITH dated AS (
     LEFT JOIN (
         SELECT producer_id, segment, unnest(totals) AS total FROM segment_trailer
     ) AS named USING (producer_id, segment)
-    GROUP BY trailer.producer_id, trailer.segment, trailer.rows, trailer.rows_before, trailer.sealed_at
+    GROUP BY trailer.producer_id, trailer.segment, trailer.rows, trailer.rows_before, trailer.previous_sha256,
+        trailer.trailer_sha256, trailer.sealed_at
 ),
 chained AS (
     SELECT
         *,
         coalesce(lag(rows_before + rows) OVER chain, 0) AS rows_known,
-        coalesce(lag(first_date) OVER chain, DATE '1970-01-01') AS since
+        coalesce(lag(first_date) OVER chain, DATE '1970-01-01') AS since,
+        lag(segment) OVER chain AS segment_before,
+        lag(trailer_sha256) OVER chain AS sha256_before
     FROM dated
     WINDOW chain AS (PARTITION BY producer_id ORDER BY segment)
 ),
@@ -42,6 +48,10 @@ place AS (
     SELECT producer_id, segment, 'trailer_total', rows - rows_named, first_date, last_date
     FROM chained
     WHERE rows <> rows_named
+    UNION ALL
+    SELECT producer_id, segment, 'chain_broken', 0, since, last_date
+    FROM chained
+    WHERE segment = segment_before + 1 AND sha256_before <> coalesce(previous_sha256, '')
     UNION ALL
     SELECT
         cut.producer_id,

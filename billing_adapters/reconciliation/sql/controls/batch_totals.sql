@@ -4,7 +4,8 @@
 -- compares: the control totals of every segment trailer, made when rows were written, with the same figures counted
 --     in the lake
 -- catches: rows that no trailer promised, rows that are stored twice, quantities that are not those recorded,
---     trailers that contradict each other
+--     trailers that contradict each other; a trailer that is not the one whose hash the producer's next segment
+--     carries (chain_broken): it was changed, or sealed again after a power cut
 -- class: DATA_QUALITY
 -- owner: OPS, ENG
 -- money: none
