@@ -11,7 +11,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, and_, delete, insert, select, update
 
 from metering.control_points import write_points
 from metering.periods import WallPeriod
@@ -20,7 +20,7 @@ from rating.books import balance_burns, charges, closes, invoice_lines, invoice_
 from rating.close import DRAFT_SEQUENCE, Close, next_number, read_close, write_close
 from rating.errors import InvariantViolated, NotFound
 from rating.invoice import LINE_COLUMNS, Charge, Invoice, InvoiceLine, content_hash
-from rating.paper import Books
+from rating.paper import BilledBefore, Books
 from rating.points import points_of
 from rating.rate import BOOKED_LINE_COLUMNS, LINE_KEY
 from rating.voids import read_voids, stands_at
@@ -296,7 +296,32 @@ def read_around(connection: Connection, close_ids: Sequence[str], balances: Iter
     """Return what other documents say of the invoices of these closes: what they correct, what their burns had cost."""
     voids = read_voids(connection)
     paid, paid_back = _burns_paid(connection, close_ids, balances, voids)
-    return Books(_corrected(connection, close_ids), paid, voids, paid_back)
+    return Books(_corrected(connection, close_ids), paid, voids, paid_back, _billed_before(connection, close_ids))
+
+
+def _billed_before(connection: Connection, close_ids: Sequence[str]) -> dict[str, BilledBefore]:
+    """Return, by line of a correction, the last document before it that has a line of the same key, a void one too.
+
+    A void one, because what was published once must not change when a document that it names is voided later.
+    """
+    mine, theirs = invoice_lines.alias("mine"), invoice_lines.alias("theirs")
+    own, other = invoices.alias("own"), invoices.alias("other")
+    own_close, other_close = closes.alias("own_close"), closes.alias("other_close")
+    query = (
+        select(mine.c.line_id, other.c.number, other.c.snapshot_id)
+        .select_from(
+            mine.join(own, own.c.invoice_id == mine.c.invoice_id)
+            .join(own_close, own_close.c.close_id == own.c.close_id)
+            .join(theirs, and_(*(theirs.c[name] == mine.c[name] for name in LINE_KEY)))
+            .join(other, other.c.invoice_id == theirs.c.invoice_id)
+            .join(other_close, other_close.c.close_id == other.c.close_id)
+        )
+        .where(own.c.close_id.in_(close_ids), mine.c.kind == "correction")
+        .where(other.c.status.in_(("final", "void")), other_close.c.position < own_close.c.position)
+        .order_by(mine.c.line_id, other_close.c.position)
+    )
+    # Of several the last one stays.
+    return {line_id: BilledBefore(number, snapshot_id) for line_id, number, snapshot_id in connection.execute(query)}
 
 
 def _corrected(connection: Connection, close_ids: Sequence[str]) -> dict[str, list[str]]:

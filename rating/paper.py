@@ -48,6 +48,7 @@ class Books:
     """What other documents of the books say of an invoice.
 
     `corrects`: by invoice, the numbers of the documents that billed the same subscription and billing period before.
+    `billed_before`: by line of a correction, the document that billed the same before, the last one; none: nobody did.
     `paid`: by (invoice, position of a burn, from 1), the part of the burn that had been paid for; the rest was a gift.
     `voids`: by invoice, its void. `paid_back`: as `paid`, the part that a void gave back.
     """
@@ -56,6 +57,15 @@ class Books:
     paid: Mapping[tuple[str, int], Decimal]
     voids: Mapping[str, Voided] = field(default_factory=dict)
     paid_back: Mapping[tuple[str, int], Decimal] = field(default_factory=dict)
+    billed_before: Mapping[str, BilledBefore] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BilledBefore:
+    """The document that billed what a correction changes: its number, and the usage events that it was rated from."""
+
+    number: str
+    snapshot_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +74,7 @@ class Paper:
 
     `burns_paid`: per burn of `invoice.prepaid`, the part that had been paid for. `plans` are those of the catalog
     revision that the invoice pins, by plan key. `voided`: its void, with the parts of burns that it gave back.
+    `billed_before`: of its corrections, by line, who billed the same before.
     """
 
     invoice: Invoice
@@ -75,6 +86,7 @@ class Paper:
     plans: Mapping[str, Plan]
     voided: Voided | None = None
     burns_paid_back: tuple[Decimal, ...] = ()
+    billed_before: Mapping[str, BilledBefore] = field(default_factory=dict)
 
     @property
     def document_type(self) -> str:
@@ -163,6 +175,11 @@ def papers_of(
                 plans=plans,
                 voided=books.voids.get(invoice.invoice_id),
                 burns_paid_back=tuple(books.paid_back.get(key, amount) for key, amount in burns),
+                billed_before={
+                    line.line_id: books.billed_before[line.line_id]
+                    for line in invoice.lines
+                    if line.line_id in books.billed_before
+                },
             )
         )
     return made

@@ -64,7 +64,7 @@ SUMS = "SHA256SUMS"
 # The folder in a run that holds one letter per document.
 LETTERS = "invoices"
 _LETTERS_TOGETHER = 32
-MANIFEST_VERSION = 3
+MANIFEST_VERSION = 4
 # What shapes the bytes besides the run: another version of these may write other bytes, so it is another run.
 LIBRARIES = ("jinja2", "orjson", "pyarrow", "xlsxwriter")
 _SETTINGS = {
@@ -223,6 +223,7 @@ def _paper_identity(paper: Paper) -> list[str]:
         paper.account.model_dump_json(by_alias=True, exclude={"tenants"}),
         paper.seller.model_dump_json(by_alias=True) if paper.seller else "",
         *paper.corrects,
+        *(f"{line} {one.number} {one.snapshot_id}" for line, one in sorted(paper.billed_before.items())),
         *map(trimmed, paper.burns_paid),
         *_void_identity(paper),
         *(trimmed(line.tax) for line in paper.taxed.lines),

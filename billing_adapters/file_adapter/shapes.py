@@ -41,6 +41,10 @@ _PERIODS = (
     Column("service_period_start", "instant", "the first instant of it in which the subscription ran"),
     Column("service_period_end", "instant", "the first instant after that service"),
 )
+_DISCOVERED = (
+    Column("discovered_period_start", "date", "the first day of the period whose document carries it"),
+    Column("discovered_period_end", "date", "the first day after that period"),
+)
 
 INVOICE_REGISTER = FileShape(
     name="invoice_register",
@@ -122,8 +126,7 @@ INVOICE_LINES = FileShape(
         Column("cumulative_exact_amount", "exact_amount", "the exact worth of the whole billing period"),
         Column("cumulative_amount", "amount", "the worth of the whole billing period, rounded"),
         *_PERIODS,
-        Column("discovered_period_start", "date", "the first day of the period whose document carries it"),
-        Column("discovered_period_end", "date", "the first day after that period"),
+        *_DISCOVERED,
     ),
     key=("number", "invoice_id", "position"),
     control_totals=(
@@ -133,6 +136,38 @@ INVOICE_LINES = FileShape(
         ("tax_amount", "currency"),
         ("exact_amount", "currency"),
     ),
+)
+RATED_CHANGES = FileShape(
+    name="rated_changes",
+    grain="one row per line of a correction: what an earlier period was worth before and is worth now",
+    columns=(
+        _RUN,
+        _INVOICE,
+        _NUMBER,
+        Column("position", "integer", "its place on the document, from 1"),
+        _LINE,
+        *_LINE_TERMS,
+        Column("quantity_before", "quantity", "the units of its billing period that earlier documents billed"),
+        Column("quantity_after", "quantity", "the units of its billing period now"),
+        Column("quantity_change", "quantity", "the second less the first, which the line books"),
+        Column("amount_before", "amount", "what its billing period was worth before, as earlier documents billed it"),
+        Column("amount_after", "amount", "what its billing period is worth now"),
+        Column("amount_change", "amount", "the second less the first: the amount of the line"),
+        _CURRENCY,
+        Column(
+            "reason",
+            "text",
+            "new (nothing stood billed of it), usage (other units), or terms (the same units: another plan or price, or "
+            "what a minimum or discount looks at)",
+        ),
+        Column("before_number", "text", "the last document that billed it before, a void one too", nullable=True),
+        Column("before_snapshot_id", "text", "the usage events that it was rated from then", nullable=True),
+        Column("snapshot_id", "text", "the usage events that it was rated from, so that it can be recomputed"),
+        *_PERIODS,
+        *_DISCOVERED,
+    ),
+    key=("number", "invoice_id", "position"),
+    control_totals=(("quantity_change", "meter"), ("amount_change", "currency")),
 )
 CHARGES = FileShape(
     name="charges",
@@ -317,6 +352,7 @@ TIE_OUTS = FileShape(
 SHAPES = (
     INVOICE_REGISTER,
     INVOICE_LINES,
+    RATED_CHANGES,
     CHARGES,
     USAGE,
     PREPAID_BURNS,

@@ -20,6 +20,7 @@ from billing_adapters.file_adapter.shapes import (
     JOURNAL_ENTRIES,
     JOURNAL_SUMMARY,
     PREPAID_BURNS,
+    RATED_CHANGES,
     TIE_OUTS,
     UNBILLED_ROLL_FORWARD,
     USAGE,
@@ -27,7 +28,7 @@ from billing_adapters.file_adapter.shapes import (
 from billing_adapters.file_adapter.tie_outs import TieOuts
 from billing_adapters.journal_entries import journal_of
 from metering.engine import fetch, read_sql
-from metering.numbers import plain, trimmed
+from metering.numbers import exact_difference, plain, trimmed
 from rating.invoice import content_hash
 from rating.rounding import exact_sum
 
@@ -77,6 +78,7 @@ def _facts_of(run: PublishedRun, run_id: str) -> Iterator[tuple[FileShape, pa.Ta
         INVOICE_LINES,
         _table(INVOICE_LINES, run_id, (row for paper in standing for row in _line_rows(paper, run.ledger))),
     )
+    yield RATED_CHANGES, _table(RATED_CHANGES, run_id, (row for paper in standing for row in _change_rows(paper)))
     yield CHARGES, _table(CHARGES, run_id, (row for pair in lines for row in _charge_rows(*pair)))
     yield USAGE, usage_table(run, run_id)
     yield PREPAID_BURNS, _table(PREPAID_BURNS, run_id, (row for paper in standing for row in _burn_rows(paper)))
@@ -200,6 +202,12 @@ def _line_row(invoice: Invoice, line: InvoiceLine, taxed: TaxedLine) -> Row:
         "tax_code": taxed.tax_code,
         "taxes": _listed(taxes),
         "tax_amount": taxed.tax,
+        **_spans(invoice, line),
+    }
+
+
+def _spans(invoice: Invoice, line: InvoiceLine) -> Row:
+    return {
         "billing_period_start": line.period_start,
         "billing_period_end": line.period_end,
         "service_period_start": line.service_start,
@@ -207,6 +215,35 @@ def _line_row(invoice: Invoice, line: InvoiceLine, taxed: TaxedLine) -> Row:
         "discovered_period_start": invoice.period_start.date(),
         "discovered_period_end": invoice.period_end.date(),
     }
+
+
+def _change_rows(paper: Paper) -> Iterator[Row]:
+    """Yield what corrections change. Before is what the books hold now less what the line books, exactly."""
+    invoice = paper.invoice
+    terms = ("position", "line_id", "tenant_id", "subscription_id", "plan", "plan_version", "price_id", "price_type", "meter",
+             "unit", "currency")  # fmt: skip
+    for line in (one for one in invoice.lines if one.kind == "correction"):
+        before = paper.billed_before.get(line.line_id)
+        quantity = exact_difference(line.cumulative_quantity, line.quantity)
+        amount = exact_difference(line.cumulative_amount, line.amount)
+        yield {
+            **{name: getattr(line, name) for name in terms},
+            "invoice_id": invoice.invoice_id,
+            "number": invoice.number,
+            "account_id": invoice.account_id,
+            "attributes": line.group_key,
+            "quantity_before": quantity,
+            "quantity_after": line.cumulative_quantity,
+            "quantity_change": line.quantity,
+            "amount_before": amount,
+            "amount_after": line.cumulative_amount,
+            "amount_change": line.amount,
+            "reason": "new" if not quantity and not amount else "usage" if line.quantity else "terms",
+            "before_number": before.number if before else None,
+            "before_snapshot_id": before.snapshot_id if before else None,
+            "snapshot_id": invoice.snapshot_id,
+            **_spans(invoice, line),
+        }
 
 
 def _burn_rows(paper: Paper) -> list[Row]:

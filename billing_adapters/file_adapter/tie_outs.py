@@ -3,10 +3,10 @@
 Enters: the tables of a run, one after the other. Leaves: one row per comparison and currency, with the difference.
 Refuses: to net, to tolerate, and to hide: a difference is a row of the published file, not an error. Sums are exact.
 
-What each compares: lines with the register (net, tax), components with lines, burns with the register, the register's payable
-amounts with the receivables of the journal, the net of lines with the revenue of the journal (accruals and releases
-included), roll-forwards with the legs of their role, debits with credits, the journal with its summary. A run of drafts
-posts nothing and has no comparisons with the journal. Source: finance files, section 1.
+What each compares: lines with the register (net, tax), changes with lines of corrections, components with lines, burns with the
+register, the register's payable amounts with the receivables of the journal, the net of lines with the revenue of the journal
+(accruals and releases included), roll-forwards with the legs of their role, debits with credits, the journal with its summary. A
+run of drafts posts nothing and has no comparisons with the journal. Source: finance files, section 1.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from billing_adapters.file_adapter.columns import FileShape
 
 Row = dict[str, Any]
-# A total: the file, what is added, what is taken off, and the role of the journal's legs that count.
+# A total: the file, what is added, what is taken off, and which rows count: of the journal by role, of lines by kind.
 Total = tuple[str, str, str | None, str | None]
 
 _REGISTER, _LINES, _JOURNAL = "invoice_register", "invoice_lines", "journal_entries"
 CONTROLS: dict[str, tuple[Total, Total]] = {
     "BURNS_REGISTER": (("prepaid_burns", "amount", None, None), (_REGISTER, "amount_prepaid", None, None)),
+    "CHANGES_LINES": (("rated_changes", "amount_change", None, None), (_LINES, "amount", None, "correction")),
     "CHARGES_LINES": (("charges", "exact_amount", None, None), (_LINES, "exact_amount", None, None)),
     "DEFERRED_JOURNAL": (
         ("deferred_roll_forward", "of_this_run", None, None),
@@ -83,11 +84,12 @@ class TieOuts:
 
 
 def _sums(table: pa.Table, total: Total) -> dict[str, Decimal]:
-    _, added, taken_off, role = total
-    names = [name for name in ("currency", added, taken_off, "role" if role else None) if name]
+    file, added, taken_off, chosen = total
+    by = "role" if file == _JOURNAL else "kind"
+    names = [name for name in ("currency", added, taken_off, by if chosen else None) if name]
     numbers: dict[str, list[Decimal]] = {}
     for row in (row for batch in table.select(names).to_batches(max_chunksize=16_384) for row in batch.to_pylist()):
-        if role is None or row["role"] == role:
+        if chosen is None or row[by] == chosen:
             parts = numbers.setdefault(row["currency"], [])
             parts.append(row[added])
             if taken_off:

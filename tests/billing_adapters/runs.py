@@ -15,7 +15,7 @@ from metering.usage import Snapshot, load_events
 from rating.balances import Balance, paid_of
 from rating.close import Close, close_id_of
 from rating.invoice import Prepaid, make_invoices
-from rating.paper import Books, papers_of
+from rating.paper import BilledBefore, Books, papers_of
 from rating.parties import Seller
 from rating.rate import BOOKED_LINE_COLUMNS, LINE_KEY, rate, subtract_booked
 from rating.terms import billing_spans
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from rating.invoice import Invoice
+    from rating.invoice import Invoice, InvoiceLine
     from rating.paper import Paper
 
 # A right-to-left mark, a formula, markup, quotes and commas: whatever a tenant may call itself.
@@ -168,7 +168,7 @@ def make_run(events: list[dict[str, Any]] | None = None) -> PublishedRun:
         rate(engine, terms, billing_spans(terms, wall), close.as_of)
         subtract_booked(engine, *no_bookings(), close.close_id)
         invoices = [
-            replace(invoice, number=f"INV-{number:08}")
+            replace(invoice, number=f"INV-{number:08}", lines=ending_in_a_correction(invoice))
             for number, invoice in enumerate(make_invoices(engine, close, "final", prepaid), start=1)
         ]
         usage = usage_of(engine)
@@ -185,6 +185,15 @@ def make_run(events: list[dict[str, Any]] | None = None) -> PublishedRun:
         generator_versions={"tallybook": "0.1.0"},
         earlier=papers_for([fee_of_a_year(invoices[0])]),
     )
+
+
+def ending_in_a_correction(like: Invoice) -> tuple[InvoiceLine, ...]:
+    """Return lines of which the last one says that as much was billed of it before: it is worth the double now."""
+    from dataclasses import replace
+
+    *others, last = like.lines
+    doubled = {f"cumulative_{name}": 2 * getattr(last, name) for name in ("quantity", "exact_amount", "amount")}
+    return (*others, replace(last, kind="correction", **doubled))
 
 
 def fee_of_a_year(like: Invoice) -> Invoice:
@@ -210,7 +219,11 @@ def papers_for(invoices: list[Invoice], **seller: Any) -> list[Paper]:
         accounts=terms.accounts,
         sellers=[Seller.model_validate({**SELLER, **seller})],
         plans=terms.plans,
-        books=Books({invoices[0].invoice_id: ["=INV-0", "INV-00000009"]} if invoices else {}, paid),
+        books=Books(
+            {invoices[0].invoice_id: ["=INV-0", "INV-00000009"]} if invoices else {},
+            paid,
+            billed_before={one.lines[-1].line_id: BilledBefore("=INV-0", "snap-0") for one in invoices[:1]},
+        ),
     )
 
 

@@ -135,7 +135,7 @@ def test_negative_numbers_stay_numbers_and_amounts_have_their_minor_digits(tmp_p
 
 
 def test_the_sums_of_the_files_are_those_of_the_invoices(folder: Path, run: PublishedRun) -> None:
-    register, lines, charges, usage, burns, entries, summary, *_, ties = (
+    register, lines, changes, charges, usage, burns, entries, summary, *_, ties = (
         read(folder, shape, "csv") for shape in SHAPES
     )
 
@@ -151,6 +151,14 @@ def test_the_sums_of_the_files_are_those_of_the_invoices(folder: Path, run: Publ
         for journal in (entries, summary):
             owed = [row for row in journal if (row["account"], row["currency"]) == ("receivables", currency)]
             assert exact_sum([Decimal(row["debit"]) - Decimal(row["credit"]) for row in owed]) == exact_sum(payable)
+    corrections = {row["line_id"]: row for row in lines if row["kind"] == "correction"}
+    assert {row["line_id"] for row in changes} == corrections.keys()
+    for row in changes:
+        # As much had been billed before as this line bills.
+        amounts = [row["amount_before"], row["amount_change"], corrections[row["line_id"]]["amount"]]
+        assert amounts == [amounts[0]] * 3
+        assert Decimal(row["amount_after"]) == 2 * Decimal(row["amount_before"])
+    assert {row["before_number"] for row in changes} == {"=INV-0", ""}
     assert {row["difference"] for row in ties} == {"0"}
     assert {(row["control_id"], row["currency"]) for row in ties} >= {(one, "USD") for one in CONTROLS}
     for row in register:
@@ -234,7 +242,8 @@ def test_no_column_is_always_empty(folder: Path) -> None:
         table = pq.read_table(folder / f"{shape.name}.parquet")
         empty = [name for name in table.column_names if table[name].null_count == table.num_rows]
         # No price of this run has cells, and none of its documents is void.
-        expected = {"charges": ["cell"], "invoice_register": ["voided_at", "void_reason"]}
+        expected = {"charges": ["cell"], "invoice_register": ["voided_at", "void_reason"],
+                        "rated_changes": ["attributes"]}  # fmt: skip
         assert empty == expected.get(shape.name, []), shape.name
 
 
@@ -373,7 +382,7 @@ def test_usage_has_the_declared_columns() -> None:
     terms = terms_of(CATALOG)
     load_events(engine, events_table([]))
     rate(engine, terms, billing_spans(terms, parse_period(MONTH)), parse_period(MONTH).in_zone("UTC").end)
-    declared = arrow_schema(SHAPES[3])
+    declared = arrow_schema(next(shape for shape in SHAPES if shape.name == "usage"))
     assert [(field.name, field.type) for field in usage_of(engine).schema] == [
         (field.name, field.type) for field in declared if field.name != "run_id"
     ]

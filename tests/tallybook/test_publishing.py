@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +77,50 @@ def test_a_register_names_seller_taxes_due_dates_and_what_a_credit_note_corrects
             "-9.00", "-0.56", "-9.00", "-0.56",
         ]  # fmt: skip
         assert note["due_date"] is None
+        # The fee of October was worth 49.00 and is worth 40.00, of the same units: its terms changed.
+        assert rows(october, "rated_changes") == []
+        [change] = rows(workspace.publish("2026-11"), "rated_changes")
+        assert [change[name] for name in ("amount_before", "amount_after", "amount_change", "reason")] == [
+            "49.00", "40.00", "-9.00", "terms",
+        ]  # fmt: skip
+        assert [change[name] for name in ("before_number", "before_snapshot_id", "snapshot_id", "number")] == [
+            acme["number"], acme["snapshot_id"], note["snapshot_id"], credit.number,
+        ]  # fmt: skip
         assert [(one["amount"], one["paid_amount"]) for one in rows(workspace.publish("2026-11"), "prepaid_burns")] == [
             ("-9.00", "-6.00")
         ]
         # What was published stays what it was, whatever the catalog says by now.
         assert workspace.publish("2026-10") == october
+
+
+def test_what_changed_of_an_earlier_period_is_told_before_and_after(tmp_path: Path) -> None:
+    with open_shop(tmp_path) as workspace:
+        import_text(workspace, "usage.csv", USAGE)
+        workspace.invoice("2026-10", final=True)
+        first = {one["line_id"]: one for one in rows(workspace.publish("2026-10"), "invoice_lines")}
+        head = "tenant_id,meter,quantity,event_time,idempotency_key,direction"
+        import_text(workspace, "late.csv", f"{head}\nacme,tokens,1000000,2026-10-30T10:00:00Z,l1,output\n")
+        workspace.clock = FixedClock(datetime(2026, 11, 10, tzinfo=UTC))
+        [supplement] = workspace.correct().invoices
+        folder = workspace.publish("2026-11")
+        changes = rows(folder, "rated_changes")
+        assert [one["line_id"] for one in changes] == [line.line_id for line in supplement.lines]
+        for one, line in zip(changes, supplement.lines, strict=True):
+            [before] = [
+                old for old in first.values()
+                if (old["subscription_id"], old["price_id"], old["attributes"])
+                == (line.subscription_id, line.price_id, line.group_key or None)
+            ]  # fmt: skip
+            assert (one["quantity_before"], one["amount_before"]) == (before["quantity"], before["amount"])
+            assert Decimal(one["quantity_after"]) == Decimal(one["quantity_before"]) + 1_000_000
+            assert Decimal(one["amount_after"]) - Decimal(one["amount_before"]) == line.amount
+            assert one["reason"] == "usage"
+        [tie] = [one for one in rows(folder, "tie_outs") if one["control_id"] == "CHANGES_LINES"]
+        assert Decimal(tie["difference"]) == 0
+        assert Decimal(tie["total_a"]) == supplement.total
+        # A void of October takes nothing away from what was published; what is billed again is new then.
+        workspace.void(next(iter(first.values()))["number"], why="sent to the wrong company", who="ada")
+        assert workspace.publish("2026-11") == folder
 
 
 def test_the_command_publishes_drafts_and_chosen_formats(tmp_path: Path) -> None:
