@@ -38,6 +38,7 @@ def test_every_sql_file_is_one_statement_with_a_head(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.startswith("-- "), "a statement begins by saying what it does"
     assert code_of(path).count(";") == 0, "one statement, no semicolon"
+    assert max(map(len, text.splitlines())) < 140, "a line fits a screen"
 
 
 @pytest.mark.parametrize("path", SQL_FILES, ids=name_of)

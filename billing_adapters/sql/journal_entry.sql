@@ -45,7 +45,8 @@ SELECT
     number,
     line_id,
     product,
-    concat_ws(' ', CASE kind WHEN 'accrual' THEN 'accrued for' WHEN 'release' THEN 'earned of' WHEN 'void' THEN 'void of' END, number, product)
-        AS description,
+    concat_ws(
+        ' ', CASE kind WHEN 'accrual' THEN 'accrued for' WHEN 'release' THEN 'earned of' WHEN 'void' THEN 'void of' END, number, product
+    ) AS description,
     reverses_entry_id
 FROM identified

@@ -4,7 +4,8 @@
 -- `free_units`; one that is not given is unlimited if the other is, and with neither nothing is free. An event that fits
 -- whole into what is left is free; of the first that does not the rest is free, and the allowance is closed for good.
 -- The meter has no negative quantities where something is free, so the sums only rise. A plan may read the edge otherwise: the
--- event that ends exactly on the free units is free of its units, and pays the rest (edge_pays). part `limit`: what the limits change, and for how many events.
+-- event that ends exactly on the free units is free of its units, and pays the rest (edge_pays).
+-- part `limit`: what the limits change, and for how many events.
 INSERT INTO charge
 WITH ordered AS (
     SELECT

@@ -1,6 +1,6 @@
 -- What is missing of the minimums of one turn: round(minimum x share) minus the rounded lines it covers, so that the paper
--- adds up to the minimum; never more than a maximum leaves, where minimums come first (true_up_ceiling). Only once the period is over; zero usage owes all of it. Never below zero.
--- One row per (span, minimum) that owes something.
+-- adds up to the minimum; never more than a maximum leaves, where minimums come first (true_up_ceiling). Only once the period is
+-- over; zero usage owes all of it. Never below zero. One row per (span, minimum) that owes something.
 CREATE OR REPLACE TABLE true_up AS
 WITH covered AS (
     SELECT minimum.span_id, minimum.minimum_id, sum(worth_line.amount) AS amount

@@ -14,7 +14,8 @@ SELECT
     account_id,
     adapter,
     CASE status WHEN 'only_ours' THEN 'gone' WHEN 'timing' THEN 'not_settled' ELSE status END AS reason,
-    adapter || ' ' || coalesce(number, invoice_id, provider_id) || CASE WHEN status = 'currency_differs' THEN ' ' || currency ELSE '' END AS subject,
+    adapter || ' ' || coalesce(number, invoice_id, provider_id)
+        || CASE WHEN status = 'currency_differs' THEN ' ' || currency ELSE '' END AS subject,
     1 AS rows,
     abs(amount_difference)::DECIMAL(38, 21) AS amount_likely,
     currency,
@@ -23,7 +24,8 @@ SELECT
         WHEN amount_difference > 0 THEN 'OVERBILL'
         ELSE 'AT_RISK'
     END AS class,
-    'ours ' || coalesce(our_amount::VARCHAR, 'nothing') || ', theirs ' || coalesce(their_amount::VARCHAR, 'nothing') || ' ' || currency AS detail
+    'ours ' || coalesce(our_amount::VARCHAR, 'nothing')
+        || ', theirs ' || coalesce(their_amount::VARCHAR, 'nothing') || ' ' || currency AS detail
 FROM document_match
 WHERE status IN ('amount_differs', 'only_ours', 'currency_differs', 'timing')
     -- What is void there is STATUS_DRIFT, what is there twice DELIVERY_DUPLICATE: each difference is found once.
