@@ -4,8 +4,8 @@ CREATE OR REPLACE TABLE journal_summary AS
 WITH added AS (
     SELECT
         batch_id, date, period, entity, currency, account, department,
-        debit <> 0 AS is_debit,
-        sum(debit) AS debit,
+        journal_entry.debit <> 0 AS is_debit,
+        sum(journal_entry.debit) AS debit,
         sum(credit) AS credit,
         count(*) AS legs
     FROM journal_entry

@@ -3,6 +3,6 @@
 SELECT entry_id, currency, sum(debit) AS debit, sum(credit) AS credit
 FROM journal_entry
 GROUP BY entry_id, currency
-HAVING sum(debit) <> sum(credit)
+HAVING sum(journal_entry.debit) <> sum(journal_entry.credit)
 ORDER BY entry_id
 LIMIT 10

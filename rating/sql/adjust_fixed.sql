@@ -9,6 +9,6 @@ SELECT
     part,
     0 AS quantity,
     0 AS unit_price,
-    -exact_amount AS exact_amount
+    -fixed_share.exact_amount AS exact_amount
 FROM fixed_share
-WHERE exact_amount <> 0
+WHERE fixed_share.exact_amount <> 0

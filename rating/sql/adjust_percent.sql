@@ -25,6 +25,6 @@ SELECT
     part,
     0 AS quantity,
     0 AS unit_price,
-    -ratio_of(exact_amount, ratio) AS exact_amount
+    -ratio_of(net.exact_amount, ratio) AS exact_amount
 FROM net
-WHERE exact_amount > 0
+WHERE net.exact_amount > 0

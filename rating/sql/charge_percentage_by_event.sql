@@ -76,8 +76,8 @@ summed AS (
         sum(free_quantity) AS free_quantity,
         sum(charged_quantity) AS charged_quantity,
         count_if(NOT is_free)::DECIMAL(38, 9) AS charged_events,
-        count_if(limit_amount <> 0)::DECIMAL(38, 9) AS limited_events,
-        sum(limit_amount) AS limit_amount
+        count_if(worked_out.limit_amount <> 0)::DECIMAL(38, 9) AS limited_events,
+        sum(worked_out.limit_amount) AS limit_amount
     FROM worked_out
     GROUP BY ALL
 )

@@ -59,9 +59,10 @@ SELECT
     'limit' AS part,
     1 AS quantity,
     0 AS unit_price,
-    limited_amount(charged_quantity * unit_price, minimum, maximum) - charged_quantity * unit_price AS limit_amount
+    limited_amount(charged_quantity * reached.unit_price, minimum, maximum)
+        - charged_quantity * reached.unit_price AS limit_amount
 FROM reached
-WHERE quantity > 0 AND limit_amount <> 0
+WHERE reached.quantity > 0 AND limit_amount <> 0
 UNION ALL
 SELECT
     span_id,

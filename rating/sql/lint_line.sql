@@ -11,11 +11,11 @@ SELECT
     price_id,
     count(DISTINCT tenant_id) AS tenants,
     sum(event_count)::BIGINT AS event_count,
-    max(groups) AS groups,
-    arg_max(tenant_id, (groups, tenant_id)) AS tenant_of_groups,
-    count(DISTINCT tenant_id) FILTER (quantity = 0 AND amount > 0) AS idle_tenants,
-    coalesce(sum(amount) FILTER (quantity = 0 AND amount > 0), 0)::DECIMAL(38, 12) AS idle_amount,
-    sum(amount)::DECIMAL(38, 12) AS amount
+    max(line.groups) AS groups,
+    arg_max(tenant_id, (line.groups, tenant_id)) AS tenant_of_groups,
+    count(DISTINCT tenant_id) FILTER (quantity = 0 AND line.amount > 0) AS idle_tenants,
+    coalesce(sum(line.amount) FILTER (quantity = 0 AND line.amount > 0), 0)::DECIMAL(38, 12) AS idle_amount,
+    sum(line.amount)::DECIMAL(38, 12) AS amount
 FROM line
 WHERE meter IS NOT NULL
 GROUP BY ALL

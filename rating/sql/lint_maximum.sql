@@ -31,7 +31,7 @@ compared AS (
 SELECT
     plan_key,
     maximum_id,
-    count(DISTINCT tenant_id) FILTER (exact_amount > 0) AS tenants,
-    sum(exact_amount)::DECIMAL(38, 21) AS exact_amount
+    count(DISTINCT tenant_id) FILTER (compared.exact_amount > 0) AS tenants,
+    sum(compared.exact_amount)::DECIMAL(38, 21) AS exact_amount
 FROM compared
 GROUP BY ALL

@@ -21,12 +21,12 @@ SELECT
     new_plan_version,
     currency,
     count(*) AS tenants,
-    count_if(difference < 0)::BIGINT AS tenants_paying_less,
-    count_if(difference > 0)::BIGINT AS tenants_paying_more,
-    count_if(difference = 0)::BIGINT AS tenants_unchanged,
+    count_if(tenant.difference < 0)::BIGINT AS tenants_paying_less,
+    count_if(tenant.difference > 0)::BIGINT AS tenants_paying_more,
+    count_if(tenant.difference = 0)::BIGINT AS tenants_unchanged,
     sum(old_amount)::DECIMAL(38, 12) AS old_amount,
     sum(new_amount)::DECIMAL(38, 12) AS new_amount,
-    sum(difference)::DECIMAL(38, 12) AS difference
+    sum(tenant.difference)::DECIMAL(38, 12) AS difference
 FROM tenant
 GROUP BY ALL
 ORDER BY plan, plan_version, new_plan, new_plan_version, currency

@@ -5,10 +5,10 @@ SELECT
     new_plan,
     price_id,
     currency,
-    count(DISTINCT tenant_id) FILTER (difference <> 0) AS tenants,
+    count(DISTINCT tenant_id) FILTER (whatif.difference <> 0) AS tenants,
     sum(old_amount)::DECIMAL(38, 12) AS old_amount,
     sum(new_amount)::DECIMAL(38, 12) AS new_amount,
-    sum(difference)::DECIMAL(38, 12) AS difference
+    sum(whatif.difference)::DECIMAL(38, 12) AS difference
 FROM whatif
 GROUP BY ALL
 ORDER BY abs(sum(difference)) DESC, plan, new_plan, price_id, currency

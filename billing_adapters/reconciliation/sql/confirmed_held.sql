@@ -7,7 +7,7 @@
 -- The first comes from our rows, the second from theirs, the others from matching: a key that matching loses shows.
 SELECT currency, 'confirmed' AS bucket, sum(sent)::DECIMAL(38, 21) AS amount
 FROM sent_document
-WHERE adapter = $adapter AND bucket = 'confirmed' AND invoice_id IN (SELECT invoice_id FROM booked_document)
+WHERE adapter = $adapter AND sent_document.bucket = 'confirmed' AND invoice_id IN (SELECT invoice_id FROM booked_document)
 GROUP BY ALL
 UNION ALL
 SELECT currency, 'provider', sum(amount)::DECIMAL(38, 21)

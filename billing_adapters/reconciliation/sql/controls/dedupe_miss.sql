@@ -13,14 +13,14 @@
 -- needs: counted_event
 WITH alike AS (
     -- Times on the second are made by clocks or files that know no better: many true events share them.
-    SELECT tenant_id, meter, event_time, quantity, coalesce(attributes, '{}') AS attributes, count(*) - 1 AS copies,
+    SELECT tenant_id, meter, event_time, quantity, coalesce(counted_event.attributes, '{}') AS attributes, count(*) - 1 AS copies,
         min(producer_id || '#' || segment || '/' || row) AS first_event
     FROM counted_event
     WHERE event_time >= $start_instant
         AND event_time < $end_instant
         AND idempotency_key IS NOT NULL
         AND epoch_us(event_time) % 1000000 <> 0
-    GROUP BY tenant_id, meter, event_time, quantity, coalesce(attributes, '{}')
+    GROUP BY tenant_id, meter, event_time, quantity, coalesce(counted_event.attributes, '{}')
     HAVING count(*) > 1
         AND count(DISTINCT idempotency_key) = count(*)
         AND max(recorded_at) - min(recorded_at) <= to_minutes($window_minutes)

@@ -21,7 +21,7 @@ SELECT
     sum(quantity)::DECIMAL(38, 9) AS quantity_difference,
     min(start) AS occurred_at,
     min(recover_by) AS recover_by,
-    'first ' || min(strftime(start, '%Y-%m-%dT%H:%MZ') || ': ' || left(reason, 150)) AS detail,
+    'first ' || min(strftime(start, '%Y-%m-%dT%H:%MZ') || ': ' || left(sent_quantity.reason, 150)) AS detail,
     min(delivery_id, 20) AS evidence_sample
 FROM sent_quantity
 WHERE is_refused_later AND bucket = 'failed' AND start >= $start_instant AND start < $end_instant

@@ -22,9 +22,10 @@ SELECT
     NULL::DECIMAL(38, 9) AS quantity_actual,
     NULL::DECIMAL(38, 9) AS quantity_difference,
     abs(amount_difference)::DECIMAL(38, 21) AS amount_likely,
-    nullif(currency, '') AS currency,
+    nullif(document_match.currency, '') AS currency,
     NULL::TIMESTAMPTZ AS occurred_at,
-    their_rows || ' documents for one delivery, ' || their_amount || ' ' || currency || ' in place of ' || our_amount AS detail
+    their_rows || ' documents for one delivery, ' || their_amount || ' ' || document_match.currency
+        || ' in place of ' || our_amount AS detail
 FROM document_match
 WHERE their_rows > 1 AND our_rows > 0 AND amount_difference > 0
 UNION ALL

@@ -29,7 +29,7 @@ SELECT
     END AS class,
     min(start) AS occurred_at,
     min(recover_by) AS recover_by,
-    'first ' || min(strftime(start, '%Y-%m-%dT%H:%MZ') || ': ' || left(reason, 150)) AS detail,
+    'first ' || min(strftime(start, '%Y-%m-%dT%H:%MZ') || ': ' || left(sent_quantity.reason, 150)) AS detail,
     min(delivery_id, 20) AS evidence_sample
 FROM sent_quantity
 WHERE start >= $start_instant

@@ -12,11 +12,11 @@
 -- needs: discount_term
 -- needs: billing_span
 WITH given AS (
-    SELECT tenant_id, account_id, subscription_id, discount_id, currency, period_start, sum(amount) AS amount
+    SELECT tenant_id, account_id, subscription_id, discount_id, currency, period_start, sum(discount_given.amount) AS amount
     FROM discount_given
     GROUP BY ALL
     -- What a correction took back was not given.
-    HAVING sum(amount) > 0
+    HAVING sum(discount_given.amount) > 0
 ),
 numbered AS (
     SELECT *, dense_rank() OVER (PARTITION BY subscription_id, discount_id ORDER BY period_start) AS number
@@ -24,10 +24,10 @@ numbered AS (
 ),
 allowed AS (
     -- A discount of the same id may stand at the plan and at the account: what allows the most decides; null has no limit.
-    SELECT subscription_id, discount_id, max(periods) AS periods
+    SELECT subscription_id, discount_id, max(discount_term.periods) AS periods
     FROM discount_term
     GROUP BY ALL
-    HAVING count(*) = count(periods)
+    HAVING count(*) = count(discount_term.periods)
 )
 SELECT
     numbered.tenant_id,

@@ -19,13 +19,13 @@ SELECT
     count(*) AS rows,
     sum(our_quantity)::DECIMAL(38, 9) AS quantity_expected,
     sum(coalesce(their_quantity, 0))::DECIMAL(38, 9) AS quantity_actual,
-    sum(abs(quantity_difference))::DECIMAL(38, 9) AS quantity_difference,
+    sum(abs(quantity_match.quantity_difference))::DECIMAL(38, 9) AS quantity_difference,
     CASE WHEN status = 'timing' THEN 'TIMING' ELSE 'AT_RISK' END AS class,
     min(start) AS occurred_at,
     min(recover_by) AS recover_by,
     count(*) || ' window(s), first ' || min(strftime(start, '%Y-%m-%dT%H:%MZ') || ': we sent ' || coalesce(our_quantity, 0)
         || ', they have ' || coalesce(their_quantity, 0)) AS detail
 FROM quantity_match
-WHERE status = 'timing' OR (status IN ('only_ours', 'quantity_differs') AND quantity_difference < 0)
+WHERE status = 'timing' OR (status IN ('only_ours', 'quantity_differs') AND quantity_match.quantity_difference < 0)
 GROUP BY account_id, name, adapter, status
 ORDER BY ALL

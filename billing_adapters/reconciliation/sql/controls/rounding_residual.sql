@@ -22,8 +22,9 @@ SELECT
     '' AS subject,
     count(*) AS rows,
     NULL::DECIMAL(38, 21) AS amount_likely,
-    min(currency) AS currency,
-    'first ' || min(subscription_id || ' ' || price_id || ': booked ' || amount || ' ' || currency || ', its exact amount rounds to '
+    min(booked.currency) AS currency,
+    'first ' || min(subscription_id || ' ' || price_id || ': booked ' || amount || ' ' || booked.currency
+        || ', its exact amount rounds to '
         || rounded_exact_amount || ', its charges are ' || charged || ' of ' || exact_amount) AS detail
 FROM booked
 -- Counted line by line, so that two differences cannot cancel out.

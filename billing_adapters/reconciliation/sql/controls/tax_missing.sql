@@ -11,9 +11,9 @@
 -- needs: final_invoice
 -- needs: account_term
 WITH rate_of AS (
-    SELECT country, max(tax_percent) AS tax_percent
+    SELECT country, max(account_term.tax_percent) AS tax_percent
     FROM account_term
-    WHERE tax_percent > 0
+    WHERE account_term.tax_percent > 0
     GROUP BY ALL
 ),
 invoiced AS (

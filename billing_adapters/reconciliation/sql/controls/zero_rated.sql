@@ -39,9 +39,9 @@ given_away AS (
     GROUP BY ALL
 ),
 listed AS (
-    SELECT plan, price_id, arg_max(unit_price, (plan_version, -tier)) AS unit_price
+    SELECT plan, price_id, arg_max(plan_tier.unit_price, (plan_version, -tier)) AS unit_price
     FROM plan_tier
-    WHERE unit_price > 0
+    WHERE plan_tier.unit_price > 0
     GROUP BY ALL
 )
 SELECT
