@@ -126,6 +126,8 @@ def never_looks_for_credit_notes(patch: pytest.MonkeyPatch) -> None:
 
 
 def never_looks_for_customers(patch: pytest.MonkeyPatch) -> None:
+    """Who does not look before has no connection of a look to write over; that alone would keep it from harm."""
+    patch.setattr("billing_adapters.stripe_adapter.calls.IN_TIME", "not-in-time")
     patch.setattr(
         "billing_adapters.stripe_adapter.customers.find_customer",
         lambda calls, account_id, _settings: calls.linked("customer", account_id),
