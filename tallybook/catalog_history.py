@@ -199,6 +199,9 @@ def _refusals(
             refused.append(place + _plan_refusal(old, change, used[change.key], next_version))
         elif change.what == "removed" and change.kind in {"account", "subscription", "balance", "grant"}:
             refused.append(_removal_refusal(change))
+        elif isinstance(old, Balance) and isinstance(new, Balance):
+            reason = _balance_refusal(old, new)
+            refused += [place + reason] if reason else []
         elif isinstance(old, Meter) and isinstance(new, Meter):
             reason = _meter_refusal(old, new, held)
             refused += [place + reason] if reason else []
@@ -224,6 +227,17 @@ def _removal_refusal(change: Change) -> str:
     return (
         f"subscription {change.key!r} cannot be removed, because its usage is still to be billed or was billed; "
         "put it back and end it with to: <the first day that no longer counts>"
+    )
+
+
+def _balance_refusal(old: Balance, new: Balance) -> str | None:
+    """Return why a balance cannot become another's: what was burned of it is booked with the account and currency it had."""
+    if (old.account, old.currency) == (new.account, new.currency):
+        return None
+    return (
+        f"balance {old.id!r} pays for account {old.account!r} in {old.currency} and cannot be moved to account "
+        f"{new.account!r} in {new.currency}, because it may have been used; put it back, end it with expires, and grant a "
+        "new balance of what is left"
     )
 
 

@@ -197,6 +197,27 @@ def test_a_meter_that_a_plan_prices_cannot_count_otherwise(apply: Apply) -> None
     ]
 
 
+BALANCES = """
+  - {id: group-inc, name: "Group, Inc.", tenants: []}
+balances:
+  - {id: prepaid, account: acme-inc, currency: USD, amount: "100", effective: 2026-01-01}
+subscriptions:
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("account: acme-inc, currency", "account: group-inc, currency"), ("USD, amount", "EUR, amount")],
+)
+def test_a_balance_stays_with_its_account_and_currency(apply: Apply, before: str, after: str) -> None:
+    """Burns are booked by account: another account would find the balance full again."""
+    apply("\nsubscriptions:\n", BALANCES)
+    with pytest.raises(PlanVersionChanged, match=r"cannot be moved to account .* end it with expires"):
+        apply("\nsubscriptions:\n", BALANCES.replace(before, after))
+    ended = apply("\nsubscriptions:\n", BALANCES.replace("2026-01-01}", "2026-01-01, expires: 2026-11-01}"))
+    assert [change.kind for change in ended.changes] == ["balance"]
+
+
 def test_what_was_removed_may_come_back_and_every_revision_stays_readable(apply: Apply, books: Engine) -> None:
     free = "  - {name: free, version: 1, currency: USD}\n"
     apply()
