@@ -17,7 +17,7 @@ from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from functools import cached_property
-from itertools import chain, groupby
+from itertools import chain, groupby, pairwise
 from typing import TYPE_CHECKING, Self
 
 from entitlements.burndown import ZERO
@@ -27,6 +27,7 @@ from entitlements.view import Figures, HardFigures, Held, Rule, View, fold_of
 from metering.clock import EPOCH
 from metering.engine import read_sql
 from metering.measures import PLAIN
+from metering.numbers import exact_difference, exact_sum
 from metering.usage import open_evidence, register
 from rating.entitled import INSTANT, Entitled, changes_of, resolve, templates
 from rating.entitled_use import (
@@ -270,28 +271,40 @@ class Entitlements:
     def history(
         self, tenant: str, feature: str, start: datetime, until: datetime, every: BillingCycle
     ) -> list[HistoryRow]:
-        """Return one row per whole window of a cycle in [start, until), for a metered entitlement that burns down.
+        """Return one row per whole window of a cycle in [start, until), for a metered entitlement.
 
-        A grant effective exactly at a window's start is in its balance; one that begins inside shows in the next row.
-        Raises NotFound where the tenant has no such entitlement at this instant, or its meter is a ceiling.
+        A grant effective exactly at a window's start is in its balance; one that begins inside shows in the next row. Of a
+        ceiling, usage is the aggregate of the window alone, and the balance what the aggregate since the last reset leaves.
+        Raises NotFound where the tenant has no such entitlement at this instant.
         """
         found = [one for one in self.by_tenant.get(tenant, ()) if one.entitlement.feature == feature]
-        if (
-            not found
-            or found[0].entitlement.type != "metered"
-            or is_ceiling(self.meters[found[0].entitlement.meter or ""])
-        ):
-            raise NotFound(f"tenant {tenant!r} has no metered entitlement to {feature!r} with a history at {self.at}")
+        if not found or found[0].entitlement.type != "metered":
+            raise NotFound(f"tenant {tenant!r} has no metered entitlement to {feature!r} at {self.at}")
         first = every.number_at(start)
         number = first if every.boundary(first) == start else first + 1
         bounds = [every.boundary(number)]
         while (bound := every.boundary(len(bounds) + number)) <= min(until, self.at):
             bounds.append(bound)
-        plan = UsagePlan(
-            found[0], self.meters[found[0].entitlement.meter or ""], found[0].measured_from, bounds[-1], bounds
-        )
-        usage = self.usage(plan.asked)
-        return [row for row in plan.rows(usage, bounds) if row.start >= found[0].measured_from]
+        bounds = [bound for bound in bounds if bound >= found[0].measured_from]
+        if len(bounds) < 2:
+            return []
+        meter = self.meters[found[0].entitlement.meter or ""]
+        if is_ceiling(meter):
+            return self._ceiling_rows(found[0], meter.name, bounds)
+        plan = UsagePlan(found[0], meter, found[0].measured_from, bounds[-1], bounds)
+        return plan.rows(self.usage(plan.asked), bounds)
+
+    def _ceiling_rows(self, entitled: Entitled, meter: str, bounds: Sequence[datetime]) -> list[HistoryRow]:
+        windows = [(entitled.tenant, meter, start, end) for start, end in pairwise(bounds)]
+        before = [(entitled.tenant, meter, entitled.last_reset(start), start) for start in bounds[:-1]]
+        usage = self.usage(asked for asked in (*windows, *before) if asked[2] < asked[3])
+        rows = []
+        for window, past in zip(windows, before, strict=True):
+            *_, start, end = window
+            limit = exact_sum(grant.amount for grant in entitled.grants if grant.is_active(start))
+            left = max(ZERO, exact_difference(limit, usage.get(past, ZERO)))
+            rows.append(HistoryRow(start, end, usage.get(window, ZERO), left))
+        return rows
 
     def used(self, asked: Sequence[Asked]) -> list[Decimal]:
         """Return what was used of each (tenant, meter, start, end), in units of the meter, as its meter aggregates."""

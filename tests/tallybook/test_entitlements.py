@@ -237,8 +237,27 @@ def test_history_is_one_row_per_whole_window(tmp_path: Path) -> None:
         assert [(one.start.day, one.usage, one.balance_at_start) for one in rows] == [
             (2, 60, 100), (3, 0, 40), (4, 0, 90),
         ]  # fmt: skip
-        with pytest.raises(NotFound):
-            Entitlements(workspace).history("acme", "disk", march(1), march(5), days)
+        assert Entitlements(workspace).history("acme", "tokens", march(1, 6), march(1, 18), days) == []
+        long_ago = datetime(2025, 3, 1, tzinfo=UTC)
+        assert Entitlements(workspace).history("acme", "tokens", long_ago, long_ago + timedelta(days=3), days) == []
+        with pytest.raises(NotFound, match="'sso'"):
+            Entitlements(workspace).history("acme", "sso", march(1), march(5), days)
+
+
+def test_history_of_a_ceiling_is_its_aggregate_window_by_window(tmp_path: Path) -> None:
+    """Use of a peak is the peak of the window; what is left is what the peak since the last reset leaves."""
+    grants = "grants:\n  - {id: g, tenant: acme, feature: disk, amount: 5, effective: 2026-03-04}\n"
+    peaks = "".join(f"acme,disk,{size},2026-03-{day:02}T06:00:00Z,\n" for day, size in ((1, 20), (2, 45), (3, 30)))
+    with open_(tmp_path, ACME + "}\n" + grants, peaks) as workspace:
+        days = BillingCycle("day", CALENDAR_ANCHOR)
+        rows = Entitlements(workspace, march(20)).history("acme", "disk", march(1), march(6), days)
+        assert [(one.start.day, one.usage, one.balance_at_start) for one in rows] == [
+            (1, 20, 50), (2, 45, 30), (3, 30, 5), (4, 0, 10), (5, 0, 10),
+        ]  # fmt: skip
+        # A reset forgets the peak.
+        april = Entitlements(workspace, datetime(2026, 4, 3, tzinfo=UTC))
+        [first, *_] = april.history("acme", "disk", datetime(2026, 4, 1, tzinfo=UTC), april.at, days)
+        assert (first.usage, first.balance_at_start) == (0, 55)
 
 
 def test_a_checker_over_a_workspace(tmp_path: Path) -> None:
