@@ -6,8 +6,8 @@ ADJUST_MUTANTS = {
     "percent discounts lower negative lines": (
         "rating",
         "adjust_percent",
-        "WHERE exact_amount > 0",
-        "WHERE exact_amount <> 0",
+        "WHERE net.exact_amount > 0",
+        "WHERE net.exact_amount <> 0",
     ),
     "percent discounts of one line add instead of multiplying": (
         "rating",
