@@ -26,7 +26,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## record, invoice, reconcile and explain a month of a made-up company (under a minute)
 	@$(BIN)/tallybook demo
 
-test: $(READY) ## the default tests (about 4 minutes on two cores)
+test: $(READY) ## the default tests (about three minutes on two cores)
 	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not prove and not long"
 
 long: $(READY) ## the tests that `make test` leaves out for their length (tests/long_tests.txt)
