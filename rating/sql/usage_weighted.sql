@@ -5,8 +5,9 @@ CREATE OR REPLACE VIEW usage_to_rate AS
 SELECT usage.span_id, usage.selector_id, usage.group_key, usage.cell_key, usage.event_count, usage.quantity
 FROM usage
 JOIN billing_span USING (span_id)
-JOIN price ON price.plan_key = billing_span.plan_key AND price.price_id = usage.selector_id
-WHERE NOT price.is_weighted
+-- Selectors that are no price by themselves, such as what was used before a period, are as metered.
+LEFT JOIN price ON price.plan_key = billing_span.plan_key AND price.price_id = usage.selector_id
+WHERE price.is_weighted IS NOT TRUE
 UNION ALL
 SELECT
     billing_span.span_id,

@@ -291,6 +291,27 @@ def test_tiers_go_on_since_the_plan_began() -> None:
     assert "never falls" in sentence
 
 
+def test_tiers_go_on_beside_a_price_with_weights() -> None:
+    """What a weighted price makes of its own use leaves alone what others used before."""
+    weights = {"attribute": "model", "values": {"m": "2"}, "default": "1"}
+    prices = [
+        {"id": "p", "meter": "calls", "type": "graduated", "tiers_since": "plan_start", "tiers": [
+            {"up_to": "100", "unit_price": "1"}, {"unit_price": "0.5"},
+        ]},
+        {"id": "w", "meter": "calls", "type": "unit", "unit_price": "1", "weights": weights},
+    ]  # fmt: skip
+    catalog = {
+        "meters": [{"name": "calls", "aggregation": "sum"}],
+        "plans": [{"name": "plan", "version": 1, "currency": "USD", "prices": prices}],
+        "subscriptions": [{"id": "s", "tenant": "t", "plan": "plan", "version": 1, "from": "2026-04-01"}],
+        "accounts": [{"id": "a", "name": "A", "tenants": ["t"]}],
+    }
+    used = [use("calls", "80", model="m"), use("calls", "80", day=31, model="m")]
+    for month, exact in (("2026-04", {80, 160}), ("2026-05", {50, 160})):
+        assert {line.exact for line in engine_lines(catalog, used, month).values()} == exact
+        assert engine_lines(catalog, used, month) == oracle.lines(catalog, used, month)
+
+
 @pytest.mark.parametrize("by", [[], ["model"]])
 def test_tiers_that_go_on_since_the_plan_began_may_end(by: list[str]) -> None:
     """100@1 and nothing beyond: 80 in April and 80 in May are 80 and the 20 that are left; 60 are lost, and shown."""
