@@ -231,14 +231,19 @@ MUTANTS = {
     ),
     "the sign is turned": ("ELSE theirs.amount - ours.amount", "ELSE ours.amount - theirs.amount"),
     "above is below": (
-        "WHEN amount_difference > 0 THEN greatest(amount_above",
-        "WHEN amount_difference < 0 THEN greatest(amount_above",
+        "WHEN amount_difference > 0 THEN amount_above",
+        "WHEN amount_difference < 0 THEN amount_above",
     ),
     "a limit is not reached": ("abs(amount_difference) <= CASE", "abs(amount_difference) < CASE"),
     "a limit of units is not reached": ("abs(quantity_difference) <= CASE", "abs(quantity_difference) < CASE"),
     "a share is of theirs": (
-        "abs(our_amount) * amount_share)\n                ELSE",
-        "abs(their_amount) * amount_share)\n                ELSE",
+        "abs(coalesce(our_amount, 0)) * (amount_share",
+        "abs(coalesce(their_amount, 0)) * (amount_share",
+    ),
+    "a share is rounded": (
+        "abs(quantity_difference) * 1000000000\n                    <= abs(coalesce(our_quantity, 0)) * "
+        "(quantity_share::DECIMAL(38, 9) * 1000000000)::BIGINT",
+        "abs(quantity_difference) <= (abs(coalesce(our_quantity, 0)) * quantity_share)::DECIMAL(38, 12)",
     ),
     "rounding is always allowed": (
         "OR (\n            is_rounding\n            AND",
@@ -304,10 +309,23 @@ def test_limits_are_reached_and_not_passed() -> None:
     check(at_the_limits())
 
 
+def at_the_last_digit() -> World:
+    """Return a world in which a billionth of ours is allowed, and the difference is that, or more by what rounding would hide."""
+    tolerances = {"USD": Tolerance(quantity_share=Decimal("0.000000001"))}
+    ours = [row("a", None, "USD", quantity="1"), row("b", None, "USD", quantity="0.999999999")]
+    theirs = [row("a", None, "USD", quantity="1.000000001"), row("b", None, "USD", quantity="1")]
+    return ours, theirs, tolerances, None
+
+
+def test_a_share_is_taken_to_its_last_digit() -> None:
+    check(at_the_last_digit())
+    assert {one["key"]: one["status"] for one in matched()} == {"a": "within_tolerance", "b": "quantity_differs"}
+
+
 @cache
 def dense_worlds() -> list[World]:
     """Return worlds in which nearly every rule matters for some key, the same ones each time."""
-    found: list[World] = [at_the_limits()]
+    found: list[World] = [at_the_limits(), at_the_last_digit()]
 
     @seed(7)
     @settings(max_examples=12, deadline=None, phases=[Phase.generate], database=None)

@@ -7,7 +7,8 @@
 --   currency_differs  ours is there in one currency, theirs in another
 --   timing            they differ, and one of them is younger than $settled_before: look again later
 --   only_ours, only_theirs, quantity_differs, amount_differs   breaks; where both differ, the quantity explains the amount
--- Tolerances are limits above and below apart, absolute or a share of ours, whichever is more. `is_rounding` allows what
+-- Tolerances are limits above and below apart, absolute or a share of ours, whichever is more; both sides of a share are taken
+-- times 10^9, so that none of its digits is rounded away. `is_rounding` allows what
 -- rounding of `detail_rows` can come to (FOCUS 1.4): max(100 subunits, half the root of the rows, in subunits); the root is not
 -- taken, both sides are squared.
 CREATE OR REPLACE TABLE matched AS
@@ -72,17 +73,15 @@ judged AS (
         coalesce(quantity_difference, 0) = 0 AS is_same_quantity,
         coalesce(amount_difference, 0) = 0 AS is_same_amount,
         coalesce(
-            abs(quantity_difference) <= CASE
-                WHEN quantity_difference > 0 THEN greatest(quantity_above, abs(our_quantity) * quantity_share)
-                ELSE greatest(quantity_below, abs(our_quantity) * quantity_share)
-            END,
+            abs(quantity_difference) <= CASE WHEN quantity_difference > 0 THEN quantity_above ELSE quantity_below END
+                OR abs(quantity_difference) * 1000000000
+                    <= abs(coalesce(our_quantity, 0)) * (quantity_share::DECIMAL(38, 9) * 1000000000)::BIGINT,
             true
         ) AS is_near_quantity,
         coalesce(
-            abs(amount_difference) <= CASE
-                WHEN amount_difference > 0 THEN greatest(amount_above, abs(our_amount) * amount_share)
-                ELSE greatest(amount_below, abs(our_amount) * amount_share)
-            END,
+            abs(amount_difference) <= CASE WHEN amount_difference > 0 THEN amount_above ELSE amount_below END
+                OR abs(amount_difference) * 1000000000
+                    <= abs(coalesce(our_amount, 0)) * (amount_share::DECIMAL(38, 9) * 1000000000)::BIGINT,
             true
         )
         OR (
