@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from rating.errors import AmountOverflow
 from tests import oracle
 from tests.oracle import Line, LineKey
 from tests.properties.strategies import World
@@ -22,6 +23,14 @@ def check_same_lines(world: World, theirs: dict[LineKey, Line] | None = None) ->
     assert ours.keys() == theirs.keys()
     for key, line in theirs.items():
         assert (key, ours[key]) == (key, line)
+
+
+def _lines_or_overflow(world: World) -> dict[LineKey, Line] | None:
+    """Return the engine's lines; None where an amount leaves 17 digits, which it says by an error."""
+    try:
+        return engine_lines(*world)
+    except AmountOverflow:
+        return None
 
 
 def check_pieces(world: World, cuts: Sequence[tuple[float, float]]) -> None:
@@ -99,4 +108,4 @@ def check_order_and_duplicates(world: World, seed: int) -> None:
         if event["idempotency_key"] is not None
     ]
     shuffled = chance.sample([*world.events, *again], len(world.events) + len(again))
-    assert engine_lines(world.catalog, shuffled, world.month) == engine_lines(*world)
+    assert _lines_or_overflow(World(world.catalog, shuffled, world.month)) == _lines_or_overflow(world)
