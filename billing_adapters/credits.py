@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from billing_adapters.adapter import Lowered
-from metering.numbers import exact_sum
+from metering.numbers import exact_difference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,5 +38,5 @@ def lowered_by(given_back: Decimal, earlier: Sequence[Earlier]) -> tuple[Lowered
         amount = min(rest, one.left)
         if amount > 0:
             made.append(Lowered(one.invoice_id, one.number, amount))
-            rest = exact_sum([rest, -amount])
+            rest = exact_difference(rest, amount)
     return tuple(made)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from metering.numbers import exact_sum
+from metering.numbers import exact_difference, exact_sum
 from rating.allocation import carry_residue
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def by_overwriting(total: UsageTotal, decimals: int) -> Decimal:
     unit = Decimal(1).scaleb(-decimals)
     cut_before, _ = carry_residue(total.before, Decimal(0), unit)
     cut_after, _ = carry_residue(exact_sum([total.before, total.quantity]), Decimal(0), unit)
-    return exact_sum([cut_after, -cut_before])
+    return exact_difference(cut_after, cut_before)
 
 
 def by_first_write(total: UsageTotal, decimals: int) -> tuple[Decimal, Decimal]:
@@ -63,4 +63,4 @@ def by_first_write(total: UsageTotal, decimals: int) -> tuple[Decimal, Decimal]:
     ledger = exact_sum([total.before, total.quantity])
     now, _ = carry_residue(ledger, total.sent, unit)
     now = max(now, Decimal(0))
-    return now, exact_sum([ledger, -total.sent, -now])
+    return now, exact_difference(ledger, total.sent, now)

@@ -24,6 +24,7 @@ from functools import cache
 from typing import Any
 
 from metering.errors import BadEvent
+from metering.numbers import exact_arithmetic, trimmed
 
 PLACES = 9
 _DEPTH_MAX = 50
@@ -54,7 +55,7 @@ class Expression:
         steps = _half_away(_number(self.node(attributes)) * 10**PLACES)
         if abs(steps) >= 10**38:
             raise BadEvent("bad_expression", f"{self.text} is beyond 29 digits")
-        return Decimal(steps).scaleb(-PLACES)
+        return _of_steps(steps)
 
 
 @cache
@@ -178,6 +179,12 @@ def _half_away(value: Fraction) -> int:
     return size if value >= 0 else -size
 
 
+def _of_steps(steps: int) -> Decimal:
+    """Return so many steps of the last place, with all their digits: decimals by themselves keep 28."""
+    with exact_arithmetic():
+        return Decimal(steps).scaleb(-PLACES)
+
+
 def _to_places(rounded: Callable[[Fraction], int]) -> Callable[[list[Value]], Value]:
     def work_out(given: list[Value]) -> Value:
         places = _number(given[1]) if len(given) > 1 else Fraction(0)
@@ -194,8 +201,7 @@ def _text(value: Value) -> str:
         return value
     if value.denominator == 1:
         return str(value.numerator)
-    steps = Decimal(_half_away(value * 10**PLACES)).scaleb(-PLACES)
-    return f"{steps.normalize():f}"
+    return trimmed(_of_steps(_half_away(value * 10**PLACES)))
 
 
 _FUNCTIONS: Mapping[str, tuple[Callable[[list[Value]], Value], int]] = {

@@ -16,7 +16,7 @@ from sqlalchemy import select
 
 from billing_adapters.books import deliveries
 from entitlements.contracts import net_of
-from metering.numbers import exact_sum
+from metering.numbers import exact_difference, exact_sum
 from tallybook.books import reading
 from tallybook.entitlements import Entitlements
 from tallybook.marketplace import options_of
@@ -68,7 +68,7 @@ def carried_hours(workspace: Workspace) -> list[CarriedHours]:
         accepted = exact_sum(by_state["delivered"])
         waiting = exact_sum([*by_state["pending"], *by_state["attempting"]])
         parked = exact_sum([*by_state["parked"], *by_state["waived"]])
-        carried = exact_sum([ledger, -accepted, -waiting, -parked])
+        carried = exact_difference(ledger, accepted, waiting, parked)
         is_over = one.ends_at is not None and one.ends_at <= now
         found.append(
             CarriedHours(

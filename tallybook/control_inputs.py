@@ -81,7 +81,7 @@ def discounts_given(connection: Connection, terms: Terms) -> dict[str, pa.Table]
         .where(invoices.c.status == "final", charges.c.part.in_(sorted(parts)))
     )  # fmt: skip
     rows = [
-        (*owner, part.removeprefix(_DISCOUNT), currency, period_start, -amount)
+        (*owner, part.removeprefix(_DISCOUNT), currency, period_start, amount.copy_negate())
         for *owner, part, currency, period_start, amount in connection.execute(asked)
     ]
     return {"discount_given": _table("discount_given", rows)}

@@ -27,7 +27,7 @@ from billing_adapters.discovery import make_adapter
 from billing_adapters.errors import AdapterMisconfigured
 from billing_adapters.outbox import END_OF_TIME, OPEN_STATES, Enqueued, Outbox
 from metering.clock import iso_utc
-from metering.numbers import exact_sum
+from metering.numbers import exact_difference, exact_sum
 from rating.books import invoice_lines, invoices
 from rating.ledger import read_invoices
 from rating.rate import LINE_KEY
@@ -237,7 +237,9 @@ def _carrying(intents: Sequence[Intent], carried: defaultdict[str, Decimal]) -> 
     """Count what the provider does not get of these, and return them."""
     for intent in intents:
         if intent.series is not None and intent.amount is not None and intent.quantity is not None:
-            carried[intent.series] = exact_sum([carried[intent.series], intent.amount, -intent.quantity])
+            carried[intent.series] = exact_sum(
+                [carried[intent.series], exact_difference(intent.amount, intent.quantity)]
+            )
     return intents
 
 
@@ -268,7 +270,7 @@ def _carried(connection: Connection, adapter: str) -> defaultdict[str, Decimal]:
     )
     carried: defaultdict[str, Decimal] = defaultdict(Decimal)
     for series, amount, quantity in connection.execute(query):
-        carried[series] = exact_sum([carried[series], amount, -quantity])
+        carried[series] = exact_sum([carried[series], exact_difference(amount, quantity)])
     return carried
 
 
@@ -303,6 +305,6 @@ def _earlier(
     made = []
     for row in connection.execute(select(invoices.c.invoice_id, invoices.c.number, invoices.c.issued_at).where(mine)):
         away = [*taken[row.invoice_id], *lowered.get(row.invoice_id, ())]
-        left = exact_sum([amounts[row.invoice_id], *(-amount for amount in away)])
+        left = exact_difference(amounts[row.invoice_id], *away)
         made.append(Earlier(row.invoice_id, row.number, row.issued_at, left, row.invoice_id in corrected))
     return made

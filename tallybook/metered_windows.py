@@ -19,7 +19,7 @@ from sqlalchemy import select
 
 from billing_adapters.books import deliveries
 from billing_adapters.usage_totals import UsageTotal
-from metering.numbers import exact_sum
+from metering.numbers import exact_difference, exact_sum
 from tallybook.books import reading
 from tallybook.entitlements import Entitlements
 from tallybook.errors import BadSettings
@@ -87,7 +87,7 @@ def window_intents(workspace: Workspace, adapter: Adapter, settings: WindowSetti
                 for edge in edges
             ]
             for (start, end), (before, after) in zip(pairwise(edges), pairwise(ledger), strict=True):
-                quantity = exact_sum([after, -before])
+                quantity = exact_difference(after, before)
                 made += adapter.prepare(UsageTotal(account.id, account.id, name, start, end, quantity, before=before))
     return _worth_telling(workspace, adapter, made)
 

@@ -234,9 +234,11 @@ def _added_of(rows: Mapping[int, Row], places: Mapping[int, _Place], *, is_surpl
             (line, cell, share) for line, cells in place.lines.items() for cell, share in cells.items() if share > 0
         ]
         for line, cell, share in weights:
-            quantity = (whole * share).quantize(Decimal(1).scaleb(-_QUANTITY_DIGITS))
+            with localcontext(prec=80):
+                quantity = (whole * share).quantize(Decimal(1).scaleb(-_QUANTITY_DIGITS))
             if quantity > 0:
-                added.cells[line, cell] += -quantity if is_surplus else quantity
+                signed = quantity.copy_negate() if is_surplus else quantity
+                added.cells[line, cell] = exact_sum([added.cells[line, cell], signed])
                 added.shares[line].append((at, quantity))
     return added
 

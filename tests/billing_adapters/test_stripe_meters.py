@@ -145,6 +145,14 @@ def test_windows_whose_first_write_stays_carry_what_is_left(quantities: list[Dec
         assert carried < Fraction(1, 10**decimals)
 
 
+def test_what_is_sent_and_carried_is_the_ledger_to_the_last_digit() -> None:
+    """Quantities have up to 38 digits; decimals by themselves keep 28."""
+    wide, unit = Decimal("12345678901234567890123456789"), Decimal("0.000000001")
+    now, carried = by_first_write(UsageTotal("a", "s", "n", START, START, wide, unit), 0)
+    assert (now, carried) == (wide, unit)
+    assert by_overwriting(UsageTotal("a", "s", "n", START, START, unit, wide), 9) == unit
+
+
 @pytest.mark.parametrize("settings", [{"mode": "both"}, {"decimals": 13}])
 def test_settings_are_checked(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="mode is window or raw"):

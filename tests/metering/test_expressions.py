@@ -45,6 +45,14 @@ def test_worked_numbers(text: str, quantity: str) -> None:
     assert worked_out(text) == quantity
 
 
+def test_all_digits_of_a_quantity_stay() -> None:
+    """A quantity has up to 38 digits; decimals by themselves keep 28."""
+    wide = "12345678901234567890123456789"
+    assert read_expression("a + 0.123456789").quantity_of({"a": wide}) == Decimal(f"{wide}.123456789")
+    assert read_expression("-(a + 0.000000001)").quantity_of({"a": wide}) == Decimal(f"-{wide}.000000001")
+    assert read_expression("concat(a + 0.000000001) - a").quantity_of({"a": wide}) == Decimal("0.000000001")
+
+
 def test_attributes_are_numbers_in_text_or_as_they_are() -> None:
     text = "ceil(duration_ms / 1000) * memory_gb"
     assert worked_out(text, duration_ms=1200, memory_gb="0.5") == "1"
