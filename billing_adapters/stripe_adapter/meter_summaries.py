@@ -10,14 +10,13 @@ digits here, and is minutes late. A window in which nothing was counted has no r
 from __future__ import annotations
 
 from datetime import timedelta
-from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import stripe
 
 from billing_adapters.errors import ProviderAway
-from billing_adapters.provider_list import QUANTITIES, ProviderList, provider_table
+from billing_adapters.provider_list import QUANTITIES, ProviderList, from_double, provider_table
 from billing_adapters.stripe_adapter.answers import answer_of
 from billing_adapters.stripe_adapter.calls import metadata_of
 from billing_adapters.stripe_adapter.customers import METADATA
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 ADAPTER = "stripe_meters"
 SETTLES = timedelta(minutes=15)
 GROUPS = {timedelta(hours=1): "hour", timedelta(days=1): "day"}
-_PLACES = Decimal("1E-12")
 _Row = dict[str, Any]
 
 
@@ -87,7 +85,7 @@ def _windows(
     v1: Any, meter_id: str, customer: str, one: Asked, read_at: datetime, spend: Callable[[], object]
 ) -> list[_Row]:
     """Return the windows of one series that begin in its span and are over."""
-    length_s = int(one.window.total_seconds())
+    length_s = one.window // timedelta(seconds=1)
     # Stripe takes whole windows only: the first is the one that holds the start.
     begin_s = to_us(one.start) // 1_000_000 // length_s * length_s
     end_s = min(to_us(one.end), to_us(read_at)) // 1_000_000 // length_s * length_s
@@ -101,8 +99,7 @@ def _windows(
             "name": one.name,
             "start": from_us(found.start_time * 1_000_000),
             "end": from_us(found.end_time * 1_000_000),
-            # The shortest text that is this double; its digits beyond the ninth say nothing.
-            "quantity": Decimal(str(found.aggregated_value)).quantize(_PLACES),
+            "quantity": from_double(found.aggregated_value),
             "status": "counted",
             "provider_id": found.id,
         }

@@ -193,6 +193,21 @@ def test_what_meters_counted_comes_back_by_windows_that_are_over() -> None:
     assert len(calls) == 5
 
 
+def test_a_large_total_of_a_meter_comes_back() -> None:
+    """18 digits before the point and the 12 places of a list are more than the 28 that decimals have by themselves."""
+    world, suite = MeterWorld(StripeMeterSettings()), AdapterContract()
+    large = Decimal("200000000000000000")
+    world.clock.advance(timedelta(hours=2))
+    deliver(world, suite, suite.open_books(), total(0, "1"))
+    # One event takes 15 digits; what a window adds up to may be longer.
+    counted = world.fake.meters.counted["tokens"]
+    counted.update({name: (at, large) for name, (at, _) in counted.items()})
+    asked = [Asked("acme", "tokens", START, START + HOUR, HOUR, None)]
+    read_at = START + 2 * HOUR
+    held = world.adapter().list_held(START, read_at, asked=asked, spend=lambda: None, read_at=read_at)
+    assert [row["quantity"] for row in held.table("quantities").to_pylist()] == [large]
+
+
 def test_half_a_list_of_meters_is_none() -> None:
     world = MeterWorld(StripeMeterSettings())
     world.fake.client().v1.customers.create({"name": "acme"})
