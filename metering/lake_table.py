@@ -289,11 +289,16 @@ class LakeTable:
         import pyarrow.parquet as pq
 
         with engine(f"read {self.folder}"):
-            tables = [pq.ParquetFile(file.path).read() for file in files]
+            tables = [self._as_declared(pq.ParquetFile(file.path).read()) for file in files]
             # A column that a file of an earlier release does not have is null in its rows.
-            rows = pa.concat_tables([self.shape.schema.empty_table(), *tables], promote_options="permissive")
-            rows = rows.select(self.shape.schema.names).cast(self.shape.schema)
+            rows = pa.concat_tables([self.shape.schema.empty_table(), *tables], promote_options="default")
             return rows.sort_by([(name, "ascending") for name in self.shape.order])
+
+    def _as_declared(self, rows: pa.Table) -> pa.Table:
+        """Return rows with the types that are declared for their columns. Raises where a value does not fit."""
+        import pyarrow as pa
+
+        return rows.cast(pa.schema([self.shape.schema.field(name) for name in rows.column_names]))
 
     def _partitions(self, rows: pa.Table) -> Iterator[tuple[str | None, pa.Table]]:
         import pyarrow as pa

@@ -20,11 +20,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from billing_adapters.reconciliation.report import coverage, totals, waterfall_of_money
 from billing_adapters.reconciliation.statement import MISSING
-from rating.rounding import exact_sum, round_amount
+from rating.rounding import exact_sum, round_fraction
 
 if TYPE_CHECKING:
     from billing_adapters.reconciliation.report import Report
@@ -49,7 +50,7 @@ class Kpi:
     @property
     def percent(self) -> str:
         """Return the share in words, to a hundredth of a percent; what is not quite nothing, or not quite all, says so."""
-        share = round_amount(self.part * 100 / self.whole, 2)
+        share = round_fraction(Fraction(self.part) * 100 / Fraction(self.whole), 2)
         if share == 0 and self.part:
             return f"under {_HUNDREDTH} %"
         if share == 100 and self.part != self.whole:
