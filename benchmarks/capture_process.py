@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, figure
 
 IMPORT_BUDGET_MS = 60
 IMPORTS = {
@@ -64,11 +64,11 @@ def import_times(repeats: int) -> list[Figure]:
     bare = statistics.median(times.pop("bare interpreter"))
     median = {name: statistics.median(values) - bare for name, values in times.items()}
     figures = [
-        _figure("bare interpreter", bare, "ms", None, None, "starts and ends; not part of the next"),
-        _figure("import metering", median["import metering"], "ms", IMPORT_BUDGET_MS, "budget", "budget 60 ms"),
+        figure("bare interpreter", bare, "ms", None, None, "starts and ends; not part of the next"),
+        figure("import metering", median["import metering"], "ms", IMPORT_BUDGET_MS, "budget", "budget 60 ms"),
     ]
     others = [name for name in median if name != "import metering"]
-    return figures + [_figure(name, median[name], "ms", median["import metering"], "metering", "") for name in others]
+    return figures + [figure(name, median[name], "ms", median["import metering"], "metering", "") for name in others]
 
 
 def _processor_s() -> float:
@@ -88,11 +88,6 @@ def memory(folder: Path, count: int) -> list[Figure]:
         for peaks in json.loads(done.stdout):
             mark, mib = f"{peaks[0]:,} events", peaks[place] / 1024
             other, against = (None, None) if before is None else (before[1], before[0])
-            figures.append(_figure(f"{who}, {mark}", mib, "MiB", other, against, "" if before else _SAYS[place]))
+            figures.append(figure(f"{who}, {mark}", mib, "MiB", other, against, "" if before else _SAYS[place]))
             before = mark, mib
     return figures
-
-
-def _figure(name: str, value: float, unit: str, other: float | None, against: str | None, note: str) -> Figure:
-    ratio = None if other is None else value / other
-    return {"name": name, "value": value, "unit": unit, "ratio": ratio, "against": against, "note": note}

@@ -19,6 +19,12 @@ class Figure(TypedDict):
     note: str
 
 
+def figure(name: str, value: float, unit: str, other: float | None, against: str | None, note: str) -> Figure:
+    """Return a figure; its ratio is to `other`, the value of what `against` names."""
+    ratio = None if other is None else value / other
+    return {"name": name, "value": value, "unit": unit, "ratio": ratio, "against": against, "note": note}
+
+
 def median_seconds(run: Callable[[], object], repeats: int) -> float:
     """Return the median wall time of a call, after one that is not counted."""
     run()

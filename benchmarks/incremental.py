@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import workload
-from benchmarks.figures import Figure
-from benchmarks.rating import figure, measure, used
+from benchmarks.figures import Figure, figure
+from benchmarks.rating import measure, used
 from metering.lake import Lake
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import workload
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, figure
 from metering.lake import Lake
 
 LESS = "no cut, no duplicates, no voids, no periods, no filters"
@@ -151,9 +151,3 @@ def _per_second(name: str, events: int, found: dict[str, Any], *, note: str = ""
 def used(found: dict[str, Any]) -> str:
     """Return what a step used of the processor, as a note."""
     return f"{found['cpu_s']:.1f} s of processor time" if "cpu_s" in found else ""
-
-
-def figure(name: str, value: float, unit: str, other: float | None, against: str | None, note: str) -> Figure:
-    """Return a figure; its ratio is to `other`, what is named by `against`."""
-    ratio = None if other is None else value / other
-    return {"name": name, "value": value, "unit": unit, "ratio": ratio, "against": against, "note": note}

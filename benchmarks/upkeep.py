@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, figure
 from metering.batch import SegmentBatch
 from metering.engine import open_engine, read_sql
 from metering.events import dead_letter_schema, usage_event_schema
@@ -73,12 +73,12 @@ def _busy_day(root: Path, commits: int) -> list[Figure]:
     second_s = time.perf_counter() - began
     note = f"a day of {commits} commits of 100 events, by four producers in turn"
     return [
-        _figure("data files before maintain", done.files_before, "files", None, None, note),
-        _figure("data files after maintain", done.files_after, "files", done.files_before, "before", ""),
-        _figure("commit files before maintain", done.commits_before, "files", None, None, "in the logs of all tables"),
-        _figure("commit files after maintain", done.commits_after, "files", done.commits_before, "before", ""),
-        _figure("maintain", first_s, "s", None, None, f"{done.rewritten} files rewritten, {done.deleted} deleted"),
-        _figure("maintain again", second_s, "s", first_s, "maintain", "nothing is new"),
+        figure("data files before maintain", done.files_before, "files", None, None, note),
+        figure("data files after maintain", done.files_after, "files", done.files_before, "before", ""),
+        figure("commit files before maintain", done.commits_before, "files", None, None, "in the logs of all tables"),
+        figure("commit files after maintain", done.commits_after, "files", done.commits_before, "before", ""),
+        figure("maintain", first_s, "s", None, None, f"{done.rewritten} files rewritten, {done.deleted} deleted"),
+        figure("maintain again", second_s, "s", first_s, "maintain", "nothing is new"),
     ]
 
 
@@ -114,7 +114,7 @@ def _keys(folder: Path, count: int) -> list[Figure]:
     cold = subprocess.run([sys.executable, "-c", _COLD, *_paths(lake)], capture_output=True, text=True, check=True)
     against = "full scan"
     return [
-        _figure(
+        figure(
             "duplicates by full scan",
             scan_s,
             "s",
@@ -122,10 +122,10 @@ def _keys(folder: Path, count: int) -> list[Figure]:
             None,
             f"{count:,} keys stored, {expected:,} duplicates; may use 6 GB",
         ),
-        _figure("first build of the identities", build_s, "s", scan_s, against, f"{count:,} keys, once"),
-        _figure("one more hour", hour_s, "s", scan_s, against, f"{count // HOURS:,} new keys; same duplicates found"),
-        _figure("one more hour, new process", float(cold.stdout), "s", scan_s, against, "hashes the stored runs first"),
-        _figure("nothing new", again_s, "s", scan_s, against, ""),
+        figure("first build of the identities", build_s, "s", scan_s, against, f"{count:,} keys, once"),
+        figure("one more hour", hour_s, "s", scan_s, against, f"{count // HOURS:,} new keys; same duplicates found"),
+        figure("one more hour, new process", float(cold.stdout), "s", scan_s, against, "hashes the stored runs first"),
+        figure("nothing new", again_s, "s", scan_s, against, ""),
     ]
 
 
@@ -202,8 +202,3 @@ def _batch(
         dead_letters=letters,
         totals=control_totals(events, letters),
     )
-
-
-def _figure(name: str, value: float, unit: str, other: float | None, against: str | None, note: str) -> Figure:
-    ratio = None if other is None else value / other
-    return {"name": name, "value": value, "unit": unit, "ratio": ratio, "against": against, "note": note}

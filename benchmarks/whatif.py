@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import workload
-from benchmarks.figures import Figure
-from benchmarks.rating import figure, measure, used
+from benchmarks.figures import Figure, figure
+from benchmarks.rating import measure, used
 from metering.lake import Lake
 
 
