@@ -126,15 +126,21 @@ def test_what_was_refused_is_counted_after_its_cause_is_mended_and_old_reports_p
     assert states(engine)["late"][0] == "delivered"
 
 
-def test_what_was_refused_is_sent_again_days_later_though_names_live_for_a_day(engine: Engine) -> None:
+def refused_three_days_ago(engine: Engine) -> tuple[MeterWorld, str]:
+    """Return a world whose Stripe refused a delivery for want of a meter that is there now, and the delivery."""
     world = MeterWorld(StripeMeterSettings(mode="raw"))
     deliver(world, engine, total(0, "5", name="late"))
     world.fake.meters.report_errors()
     (event,) = thin_events(world)
     receiver(world, engine).receive(*event)
-    identity = rows(engine)["late"].delivery_id
+    identity: str = rows(engine)["late"].delivery_id
     add_meter(world, "late")
     world.clock.advance(timedelta(days=3))
+    return world, identity
+
+
+def test_what_was_refused_is_sent_again_days_later_though_names_live_for_a_day(engine: Engine) -> None:
+    world, identity = refused_three_days_ago(engine)
     # Nothing was sent under the new name yet, so there is nothing to look for.
     assert not retry(engine, identity, who="ada", why="it exists", now=from_us(world.clock.now_us())).is_uncertain
     deliver(world, engine)
@@ -143,14 +149,7 @@ def test_what_was_refused_is_sent_again_days_later_though_names_live_for_a_day(e
 
 
 def test_what_may_have_arrived_under_its_new_name_waits_for_a_person(engine: Engine) -> None:
-    world = MeterWorld(StripeMeterSettings(mode="raw"))
-    deliver(world, engine, total(0, "5", name="late"))
-    world.fake.meters.report_errors()
-    (event,) = thin_events(world)
-    receiver(world, engine).receive(*event)
-    identity = rows(engine)["late"].delivery_id
-    add_meter(world, "late")
-    world.clock.advance(timedelta(days=3))
+    world, identity = refused_three_days_ago(engine)
     retry(engine, identity, who="ada", why="it exists", now=from_us(world.clock.now_us()))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Outbox, "finish", killed)

@@ -184,15 +184,21 @@ tokens = "tokens_used"
 """
 
 
-def test_usage_is_told_to_stripe_s_meters_by_account_and_told_again_when_it_changed(
-    shop: Workspace, fake: StripeFake
-) -> None:
+def sell_by_meters(shop: Workspace, fake: StripeFake) -> FixedClock:
+    """Let the shop tell its usage to a meter of Stripe, day by day; return the clock of both."""
     params: Any = {"display_name": "t", "event_name": "tokens_used", "default_aggregation": {"formula": "sum"},
                    "event_time_window": "day"}  # fmt: skip
     fake.client().v1.billing.meters.create(params)
     fake.store._clock = clock = FixedClock(datetime(2026, 10, 5, 1, tzinfo=UTC))
     text = shop.layout.settings_file.read_text().replace("[delivery.stripe]", "[delivery.stripe_meters]")
     shop.layout.settings_file.write_text(text.replace("2026-11-01", "2026-10-01") + METERS)
+    return clock
+
+
+def test_usage_is_told_to_stripe_s_meters_by_account_and_told_again_when_it_changed(
+    shop: Workspace, fake: StripeFake
+) -> None:
+    clock = sell_by_meters(shop, fake)
 
     def counted() -> dict[str, Decimal]:
         return {
@@ -239,12 +245,7 @@ def test_what_was_refused_later_is_listed_with_what_became_of_it(shop: Workspace
 def test_what_stripe_s_meters_counted_is_read_and_compared_with_what_was_told(
     shop: Workspace, fake: StripeFake
 ) -> None:
-    params: Any = {"display_name": "t", "event_name": "tokens_used", "default_aggregation": {"formula": "sum"},
-                   "event_time_window": "day"}  # fmt: skip
-    fake.client().v1.billing.meters.create(params)
-    fake.store._clock = clock = FixedClock(datetime(2026, 10, 5, 1, tzinfo=UTC))
-    text = shop.layout.settings_file.read_text().replace("[delivery.stripe]", "[delivery.stripe_meters]")
-    shop.layout.settings_file.write_text(text.replace("2026-11-01", "2026-10-01") + METERS)
+    clock = sell_by_meters(shop, fake)
     with Workspace(shop.layout.root, clock=clock) as again:
         again.deliver(wait=lambda _seconds: None)
 
