@@ -14,7 +14,17 @@ import typer
 
 from metering.clock import iso_utc
 from metering.numbers import plain
-from tallybook.cli_shell import DONE, FINDING, JsonOption, err, open_workspace, out, print_json
+from tallybook.cli_shell import (
+    DONE,
+    FINDING,
+    JsonOption,
+    WhoOption,
+    WhyOption,
+    err,
+    open_workspace,
+    out,
+    print_json,
+)
 from tallybook.delivery_progress import delivery_progress
 from tallybook.show import money, table
 
@@ -33,8 +43,6 @@ delivery.add_typer(deliveries_app, name="deliveries")
 ERRORS_SHOWN = 5
 ID_SHOWN = 16
 SUBJECTS_AT_ONCE = 500
-WhyOption = Annotated[str, typer.Option("--why", help="The reason; it stays in the books.")]
-WhoOption = Annotated[str | None, typer.Option("--who", help="Who decides; without it, your user name.")]
 IdsArgument = Annotated[list[str], typer.Argument(help="Deliveries, by id or the beginning of one.")]
 
 

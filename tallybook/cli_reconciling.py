@@ -19,6 +19,8 @@ from tallybook.cli_shell import (
     FINDING,
     JsonOption,
     PeriodOption,
+    WhoOption,
+    WhyOption,
     err,
     open_workspace,
     out,
@@ -26,7 +28,7 @@ from tallybook.cli_shell import (
     print_json,
     progress,
 )
-from tallybook.cli_waivers import ApprovedOption, UntilOption, WhoOption, WhyOption, day_of, waivers_app
+from tallybook.cli_waivers import ApprovedOption, UntilOption, day_of, waivers_app
 from tallybook.show import table
 
 if TYPE_CHECKING:

@@ -36,6 +36,8 @@ out = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
 err = Console(stderr=True, width=None if sys.stderr.isatty() else PIPED_WIDTH)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
+WhyOption = Annotated[str, typer.Option("--why", help="The reason; it stays in the books.")]
+WhoOption = Annotated[str | None, typer.Option("--who", help="Who; without it, your user name.")]
 PeriodOption = Annotated[
     str, typer.Option("--period", "-p", help="2026-10, 2026, 2026-10-05 or 2026-10-01..2026-11-01 (end open).")
 ]

@@ -14,7 +14,16 @@ import typer
 
 from metering.clock import iso_utc
 from metering.numbers import trimmed
-from tallybook.cli_shell import JsonOption, err, open_workspace, out, plain_amount, print_json
+from tallybook.cli_shell import (
+    JsonOption,
+    WhoOption,
+    WhyOption,
+    err,
+    open_workspace,
+    out,
+    plain_amount,
+    print_json,
+)
 from tallybook.show import table
 
 if TYPE_CHECKING:
@@ -22,8 +31,6 @@ if TYPE_CHECKING:
 
 waivers_app = typer.Typer(invoke_without_command=True, no_args_is_help=False)
 
-WhyOption = Annotated[str, typer.Option("--why", help="The reason; it stays in the books.")]
-WhoOption = Annotated[str | None, typer.Option("--who", help="Who; without it, your user name.")]
 UntilOption = Annotated[str, typer.Option("--until", help="The first day on which it holds no more: 2026-12-31.")]
 ApprovedOption = Annotated[str, typer.Option("--approved-by", help="Another person, who approves it.")]
 

@@ -30,11 +30,19 @@ import re
 import tomllib
 from datetime import date, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -120,31 +128,26 @@ class FileSettings(_Section):
     formats: tuple[Format, ...] = Field(default=tuple(Format), min_length=1)
 
 
+def _no_float(given: object) -> object:
+    if isinstance(given, float):
+        raise ValueError('a number with a point is not exact in TOML; write it as text, such as "0.02"')
+    return given
+
+
+ExactNumber = Annotated[Decimal, BeforeValidator(_no_float), Field(ge=0, max_digits=24, decimal_places=12)]
+
+
 class ListPrice(_Section):
     """What a unit of a meter is listed at, where no plan says so: money at stake of what nobody sells yet."""
 
-    unit_price: Decimal = Field(ge=0, max_digits=24, decimal_places=12)
+    unit_price: ExactNumber
     currency: Currency
-
-    @field_validator("unit_price", mode="before")
-    @classmethod
-    def _only_text(cls, given: object) -> object:
-        if isinstance(given, float):
-            raise ValueError('a number with a point is not exact in TOML; write it as text, such as "0.02"')
-        return given
 
 
 class ReconciliationSettings(_Section):
     """What is looked at one by one: findings that are likely worth `floor` or more, in their own currency."""
 
-    floor: Decimal = Field(default=Decimal(0), ge=0, max_digits=24, decimal_places=12)
-
-    @field_validator("floor", mode="before")
-    @classmethod
-    def _only_text(cls, given: object) -> object:
-        if isinstance(given, float):
-            raise ValueError('a number with a point is not exact in TOML; write it as text, such as "0.50"')
-        return given
+    floor: ExactNumber = Decimal(0)
 
 
 class RunSettings(_Section):
