@@ -35,8 +35,9 @@ long: $(READY) ## the tests that `make test` leaves out for their length (tests/
 fast: $(READY) ## the tests without processes, servers and generated cases
 	$(BIN)/python -m pytest -n 2 -m "not prove" --ignore=tests/crash --ignore=tests/properties --ignore=tests/conformance
 
-prove: $(READY) ## the long proofs, bounded: hundreds of kills, many generated cases
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m prove --timeout 1200 -rA
+prove: $(READY) ## the long proofs, bounded: hundreds of kills, many generated cases, new ones each time
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m prove --timeout 1200 -rA --hypothesis-profile search
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "hypothesis and not prove" --timeout 1200 --hypothesis-profile search
 
 lint: $(READY) ## ruff: format and rules
 	$(BIN)/ruff format --check .

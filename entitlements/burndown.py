@@ -138,7 +138,8 @@ class GrantAccount:
     """What became of one grant in a run, in units of the meter: brought + given = used + remaining + expired + voided.
 
     `brought` is what was there at the start. `given` counts what it began with, what a recurrence or a reset filled up, and
-    `expired` what a reset took away and what was left when it expired; `voided` what was left when it was voided.
+    `expired` what a reset took away and what was left when it expired; `voided` what was left when it was voided. `used` is
+    negative in a run that takes back what an earlier run used.
     """
 
     brought: Decimal = ZERO

@@ -7,6 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# A green run stays green: the same generated cases each time. `make prove` draws many new ones.
+settings.register_profile("suite", derandomize=True)
+settings.register_profile("search", max_examples=1000, print_blob=True)
+settings.load_profile("suite")
 
 # The cases lie beside the repository, not in it.
 CASES = Path(__file__).parents[2] / "shared" / "conformance"
