@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 ONE_PERIOD = "once"
+# Who approved what is given away, and why: said beside the terms, and no part of what anything is worth.
+APPROVAL = ("approved_by", "reason")
 
 
 def _read_periods(value: object) -> int:
@@ -69,6 +71,8 @@ class Discount(_Adjustment):
         description="the first instant after it (open end); left out, it goes on",
     )
     periods: Periods | None = Field(default=None, description="how many billing periods it lasts; once is 1")
+    approved_by: Text | None = Field(default=None, description="who approved it, where it needs an approval")
+    reason: Text | None = Field(default=None, description="why it is given")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -78,6 +82,8 @@ class Discount(_Adjustment):
             refuse_at("percent", message=f"{self.percent} is more than the whole; write at most 100")
         if self.percent is not None and self.currency is not None:
             refuse_at("currency", message="a percent has no currency; leave it out")
+        if self.approved_by is not None and self.reason is None:
+            refuse_at("reason", message=f"{self.approved_by} approved it for a reason; write the reason")
         same_kind = type(self.starts_at) is type(self.ends_at)
         if self.starts_at is not None and self.ends_at is not None and same_kind and self.ends_at <= self.starts_at:
             what = f"{when_text(self.ends_at)} is not after from, {when_text(self.starts_at)}"

@@ -14,6 +14,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rating.adjust import APPROVAL
 from rating.catalog_times import instant_of
 from rating.plans import Plan
 
@@ -117,9 +118,14 @@ def overridden(plan: Plan, overrides: Mapping[str, Mapping[str, Any]]) -> Plan:
     """
     document = plan.model_dump(by_alias=True, exclude_unset=True)
     written = [
-        {**price.model_dump(by_alias=True, exclude_unset=True), **overrides.get(price.id, {})} for price in plan.prices
+        {**price.model_dump(by_alias=True, exclude_unset=True), **_terms_in(overrides.get(price.id, {}))}
+        for price in plan.prices
     ]
     return Plan.model_validate({**document, "prices": written})
+
+
+def _terms_in(override: Mapping[str, Any]) -> dict[str, Any]:
+    return {field: value for field, value in override.items() if field not in APPROVAL}
 
 
 class Plans(dict[str, Plan]):

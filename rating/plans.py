@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from itertools import pairwise
-from typing import Annotated, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
 from pydantic import (
     AfterValidator,
@@ -35,7 +35,7 @@ from metering.catalog import (
     refuse_at,
     unique,
 )
-from rating.adjust import Commitment, Discount, Maximum, Minimum, check_adjustments, repeated
+from rating.adjust import APPROVAL, Commitment, Discount, Maximum, Minimum, check_adjustments, repeated
 from rating.catalog_times import CatalogAnchor, CatalogTime, Currency, When, ZoneName, instant_of, when_text
 from rating.dialect import DialectName, Switches, ends_of, refusals
 from rating.grants import EntitlementOverride
@@ -45,6 +45,9 @@ from rating.prices import Price, PriceId, WhenChanged
 from rating.proration import Basis, basis_misfit
 from rating.thresholds import InvoiceThresholds
 from rating.tiers import tiers_may_end
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 __all__ = [
     "Account",
@@ -250,6 +253,15 @@ class PlanChange(CatalogModel):
         return self
 
 
+def _mistaken_approval(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what an override says wrongly of who approved it and why."""
+    for name in APPROVAL:
+        if name in fields and not (isinstance(fields[name], str) and fields[name].strip()):
+            yield name, "write a name" if name == "approved_by" else "write a sentence"
+    if "approved_by" in fields and "reason" not in fields:
+        yield "reason", f"{fields['approved_by']} approved it for a reason; write the reason"
+
+
 def _also_until(schema: dict[str, Any]) -> None:
     schema["properties"]["until"] = schema["properties"]["to"]
 
@@ -297,9 +309,10 @@ class Subscription(CatalogModel):
                 what = f"{when_text(later)} is not after {when_text(before)}, which stands before it"
                 mistakes.append((("changes", at, "from"), f"{what}; write changes in the order of time, after from"))
         for price_id, fields in self.overrides.items():
-            if "id" in fields or not fields:
+            if "id" in fields or not fields.keys() - set(APPROVAL):
                 what = "write the fields of this price that differ, such as unit_price; its id stays"
                 mistakes.append((("overrides", price_id), what))
+            mistakes += [(("overrides", price_id, name), what) for name, what in _mistaken_approval(fields)]
         if mistakes:
             refuse(mistakes)
         same_kind = type(self.starts_at) is type(self.ends_at)

@@ -159,6 +159,24 @@ def whatif(
     engine: duckdb.DuckDBPyConnection, old: Terms, new: Terms, wall: WallPeriod, *, rollups: Rollups | None = None
 ) -> pa.Table:
     """Return WHATIF for the same subscriptions under old and under new terms. See `Change`."""
+    return _compared(engine, old, new, wall, "whatif", rollups)
+
+
+def without_overrides(
+    engine: duckdb.DuckDBPyConnection, terms: Terms, wall: WallPeriod, *, rollups: Rollups | None = None
+) -> pa.Table:
+    """Return what subscriptions with overrides are worth, and what their plans themselves ask for it: one row per
+    (subscription, price, billing period that ends in the range). See `what_if`."""
+    held = [one for one in terms.subscriptions if one.overrides]
+    plain = [one.model_copy(update={"overrides": {}}) for one in held]
+    old, new = replace(terms, subscriptions=held), replace(terms, subscriptions=plain)
+    return _compared(engine, old, new, wall, "override_given", rollups)
+
+
+def _compared(
+    engine: duckdb.DuckDBPyConnection, old: Terms, new: Terms, wall: WallPeriod, question: str, rollups: Rollups | None
+) -> pa.Table:
+    """Return what a statement reads when both sides are rated in one engine."""
     import pyarrow as pa
 
     both = _side_by_side(old, new)
@@ -166,15 +184,16 @@ def whatif(
     members = old_spans + billing_spans(new, wall).with_stretches(_set_apart)
     pairs = _pairs(old.subscriptions, new.subscriptions)
     parts = [
-        _whatif_of(engine, both, pairs, members.take(places), [place >= len(old_spans) for place in places], rollups)
+        _asked(engine, question, both, pairs, members.take(places), [at >= len(old_spans) for at in places], rollups)
         # One part of the year at a time: each reads only its own events, and memory does not grow with the range.
         for places in _by_month(members)
     ]
-    return pa.concat_tables(parts or [_whatif_of(engine, both, pairs, members, [], rollups)])
+    return pa.concat_tables(parts or [_asked(engine, question, both, pairs, members, [], rollups)])
 
 
-def _whatif_of(
+def _asked(
     engine: duckdb.DuckDBPyConnection,
+    question: str,
     both: Terms,
     pairs: Mapping[str, tuple[str, int, str, int]],
     spans: BillingSpans,
@@ -186,7 +205,7 @@ def _whatif_of(
     as_of = max((stretch.period.end for stretch in spans.stretches), default=EPOCH)
     rate(engine, both, spans, as_of, rollups=rollups)
     with overflow_named(engine):
-        return fetch(engine, read_sql("rating", "whatif"))
+        return fetch(engine, read_sql("rating", question))
 
 
 def _register_sides(

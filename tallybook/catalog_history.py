@@ -20,6 +20,7 @@ from typing import Literal
 from sqlalchemy import ColumnElement, Connection, Engine, false, func, insert, or_, select, tuple_, update
 
 from metering.catalog import CatalogModel, Meter, decimal_text
+from rating.adjust import APPROVAL
 from rating.balances import Balance
 from rating.errors import NotFound, PlanVersionChanged
 from rating.grants import TenantGrant
@@ -194,7 +195,7 @@ def _refusals(
         old, new = held[change.kind, change.key], wanted.get((change.kind, change.key))
         source = catalog.sources.get((change.kind, change.key))
         place = f"{source.file}:{source.line}: " if source else ""
-        if isinstance(old, Plan) and change.key in used:
+        if isinstance(old, Plan) and change.key in used and not _is_approval_only(old, new):
             next_version = max(plan.version for plan in plans if plan.name == old.name) + 1
             refused.append(place + _plan_refusal(old, change, used[change.key], next_version))
         elif change.what == "removed" and change.kind in {"account", "subscription", "balance", "grant"}:
@@ -206,6 +207,16 @@ def _refusals(
             reason = _meter_refusal(old, new, held)
             refused += [place + reason] if reason else []
     return refused
+
+
+def _is_approval_only(old: Plan, new: CatalogModel | None) -> bool:
+    """Return whether a plan differs only in who approved its discounts: terms of sale stay, and a signature comes later."""
+    return isinstance(new, Plan) and _unsigned(old) == _unsigned(new)
+
+
+def _unsigned(plan: Plan) -> Plan:
+    signed = dict.fromkeys(APPROVAL)
+    return plan.model_copy(update={"discounts": tuple(one.model_copy(update=signed) for one in plan.discounts)})
 
 
 def _plan_refusal(old: Plan, change: Change, subscription_id: str, next_version: int) -> str:

@@ -19,13 +19,14 @@ from rating.books import balance_burns, charges, invoice_lines, invoices
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
+    from decimal import Decimal
 
     import pyarrow as pa
 
     from rating.close import Close
     from rating.grants import ProviderContract
     from rating.terms import Terms
-    from tallybook.settings import ListPrice
+    from tallybook.settings import DiscountAuthority, ListPrice
 
 
 METERS_AT_STRIPE = "stripe_meters"
@@ -129,6 +130,17 @@ def prices_listed(listed: Mapping[str, ListPrice]) -> dict[str, pa.Table]:
     return {
         "list_price": _table("list_price", [(meter, one.currency, one.unit_price) for meter, one in listed.items()])
     }
+
+
+def authority_of(declared: DiscountAuthority | None) -> dict[str, pa.Table]:
+    """Return who may give away how much, as the settings say; absent where they do not."""
+    if declared is None:
+        return {}
+    rows: list[tuple[str, str | None, Decimal | None, Decimal | None]] = []
+    for approver, own in (("", declared), *sorted(declared.approvers.items())):
+        rows.append((approver, None, own.percent_max, None))
+        rows += [(approver, currency, None, most) for currency, most in sorted(own.amount_max.items())]
+    return {"discount_authority": _table("discount_authority", rows)}
 
 
 def windows_of(

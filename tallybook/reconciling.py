@@ -21,10 +21,12 @@ from metering.usage import open_evidence
 from rating.close import Close, read_closes
 from rating.ledger import booked_before
 from rating.terms import billing_spans
+from rating.whatif import without_overrides
 from tallybook.books import reading
 from tallybook.control_inputs import (
     accepted_windows,
     acts_of,
+    authority_of,
     burns_of,
     closes_of,
     discounts_given,
@@ -97,6 +99,7 @@ def compare(workspace: Workspace, period: str, given: Mapping[str, pa.Table] | N
         **documents,
         **closes_of(closes, *Close.bounds(wall), catalog.revision or 0),
         **prices_listed(workspace.settings.list_prices),
+        **_concessions(workspace, terms, wall, files, snapshot),
         **accepted_windows(windows),
         **rolled_up(files, wall.start.replace(tzinfo=UTC), wall.end.replace(tzinfo=UTC)),
         **(given or {}),
@@ -125,6 +128,20 @@ def compare(workspace: Workspace, period: str, given: Mapping[str, pa.Table] | N
         {(row["currency"], row["bucket"]): row["amount"] for row in values},
         {(row["currency"], row["meter"]): row["quantity"] for row in included},
     )
+
+
+def _concessions(
+    workspace: Workspace, terms: Terms, wall: WallPeriod, files: list[str], snapshot: Snapshot
+) -> dict[str, pa.Table]:
+    """Return who may give away how much and, where somebody said so, what overrides gave away: all is rated without them."""
+    authority = authority_of(workspace.settings.discount_authority)
+    if not authority or not any(one.overrides for one in terms.subscriptions):
+        return authority
+    engine = open_evidence(files, snapshot)
+    try:
+        return {**authority, "override_given": without_overrides(engine, terms, wall)}
+    finally:
+        engine.close()
 
 
 def _of_books(

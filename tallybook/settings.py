@@ -19,6 +19,11 @@ print a secret: whatever shows settings, errors among them, shows `***` in its p
     currency = "USD"
     [reconciliation]
     floor = "5"                           # findings that are likely worth less are told in one line per control
+    [discount_authority]                  # what anybody may give away; one section below it per person who may approve more
+    percent_max = "10"
+    [discount_authority.approvers.ana]
+    percent_max = "30"
+    amount_max = {USD = "500"}            # of discounts that are money, per billing period
     [run]
     grace_minutes = 180                   # what `tallybook run` does, and when; TALLYBOOK_RUN_GRACE_MINUTES
 """
@@ -150,6 +155,19 @@ class ReconciliationSettings(_Section):
     floor: ExactNumber = Decimal(0)
 
 
+class Authority(_Section):
+    """How much may be given away: percent of what a plan asks for, and money per billing period, by currency."""
+
+    percent_max: Annotated[ExactNumber, Field(le=100, decimal_places=6)] = Decimal(0)
+    amount_max: dict[Currency, ExactNumber] = Field(default_factory=dict)
+
+
+class DiscountAuthority(Authority):
+    """What anybody may give away without approval, and who may approve how much."""
+
+    approvers: dict[Annotated[str, Field(min_length=1)], Authority] = Field(default_factory=dict)
+
+
 class RunSettings(_Section):
     """What runs by itself, and when. `from`: months and hours before it are not ours; by default those before the first run."""
 
@@ -212,6 +230,8 @@ class Settings(BaseSettings):
     # By meter.
     list_prices: dict[str, ListPrice] = Field(default_factory=dict)
     reconciliation: ReconciliationSettings = Field(default_factory=ReconciliationSettings)
+    # None: nobody said who may give away what, and nothing is compared.
+    discount_authority: DiscountAuthority | None = None
     run: RunSettings = Field(default_factory=RunSettings)
 
     @classmethod

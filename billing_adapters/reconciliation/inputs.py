@@ -88,6 +88,7 @@ _DERIVED: Final = (
     Input("account_term", "one row per billing account"),
     Input("account_tenant", "one row per tenant that an account lists"),
     Input("discount_term", "one row per (subscription, discount that may lower it)"),
+    Input("override_term", "one row per (subscription, price whose terms it overrides)"),
     Input("balance_term", "one row per prepaid balance"),
     Input("unpriced_usage", "one row per (span, price, cell) that a price takes and has no amount for"),
     Input("frozen_span", "one row per billing span whose plan leaves its invoices as they are"),
@@ -101,6 +102,9 @@ _DERIVED: Final = (
 _NO_ADAPTER: Final = "deliver by an adapter: add a section [delivery.NAME] to the settings"
 _NO_ROLLUPS: Final = (
     "nothing to do: a lake of this size has no rollups, and every invoice reads the usage events themselves"
+)
+_NO_AUTHORITY: Final = (
+    "say what may be given away, and who may approve more: add the section [discount_authority] to the settings"
 )
 _NO_LIST: Final = "read what a provider has (`tallybook provider read NAME`), or import its export"
 
@@ -227,6 +231,21 @@ _GIVEN: Final = (
         {
             **dict.fromkeys(("tenant_id", "account_id", "subscription_id", "discount_id", "currency"), "text"),
             "period_start": "instant", "amount": "exact",
+        },
+    ),
+    Input(
+        "discount_authority",
+        "one row per (who approves, limit): the most percent, or of a currency the most money; '' is everybody, without approval",
+        {"approver": "text", "currency": "text", "percent_max": "ratio", "amount_max": "exact"},
+        None,
+        _NO_AUTHORITY,
+    ),
+    Input(
+        "override_given",
+        "one row per (subscription, price it overrides, billing period): what it is worth, and what the plan itself asks for it",
+        {
+            **dict.fromkeys(("tenant_id", "account_id", "subscription_id", "price_id", "currency"), "text"),
+            "period_start": "instant", "plan_amount": "amount", "amount": "amount",
         },
     ),
     Input(

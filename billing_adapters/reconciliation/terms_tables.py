@@ -1,7 +1,8 @@
 """The terms of sale as tables that controls read: what the catalog says of everybody, whether rated now or not.
 
-Enters: the terms. Leaves: the tables plan_term, plan_tier, subscription_term, account_term, account_tenant, discount_term and
-balance_term of the engine. Refuses: to judge. Times are instants; plain dates are midnights in the plan's time zone.
+Enters: the terms. Leaves: the tables plan_term, plan_tier, subscription_term, account_term, account_tenant, discount_term,
+override_term and balance_term of the engine. Refuses: to judge. Times are instants; plain dates are midnights in the plan's
+time zone.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ _ACCOUNT = {
 }  # fmt: skip
 _DISCOUNT = {
     "subscription_id": "text", "discount_id": "text", "begins_at": "instant", "ends_at": "instant", "periods": "int",
+    "percent": "ratio", "amount": "exact", "currency": "text", "approved_by": "text",
 }  # fmt: skip
+_OVERRIDE = {"subscription_id": "text", "price_id": "text", "approved_by": "text"}
 _BALANCE = {
     "balance_id": "text", "account_id": "text", "currency": "text", "amount": "exact", "starts_at": "instant",
     "ends_at": "instant", "prices": "text",
@@ -74,6 +77,12 @@ def load_terms_tables(engine: duckdb.DuckDBPyConnection, terms: Terms) -> None:
         row for one, plan, phase in phases for row in _discounts(terms, one, plan, phase, payers.get(one.tenant))
     }
     load_table(engine, "discount_term", _DISCOUNT, sorted(discounts, key=str))
+    overrides = [
+        (one.id, price_id, fields.get("approved_by"))
+        for one in terms.subscriptions
+        for price_id, fields in sorted(one.overrides.items())
+    ]
+    load_table(engine, "override_term", _OVERRIDE, overrides)
     load_table(engine, "balance_term_row", _BALANCE, [row for one in terms.balances for row in _balance_rows(one)])
     engine.execute(read_sql("billing_adapters.reconciliation", "balance_term"))
 
@@ -113,7 +122,10 @@ def _discounts(
             phase.start if discount.starts_at is None else max(phase.start, instant_of(discount.starts_at, timezone))
         )
         ends = None if discount.ends_at is None else instant_of(discount.ends_at, timezone)
-        yield one.id, discount.id, begins, ends, discount.periods
+        yield (
+            one.id, discount.id, begins, ends, discount.periods, discount.percent, discount.amount,
+            discount.currency or plan.currency, discount.approved_by,
+        )  # fmt: skip
 
 
 def _balance_rows(balance: Balance) -> Iterator[tuple[object, ...]]:

@@ -115,6 +115,8 @@ def capture_terms(*, is_leaking: bool) -> Terms:
         subscription("cell", "cells"),
         subscription("tardy", "punctual"),
         subscription("endless", discounts=[{"id": "welcome", "percent": "10", **end}]),
+        # 25 % is what ana may approve, and 40 % is not.
+        subscription("generous", discounts=[_signed("40" if is_leaking else "25")]),
         subscription("over", "free"),
         *(subscription(f"free{n}", "free") for n in range(3)),
     ]
@@ -128,6 +130,22 @@ def capture_terms(*, is_leaking: bool) -> Terms:
             "subscriptions": subscriptions,
         }
     )
+
+
+def _signed(percent: str) -> Row:
+    return {"id": "friend", "percent": percent, "to": "2027-01-01", "approved_by": "ana", "reason": "pilot"}
+
+
+def authority() -> pa.Table:
+    """Return who may give away what: everybody 10 %, ana 25 % and 100.00 USD."""
+    limits = [("", None, "10", None), ("ana", None, "25", None), ("ana", "USD", None, "100")]
+    schema = schema_of("discount_authority")
+    rows = [dict(zip(schema.names, one, strict=True)) for one in limits]
+    exact = [
+        {name: Decimal(value) if name.endswith("_max") and value else value for name, value in row.items()}
+        for row in rows
+    ]
+    return pa.Table.from_pylist(exact, schema=schema)
 
 
 def daily(tenant: str, meter: str, first: datetime, days: int, quantity: str) -> list[Row]:
@@ -152,6 +170,7 @@ def fill(world: World, *, is_leaking: bool) -> None:
     world.write(
         *[{**event("odd", "clicks", q), "event_time": first + timedelta(days=7 * n)} for n, q in enumerate(mondays)]
     )
+    world.write(*rows_of("generous", "1000"))
     world.write(*rows_of("endless", "1000"), *rows_of("cell", "1", meter="tokens", attributes='{"model":"small"}'))
     if not is_leaking:
         world.write(event("silent", "gone", "1"))
@@ -207,7 +226,7 @@ def captured(*, is_leaking: bool) -> Statement:
     """Return the statement of October over the world of capture and rating."""
     world = World()
     fill(world, is_leaking=is_leaking)
-    given = {"witness": witness(is_leaking=is_leaking)}
+    given = {"witness": witness(is_leaking=is_leaking), "discount_authority": authority()}
     for name, quantity in (("rollup_total", 60 if is_leaking else 100), ("rollup_source_total", 100)):
         row = {"tenant_id": "stale", "meter": "calls", "rows": quantity, "quantity": Decimal(quantity)}
         given[name] = pa.Table.from_pylist([row], schema=schema_of(name))

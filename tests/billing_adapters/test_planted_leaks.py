@@ -75,6 +75,8 @@ LEAKS = {
     "ENTITLEMENT_OVERUSE": Leak("capture", "over", "overage_allowed_storage", "AT_RISK", "50", "0.50", "E3"),
     # 10 % of 10.00, since January of the year before.
     "DISCOUNT_ENDLESS": Leak("capture", "endless", "without_an_end", "INFO", None, "1.00", "EXACT"),
+    # 40 % of 10.00, approved by somebody who may approve 25 %.
+    "DISCOUNT_UNAPPROVED": Leak("capture", "generous", "beyond_authority", "AT_RISK", None, "4.00", "EXACT"),
     "GRACE_DIFFERS": Leak("capture", "acme", "provider_is_stricter", "INFO"),
     "CONTROL_NOT_RUN": Leak("capture", None, "not_run", "DATA_QUALITY"),
     # 10,000 units billed at 0.008, on a version that says 0.010 since.

@@ -102,6 +102,10 @@ def test_settings_may_be_yaml_in_one_file(root: Path) -> None:
         ('[stripe]\nkey = "sk_live_0123456789abcdef"\n', "holds a secret"),
         ('[alerts]\nsecret = "whsec-of-the-alerts"\n', "holds a secret"),
         ('[books]\nurl = ["p4ssw0rd-of-books"]\n', r"books\.url"),
+        ('[discount_authority]\npercent_max = "120"\n', r"discount_authority\.percent_max"),
+        ("[discount_authority]\npercent_max = 0.5\n", "not exact"),
+        ('[discount_authority.approvers.ana]\namount_max = {XXL = "5"}\n', r"approvers\.ana\.amount_max"),
+        ('[discount_authority.approvers.""]\npercent_max = "5"\n', r"discount_authority\.approvers"),
     ],
 )
 def test_what_is_wrong_is_named_and_not_shown(root: Path, text: str, said: str) -> None:
