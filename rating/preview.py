@@ -39,7 +39,8 @@ def load_preview(
 ) -> datetime:
     """Load one span, one plan and one row of usage per quantity; return the instant at which all of it is due.
 
-    The quantity of a price with weights is the weighted one. Raises ValueError for a price that looks at single events.
+    The quantity of a price with weights is the weighted one; that of a price with `included_from` is what no grant covers.
+    What buckets of time promise is left out. Raises ValueError for a price that looks at single events.
     """
     import pyarrow as pa
 
@@ -83,8 +84,9 @@ def _of_quantity(price: UsagePrice) -> UsagePrice:
         raise ValueError(
             f"price {price.id} looks at single events or several meters, so a quantity alone is worth nothing; use rate_events"
         )
-    # A quantity that is held from the first to the last day is in its tiers as it stands.
-    given = {"weights": None, "combine": None, "tiers_by": "quantity"}
+    # A quantity that is held from the first to the last day is in its tiers as it stands. A quantity alone has no grants, and
+    # no buckets that are over and may have promised more.
+    given = {"weights": None, "combine": None, "tiers_by": "quantity", "included_from": None, "bucket_commitment": None}
     return price.model_copy(update={name: value for name, value in given.items() if hasattr(price, name)})
 
 
