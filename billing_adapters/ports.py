@@ -1,7 +1,7 @@
-"""What is published together, and who publishes it: the hand-over of a whole run, such as files.
+"""What is published together: a whole run, which is the invoices of one period with the usage behind them.
 
-Enters: a run, which is the invoices of one period with the usage behind them. Leaves: where it arrived.
-Refuses: to compute anything about money. A publisher hands on what the books hold, exactly.
+Enters: nothing. Leaves: the shape of a run and of what became of it. Refuses: to compute anything about money;
+what is published is what the books hold, exactly.
 
 What is sent to providers, item by item, is the business of `billing_adapters.adapter`.
 """
@@ -9,7 +9,7 @@ What is sent to providers, item by item, is the business of `billing_adapters.ad
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,17 +67,3 @@ class Published:
     run_id: str
     is_new: bool
     files: tuple[PublishedFile, ...]
-
-
-class Publisher(Protocol):
-    """Where invoices go. Publishing is idempotent: the same run again changes nothing."""
-
-    @property
-    def name(self) -> str:
-        """Return the adapter's stable name, such as `files`."""
-
-    def publish(self, run: PublishedRun) -> Published:
-        """Hand over a run, whole or not at all. Raises PublicationConflict, PublicationFailed (a retry may help)."""
-
-    def read_back(self, run: PublishedRun) -> Published | None:
-        """Return where a run is, after checking every byte of it; None if it never arrived. Raises PublicationDamaged."""

@@ -1,6 +1,6 @@
 """What we sent, from the outbox, in the shape in which a provider's list is compared with it.
 
-Enters: the books. Leaves: SENT_DOCUMENTS, SENT_LINES and SENT_QUANTITIES, and for providers that cannot be asked what they
+Enters: the books. Leaves: SENT_DOCUMENTS and SENT_QUANTITIES, and for providers that cannot be asked what they
 accepted, PROVIDER_QUANTITIES from their own answers. Refuses: to look at any provider's list; both sides stay independent.
 
 SENT_DOCUMENTS has one row per delivery of an invoice, credit note or void. Amounts are signed: a credit note is below zero, a
@@ -16,12 +16,10 @@ from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import orjson
 from sqlalchemy import Connection, and_, or_, select
 
 from billing_adapters.books import deliveries, delivery_attempts
 from billing_adapters.deliveries import REFUSED_LATER
-from billing_adapters.minor_units import unit_of
 from billing_adapters.outbox import END_OF_TIME
 from billing_adapters.provider_list import QUANTITIES, provider_table
 from rating.books import invoices
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from billing_adapters.minor_units import MinorUnit
 
 DOCUMENT_KINDS = ("invoice", "credit_note", "void")
 # Where what was meant for a provider is now; `not_sent` is what the outbox does not know of.
@@ -183,44 +180,6 @@ def _common(row: Any) -> dict[str, Any]:
         **{name: row[name] for name in ("attempts", "enqueued_at", "ended_at")},
         "recover_by": None if row["deadline"] == END_OF_TIME else row["deadline"],
     }
-
-
-def sent_lines(
-    connection: Connection, documents: pa.Table, units: Mapping[str, MinorUnit] | None = None
-) -> list[dict[str, Any]]:
-    """Return one row per line of the invoices of SENT_DOCUMENTS that arrived, from the literal bytes that were sent.
-
-    Rows have adapter, document_id, line_id, currency and amount. Deliveries whose payload holds no lines give none.
-    """
-    wanted = [
-        row["delivery_id"] for row in documents.to_pylist() if row["kind"] == "invoice" and row["bucket"] == "confirmed"
-    ]
-    found: list[dict[str, Any]] = []
-    columns = (deliveries.c.delivery_id, deliveries.c.adapter, deliveries.c.currency, deliveries.c.payload)
-    for at in range(0, len(wanted), _AT_ONCE):
-        part = select(*columns).where(deliveries.c.delivery_id.in_(wanted[at : at + _AT_ONCE]))
-        for delivery_id, adapter, currency, payload in connection.execute(part):
-            digits = unit_of(currency, adapter, units).digits
-            found += [
-                {
-                    "adapter": adapter,
-                    "document_id": delivery_id,
-                    "line_id": line["metadata"]["tallybook_line"],
-                    "currency": currency,
-                    "amount": Decimal(line["amount"]).scaleb(-digits),
-                }
-                for line in _lines_of(payload)
-            ]
-    return found
-
-
-def _lines_of(payload: str) -> list[dict[str, Any]]:
-    try:
-        body = orjson.loads(payload)
-    except orjson.JSONDecodeError:
-        return []
-    lines: list[dict[str, Any]] = body.get("lines", []) if isinstance(body, dict) else []
-    return lines
 
 
 def sent_quantities(

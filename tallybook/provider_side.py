@@ -31,6 +31,7 @@ from tallybook.delivering import adapter_of, section_since
 from tallybook.entitlements import Entitlements
 from tallybook.errors import BadSettings
 from tallybook.metered_windows import LENGTHS
+from tallybook.publishing import papers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -105,7 +106,9 @@ def both_sides(workspace: Workspace, wall: WallPeriod) -> BothSides:
     """
     start, end = _bounds(wall)
     with reading(workspace.books) as connection:
-        booked = documents_of(read_invoices(connection, wall=wall))
+        there = [one for one in read_invoices(connection, wall=wall) if one.status != "draft"]
+    booked = documents_of(there, {paper.invoice.invoice_id: paper.taxed for paper in papers(workspace, there)})
+    with reading(workspace.books) as connection:
         names = _adapters(connection, workspace)
         if not names:
             return BothSides(booked)

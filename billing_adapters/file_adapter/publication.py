@@ -19,7 +19,6 @@ import shutil
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -75,25 +74,6 @@ _SETTINGS = {
     "html": {"paper": "A4"},
 }
 _PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
-
-
-@dataclass(frozen=True, slots=True)
-class FileAdapter:
-    """The files adapter as a port: publishes every run into one folder, in these formats."""
-
-    folder: Path
-    formats: Sequence[str] = ALL_FORMATS
-
-    @property
-    def name(self) -> str:
-        return "files"
-
-    def publish(self, run: PublishedRun) -> Published:
-        return publish(self.folder, run, formats=self.formats)
-
-    def read_back(self, run: PublishedRun) -> Published | None:
-        folder = self.folder / folder_name(run, run_id_of(run, self.formats))
-        return verify_published(folder) if (folder / MANIFEST).exists() else None
 
 
 def publish(

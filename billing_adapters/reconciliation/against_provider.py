@@ -21,6 +21,7 @@ from billing_adapters.reconciliation.inputs import DOCUMENT_INPUTS, schema_of
 from billing_adapters.reconciliation.matching import EXACT, Tolerance, match
 from billing_adapters.reconciliation.statement import collection_rows
 from metering.engine import fetch, read_sql
+from metering.numbers import exact_difference
 from metering.questions import register
 
 if TYPE_CHECKING:
@@ -138,9 +139,11 @@ def documents_of(invoices: Iterable[Invoice], taxed: Mapping[str, TaxedInvoice] 
             continue
         named = {"invoice_id": one.invoice_id}
         taxes = (taxed or {}).get(one.invoice_id)
-        heads = [name for name in schema_of("booked_document").names if name != "tax_on_top"]
-        on_top = Decimal(0) if taxes is None else taxes.gross - one.total
-        found["booked_document"].append({**{name: getattr(one, name) for name in heads}, "tax_on_top": on_top})
+        heads = [name for name in schema_of("booked_document").names if name not in {"tax", "tax_on_top"}]
+        tax = Decimal(0) if taxes is None else taxes.tax
+        on_top = Decimal(0) if taxes is None else exact_difference(taxes.gross, one.total)
+        row = {**{name: getattr(one, name) for name in heads}, "tax": tax, "tax_on_top": on_top}
+        found["booked_document"].append(row)
         for line in one.lines:
             found["document_line"].append({**named, "exact_amount": line.exact_amount, "amount": line.amount})
             found["document_charge"] += [{**named, "exact_amount": charge.exact_amount} for charge in line.charges]

@@ -122,10 +122,11 @@ _GIVEN: Final = (
     Input("final_line", "one row per line of a final document", _LINE_COLUMNS),
     Input(
         "booked_document",
-        "one row per final or void document of the period; tax_on_top is what taxes add to the amount due",
+        "one row per final or void document of the period; tax is all its tax, tax_on_top what is added to the amount due",
         {
             "invoice_id": "text", "number": "text", "document_type": "text", "account_id": "text", "currency": "text",
-            "status": "text", "issued_at": "instant", "total": "exact", "amount_due": "exact", "tax_on_top": "exact",
+            "status": "text", "issued_at": "instant", "total": "exact", "amount_due": "exact", "tax": "exact",
+            "tax_on_top": "exact",
         },
         "issued_at",
     ),

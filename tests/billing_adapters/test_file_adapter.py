@@ -19,13 +19,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from billing_adapters.errors import PublicationConflict, PublicationDamaged, PublicationFailed
-from billing_adapters.file_adapter import FileAdapter, publish, read_manifest, usage_of, verify_published
+from billing_adapters.file_adapter import publish, read_manifest, usage_of, verify_published
 from billing_adapters.file_adapter.columns import FileShape, arrow_schema
 from billing_adapters.file_adapter.formats import neutralise, original_text
 from billing_adapters.file_adapter.shapes import SHAPES
 from billing_adapters.file_adapter.tables import tables_of
 from billing_adapters.file_adapter.tie_outs import CONTROLS, TieOuts
-from billing_adapters.ports import PublishedRun, Publisher
+from billing_adapters.ports import PublishedRun
 from metering.clock import iso_utc
 from metering.engine import open_engine
 from metering.numbers import plain, trimmed
@@ -312,7 +312,6 @@ def test_a_kill_before_the_rename_leaves_no_readable_run(tmp_path: Path, run: Pu
 
     assert process.exitcode == -9
     assert [path for path in tmp_path.iterdir() if not path.name.startswith(".")] == []
-    assert FileAdapter(tmp_path).read_back(run) is None
     assert verify_published(publish(tmp_path, run).folder)
 
 
@@ -348,7 +347,7 @@ def test_at_every_step_a_reader_finds_the_old_run_whole_and_no_other(tmp_path: P
 def test_only_the_formats_that_are_wanted_are_written(tmp_path: Path, run: PublishedRun) -> None:
     some = publish(tmp_path, run, formats=["xlsx", "csv"])
     assert {file.format for file in some.files} == {"csv", "xlsx", "json", "sums"}
-    assert FileAdapter(tmp_path, ("csv", "xlsx")).read_back(run) == replace(some, is_new=False)
+    assert publish(tmp_path, run, formats=["csv", "xlsx"]) == replace(some, is_new=False)
     assert publish(tmp_path, run).folder != some.folder
     with pytest.raises(ValueError, match="pdf"):
         publish(tmp_path, run, formats=["pdf"])
@@ -362,15 +361,6 @@ def test_a_full_disk_publishes_nothing(tmp_path: Path, run: PublishedRun) -> Non
     with pytest.raises(PublicationFailed, match="No space left"):
         publish(tmp_path, run, on_step=refuse)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_files_adapter_is_an_adapter(tmp_path: Path, run: PublishedRun) -> None:
-    adapter: Publisher = FileAdapter(tmp_path)
-    assert adapter.name == "files"
-    assert adapter.read_back(run) is None
-    published = adapter.publish(run)
-    assert adapter.read_back(run) == replace(published, is_new=False)
-    assert adapter.publish(run) == replace(published, is_new=False)
 
 
 def test_a_period_without_invoices_is_published_too(tmp_path: Path, run: PublishedRun) -> None:
