@@ -86,22 +86,27 @@ def capacity(price: Row, meters: dict[str, Row], events: list[Row], span: Row) -
 
 
 def combined(price: Row, use: dict[Any, Any], other: Row, events: list[Row], span: Row) -> dict[Any, Any]:
-    """Put the quantity of each group and cell together with that of the other meter."""
+    """Put the quantity of each group and cell together with that of the other meter; a sum is also where only that one is."""
     rule, by = price["combine"], price.get("by") or []
-    some = inside(events, other, rule.get("where") or {}, span)
+    theirs: dict[Any, dict[Any, list[Row]]] = {}
+    for event in inside(events, other, rule.get("where") or {}, span):
+        group = tuple(oracle_prices.attribute(event, name) for name in by)
+        bucket = price.get("price_per")
+        cell = oracle_usage.bucket_start(event["event_time"], bucket, span["zone"]) if bucket else ""
+        theirs.setdefault(group, {}).setdefault(cell, []).append(event)
     found: dict[Any, Any] = {}
     for group, cells in use.items():
         found[group] = {}
         for cell, (members, quantity) in cells.items():
-            with_it = [
-                event
-                for event in some
-                if tuple(oracle_prices.attribute(event, name) for name in by) == group
-                and (not price.get("price_per")
-                     or oracle_usage.bucket_start(event["event_time"], price["price_per"], span["zone"]) == cell)
-            ]  # fmt: skip
-            mine, theirs = Fraction(quantity), oracle_usage.measured(with_it, other, span)
-            found[group][cell] = (members, oracle_prices.decimal(put_together(rule["by"], mine, theirs)))
+            with_it = theirs.get(group, {}).pop(cell, [])
+            mine, of_other = Fraction(quantity), oracle_usage.measured(with_it, other, span)
+            found[group][cell] = (members, oracle_prices.decimal(put_together(rule["by"], mine, of_other)))
+    if rule["by"] == "add":
+        for group, rest in theirs.items():
+            for cell, some in rest.items():
+                found.setdefault(group, {})[cell] = (
+                    [], oracle_prices.decimal(oracle_usage.measured(some, other, span))
+                )  # fmt: skip
     return found
 
 

@@ -1,6 +1,7 @@
 -- What is rated where a price puts two meters together: the quantity of its own, divided by, times, plus or minus that of
 -- the other, of the same span, group and bucket. Divided by nothing it is 0; below zero it is rated as 0, like any quantity.
--- Rounded once, half away from zero, to 9 decimals. One row per (span, selector, group, cell), as usage_to_rate has.
+-- Rounded once, half away from zero, to 9 decimals. A group or bucket that only the other meter has is a sum all the same: nothing
+-- of it is free. One row per (span, selector, group, cell), as usage_to_rate has.
 CREATE OR REPLACE TABLE usage_combined AS
 SELECT
     mine.span_id,
@@ -36,3 +37,16 @@ LEFT JOIN usage AS other
     AND other.selector_id = price.combine_selector
     AND other.group_key = mine.group_key
     AND other.cell_key = mine.cell_key
+UNION ALL
+SELECT other.span_id, price.price_id AS selector_id, other.group_key, other.cell_key, 0 AS event_count, other.quantity
+FROM usage AS other
+JOIN billing_span USING (span_id)
+JOIN price
+    ON price.plan_key = billing_span.plan_key
+    AND price.combine_selector = other.selector_id
+    AND price.combine_by = 'add'
+ANTI JOIN usage_to_rate AS mine
+    ON mine.span_id = other.span_id
+    AND mine.selector_id = price.price_id
+    AND mine.group_key = other.group_key
+    AND mine.cell_key = other.cell_key

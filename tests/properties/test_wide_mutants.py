@@ -76,6 +76,12 @@ MUTANTS = {
     "minus is plus": Mutant(
         "combination", "rating", "usage_combined", "mine.quantity - coalesce", "mine.quantity + coalesce"
     ),
+    "what only the other meter has is free": Mutant(
+        "combination", "rating", "usage_combined", "AND price.combine_by = 'add'", "AND price.combine_by = 'none'"
+    ),
+    "a difference is also of what only the other meter has": Mutant(
+        "combination", "rating", "usage_combined", "AND price.combine_by = 'add'", "AND price.combine_by <> 'none'"
+    ),
     "the smallest group is priced": Mutant(
         "largest", "rating", "rated_usage_pooled", "ORDER BY quantity DESC, group_key", "ORDER BY quantity, group_key"
     ),

@@ -109,6 +109,15 @@ def test_what_is_divided_by_nothing_is_nothing_and_nothing_is_below_zero() -> No
     ) == [0]
 
 
+@pytest.mark.parametrize("split", [{"by": ["zone"]}, {"price_per": "day"}], ids=["groups", "buckets"])
+def test_a_sum_is_also_of_what_only_the_other_meter_has(split: dict[str, Any]) -> None:
+    terms: dict[str, Any] = {"meter": "calls", "type": "unit", "unit_price": "1", **split}
+    events = [use("calls", "10", zone="a"), use("errors", "7", zone="a"), use("errors", "5", day=2, zone="b")]
+    assert sum(amounts({**terms, "combine": {"by": "add", "meter": "errors"}}, *events)) == 22
+    # What is taken off nothing, or is a part of nothing, is no line.
+    assert amounts({**terms, "combine": {"by": "subtract", "meter": "errors"}}, *events) == [3]
+
+
 def test_a_metered_allowance_is_a_difference() -> None:
     """Price models, section 2.4: 500 units, 180 allowed by another meter, at 0.02 are 6.40."""
     terms = {"meter": "calls", "type": "unit", "unit_price": "0.02", "combine": {"by": "subtract", "meter": "errors"}}
