@@ -191,7 +191,11 @@ class Quarter:
     def _runner(self, number: int) -> Runner:
         workspace = Interrupted(self.root, clock=self.clock)
         workspace.moment = self._moment  # type: ignore[method-assign]
-        return Runner(workspace, holder=f"scheduler-{number}", chance=self.chance.random)
+        return Runner(workspace, holder=f"scheduler-{number}", chance=self.chance.random, on_run=self._ran)
+
+    def _ran(self, run: Run) -> None:
+        # Counted as they end: of passes the books keep five weeks.
+        self.told[f"{run.step} was {run.outcome}"] += 1
 
     def _use(self) -> None:
         """Record usage of now; at the edges of months and of clocks, of these very instants."""

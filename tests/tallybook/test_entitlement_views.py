@@ -144,7 +144,9 @@ class Walk:
         if chance.random() < 0.1:
             self.workspace.maintain()
         for what in changes:
-            change(self.said, what, chance.choice(TENANTS), self.workspace.now)
+            # One who is on the other plan already cannot be put on it again.
+            free = [name for name in TENANTS if name != "t3" or what not in {"plan", "switch"}]
+            change(self.said, what, chance.choice(free), self.workspace.now)
         if changes:
             write(self.root, self.said)
             self.workspace.apply()
