@@ -96,18 +96,23 @@ def make_waiver(
     amount_max: Decimal | None = None,
     currency: str | None = None,
     quantity_max: Decimal | None = None,
+    origin: str = "waiver",
 ) -> Waiver:
-    """Write down a waiver for all findings of a control that match; the next run applies it. Raises ValueError."""
+    """Write down a waiver for all findings of a control that match; the next run applies it. Raises ValueError.
+
+    Its id begins with `origin`.
+    """
     if not why.strip() or not created_by.strip() or not approved_by.strip():
         raise ValueError("a waiver has a reason, somebody who asks for it and somebody else who approves it")
     if created_by.strip().casefold() == approved_by.strip().casefold():
         raise ValueError(f"{created_by} cannot approve a waiver of their own; another person must")
     if expires_at <= now:
         raise ValueError(f"a waiver ends in the future, {iso_utc(expires_at)} is not; say until when it holds")
-    parts = (control_id, tenant_id, meter, reason, dedupe_key, iso_utc(now), created_by)
-    identity = hashlib.sha256("\x1f".join(part or "" for part in parts).encode()).hexdigest()[:24]
+    parts = (control_id, tenant_id, meter, reason, dedupe_key, iso_utc(now), created_by, why, approved_by,
+             iso_utc(expires_at), amount_max, currency, quantity_max)  # fmt: skip
+    identity = hashlib.sha256("\x1f".join(str(part or "") for part in parts).encode()).hexdigest()[:24]
     waiver = Waiver(
-        f"waiver-{identity}", control_id, tenant_id, meter, reason, dedupe_key, why, amount_max, currency,
+        f"{origin}-{identity}", control_id, tenant_id, meter, reason, dedupe_key, why, amount_max, currency,
         quantity_max, created_by, approved_by, now, expires_at,
     )  # fmt: skip
     connection.execute(insert(waivers).values(**{name: getattr(waiver, name) for name in Waiver.__slots__}))

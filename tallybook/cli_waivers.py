@@ -42,16 +42,22 @@ def list_all(context: typer.Context, as_json: JsonOption = False) -> None:
         return
     from billing_adapters.findings import list_waivers
     from tallybook.books import reading
+    from tallybook.declared_waivers import waiting
 
     with open_workspace() as workspace, reading(workspace.books) as connection:
         found = list_waivers(connection)
         now = workspace.now
+        coming = waiting(workspace.settings.waivers, found, now)
+    if coming:
+        said = f"{len(coming)} of the settings hold from the next `tallybook reconcile` on"
+        err.print(f"{said}: {', '.join(one['control_id'] for one in coming)}.", highlight=False)
     if as_json:
         print_json({"waivers": [_json(one, now) for one in found]})
     elif found:
         _print(found, now)
     else:
-        err.print("None. `tallybook findings waive` and `tallybook findings waivers add` make them.", highlight=False)
+        ways = "`tallybook findings waive`, `tallybook findings waivers add` and [[waivers]] of the settings make them"
+        err.print(f"None. {ways}.", highlight=False)
 
 
 @waivers_app.command()

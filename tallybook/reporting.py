@@ -27,6 +27,7 @@ from metering.periods import parse_period
 from rating.books import invoice_lines, invoices
 from rating.spans import plan_key
 from tallybook.books import reading
+from tallybook.declared_waivers import bring
 from tallybook.reconciling import CONTROLS_FOLDER, compare
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def report(
     """Reconcile a period, keep the run and its findings in the books, and return the report.
 
     `preparer` is who asks; another person may review it. `floor`: findings that are likely worth less are not told one by
-    one on the page; by default what the settings say. Raises what `Workspace.reconcile` raises; nothing is kept then.
+    one on the page; by default what the settings say. The waivers of the settings are brought into the books first. Raises
+    what `Workspace.reconcile` raises, and BadSettings for a waiver of no control; nothing is kept then.
     """
     wall = parse_period(period)
     given = {} if witness is None else {"witness": witness.table}
@@ -66,7 +68,10 @@ def report(
     statement = compared.statement
     run = _run(statement, wall, compared.snapshot.snapshot_id, preparer, workspace)
     breaks, runs = (_of_run(table, run) for table in (statement.breaks, statement.runs))
+    controls, refused = all_controls(workspace.layout.root / CONTROLS_FOLDER, workspace.settings.controls)
+    known = {*(one.control_id for one in controls), *(one.control_id for one in refused)}
     with workspace.deciding() as connection:
+        bring(connection, workspace.settings.waivers, known, workspace.now)
         recorded = record_run(connection, run, breaks, runs)
     days = (run.period_start, run.period_end)
     with reading(workspace.books) as connection:
@@ -78,7 +83,6 @@ def report(
         run = next(one for one in kept if one.run_id == run.run_id)
         before = next((one for one in kept if (one.as_of, one.run_id) < (run.as_of, run.run_id)), None)
         found_before = {} if before is None else _found_by(connection, before.run_id)
-    controls, _ = all_controls(workspace.layout.root / CONTROLS_FOLDER, workspace.settings.controls)
     return Report(
         run=run, period=period, statement=statement, findings=tuple(found), runs=tuple(runs.to_pylist()),
         heads={control.control_id: control for control in controls}, new=recorded.new, cleared=recorded.cleared,

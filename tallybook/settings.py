@@ -24,6 +24,15 @@ print a secret: whatever shows settings, errors among them, shows `***` in its p
     [discount_authority.approvers.ana]
     percent_max = "30"
     amount_max = {USD = "500"}            # of discounts that are money, per billing period
+    [[waivers]]                           # findings that are not to be chased, one such section for each
+    control = "NO_SUBSCRIPTION"
+    tenant = "acme"
+    why = "trial, extended by sales"
+    amount_max = "50"
+    currency = "USD"
+    until = 2026-12-31
+    who = "ben"
+    approved_by = "ana"
     [run]
     grace_minutes = 180                   # what `tallybook run` does, and when; TALLYBOOK_RUN_GRACE_MINUTES
 """
@@ -33,7 +42,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Self
 from urllib.parse import urlsplit
@@ -45,6 +54,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
+    StringConstraints,
     ValidationError,
     model_validator,
 )
@@ -168,6 +178,40 @@ class DiscountAuthority(Authority):
     approvers: dict[Annotated[str, Field(min_length=1)], Authority] = Field(default_factory=dict)
 
 
+Named = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+class DeclaredWaiver(_Section):
+    """Findings of a control that are not to be chased: which, why, up to how much together, until when, and who says so."""
+
+    control: Named
+    tenant: Named | None = None
+    meter: Named | None = None
+    reason: Named | None = None
+    why: Named
+    amount_max: ExactNumber | None = None
+    currency: Currency | None = None
+    quantity_max: ExactNumber | None = None
+    until: date
+    who: Named
+    approved_by: Named
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.amount_max is None and self.quantity_max is None:
+            raise ValueError("a waiver has a ceiling; write amount_max and currency, or quantity_max")
+        if (self.amount_max is None) != (self.currency is None):
+            raise ValueError("amount_max and currency belong together; write both")
+        if self.who.casefold() == self.approved_by.casefold():
+            raise ValueError(f"{self.who} cannot approve a waiver of their own; another person must")
+        return self
+
+    @property
+    def expires_at(self) -> datetime:
+        """Return the midnight in UTC with which it is over."""
+        return datetime.combine(self.until, time(), UTC)
+
+
 class RunSettings(_Section):
     """What runs by itself, and when. `from`: months and hours before it are not ours; by default those before the first run."""
 
@@ -230,6 +274,7 @@ class Settings(BaseSettings):
     # By meter.
     list_prices: dict[str, ListPrice] = Field(default_factory=dict)
     reconciliation: ReconciliationSettings = Field(default_factory=ReconciliationSettings)
+    waivers: tuple[DeclaredWaiver, ...] = ()
     # None: nobody said who may give away what, and nothing is compared.
     discount_authority: DiscountAuthority | None = None
     run: RunSettings = Field(default_factory=RunSettings)

@@ -56,6 +56,9 @@ def _flat(name: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], 
     elif isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _flat((*name, str(key)), inner)
+    elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
+        for number, inner in enumerate(value):
+            yield from _flat((*name, str(number)), inner)
     else:
         yield name, value
 
@@ -82,7 +85,10 @@ def _source(name: tuple[str, ...], told: Mapping[str, Any], file: str) -> str:
             return found
     inner: Any = told
     for part in name:
-        if not isinstance(inner, Mapping) or part not in inner:
+        if isinstance(inner, list):
+            inner = inner[int(part)]
+        elif isinstance(inner, Mapping) and part in inner:
+            inner = inner[part]
+        else:
             return "default"
-        inner = inner[part]
     return file
