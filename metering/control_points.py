@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 # P1 to P8 of the way of a usage event, by the act that writes them.
-RATED, INVOICED, DELIVERED, HELD, COLLECTED = "P4", "P5", "P6", "P7", "P8"
-POINTS: Final = (RATED, INVOICED, DELIVERED, HELD, COLLECTED)
+ATTRIBUTED, RATED, INVOICED, DELIVERED, HELD, COLLECTED = "P3", "P4", "P5", "P6", "P7", "P8"
+POINTS: Final = (ATTRIBUTED, RATED, INVOICED, DELIVERED, HELD, COLLECTED)
 _AT_ONCE = 5_000
 
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from sqlalchemy import Select
 
+    from metering.control_points import ControlPoint
+    from rating.terms import Terms
     from rating.voids import Voided
 
 # The gapless series of each kind of document.
@@ -41,10 +43,17 @@ CHARGE_BOOKING_COLUMNS = (*LINE_KEY, "cell_key", "tier", "part", "unit_price", "
 _BATCH = 10_000
 
 
-def book_invoices(connection: Connection, close: Close, made: Sequence[Invoice]) -> list[Invoice]:
+def book_invoices(
+    connection: Connection,
+    close: Close,
+    made: Sequence[Invoice],
+    terms: Terms,
+    attributed: Sequence[ControlPoint] = (),
+) -> list[Invoice]:
     """Book the final invoices of a close, numbered without gaps, and mark the close as made. Idempotent.
 
     The caller's transaction makes it all or nothing. Whoever comes second finds the close made and changes nothing.
+    `attributed`: what the close wrote down before there were invoices (rating.attribution).
     """
     there = read_close(connection, close.close_id)
     if there is None:
@@ -54,7 +63,7 @@ def book_invoices(connection: Connection, close: Close, made: Sequence[Invoice])
     _delete_drafts(connection, close)
     numbered = _numbered(connection, made)
     _insert(connection, numbered)
-    write_points(connection, points_of(close, numbered))
+    write_points(connection, [*attributed, *points_of(close, numbered, terms)])
     connection.execute(update(closes).where(closes.c.close_id == close.close_id).values(invoices_made=True))
     return numbered
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from metering.rollups import Rollups
 from metering.usage import open_evidence, open_evidence_of
+from rating.attribution import attribution_points
 from rating.close import Close, read_closes
 from rating.frozen import frozen_spans
 from rating.invoice import Invoice, Prepaid, document, make_invoices
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import duckdb
     from sqlalchemy import Connection
 
+    from metering.control_points import ControlPoint
     from metering.periods import WallPeriod
     from metering.usage import Snapshot
 
@@ -163,6 +165,20 @@ def invoices_of(
     prepaid = Prepaid.of(terms, burned_before(connection, close.position))
     with rated(connection, close, terms, files, may_use_kept=may_use_kept) as engine:
         return make_invoices(engine, close, "draft" if close.is_draft else "final", prepaid)
+
+
+def made_of(
+    connection: Connection, close: Close, terms: Terms, files: Sequence[str]
+) -> tuple[list[Invoice], list[ControlPoint]]:
+    """Return the invoices of a close, unnumbered, and what it wrote down on the way to them; see `invoices_of`.
+
+    Only a close of a whole period says whose the usage of the period is; others book part of what is due.
+    """
+    prepaid = Prepaid.of(terms, burned_before(connection, close.position))
+    with rated(connection, close, terms, files, may_use_kept=True) as engine:
+        made = make_invoices(engine, close, "final", prepaid)
+        points = attribution_points(engine, close, terms, Rollups.of(files)) if close.kind == "period" else []
+    return made, points
 
 
 def verify_close(connection: Connection, close: Close, terms: Terms, files: Sequence[str]) -> list[Verified]:

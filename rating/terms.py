@@ -92,6 +92,10 @@ class Terms:
         """Return the billing account of each tenant that an account lists."""
         return {tenant: account.id for account in self.accounts.values() for tenant in account.tenants}
 
+    def tenants(self) -> set[str]:
+        """Return every tenant that an account lists or a subscription names."""
+        return {*self.payer_by_tenant(), *(subscription.tenant for subscription in self.subscriptions)}
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "plans", Plans(self.plans, self.subscriptions))
         object.__setattr__(

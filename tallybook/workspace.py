@@ -29,7 +29,7 @@ from rating.close import Close, draft_close, insert_close, read_closes
 from rating.errors import NotFound
 from rating.explain import Explanation, close_of_line, explain_line
 from rating.ledger import book_invoices, burned_before, check_document, keep_drafts, read_invoices
-from rating.run import Verified, invoices_of, verify_close
+from rating.run import Verified, invoices_of, made_of, verify_close
 from rating.tax import TaxedInvoice, tax_invoice
 from rating.terms import Terms, billing_spans
 from tallybook.books import lock_for_writing, migrate, open_books, reading
@@ -517,9 +517,9 @@ class Workspace:
 
     def _book(self, close: Close) -> list[Invoice]:
         with self.rating(close) as (connection, terms, files):
-            made = invoices_of(connection, close, terms, files)
+            made, points = made_of(connection, close, terms, files)
         with self._writing() as connection:
-            return book_invoices(connection, close, made)
+            return book_invoices(connection, close, made, terms, points)
 
     def _complete_closes(self) -> None:
         """Finish, in order, closes whose invoices were not booked: an earlier run was interrupted between the two."""

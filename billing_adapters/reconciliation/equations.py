@@ -286,8 +286,7 @@ def _load_attribution(engine: duckdb.DuckDBPyConnection, terms: Terms, dates: Pe
     columns |= {"service_start": "instant", "service_end": "instant"}
     rows = [(one.id, one.tenant, plan.name, plan.version, span.start, span.end) for one, plan, span in found]
     load_table(engine, "service_span", columns, rows)
-    tenants = {*terms.payer_by_tenant(), *(subscription.tenant for subscription in terms.subscriptions)}
-    register(engine, "known_tenant", pa.table({"tenant_id": pa.array(sorted(tenants), pa.string())}))
+    register(engine, "known_tenant", pa.table({"tenant_id": pa.array(sorted(terms.tenants()), pa.string())}))
     register(engine, "known_meter", pa.table({"meter": pa.array(sorted(terms.meters), pa.string())}))
     refuse_late(engine, limits_between(terms, dates))
     aggregate(engine, spans, selectors)

@@ -104,7 +104,7 @@ class Company:
         made = self.compute(close)
         with self.books.begin() as connection:
             if not is_draft:
-                return book_invoices(connection, close, made)
+                return book_invoices(connection, close, made, self.terms)
             keep_drafts(connection, close, made)
             return made
 

@@ -1,0 +1,119 @@
+"""What a close writes down of attribution, as it attributes: whose the usage is, and what prices and rating had of it."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import metering.rollups
+from metering.clock import FixedClock
+from metering.control_points import ATTRIBUTED, RATED, read_points
+from tallybook import Workspace
+from tests.tallybook.shop import DECEMBER, LATE, USAGE, import_text, open_shop
+
+
+class Written(NamedTuple):
+    """A point without what all of a close have in common."""
+
+    reason: str
+    account_id: str
+    tenant_id: str
+    meter: str
+    currency: str
+    event_count: int
+    quantity: str | None
+
+
+def written(workspace: Workspace, point: str, *reasons: str) -> list[Written]:
+    with workspace.books.connect() as connection:
+        found = read_points(connection, point)
+    return [
+        Written(
+            one.reason, one.account_id, one.tenant_id, one.meter, one.currency, one.event_count,
+            None if one.quantity is None else f"{one.quantity:f}".rstrip("0").rstrip("."),
+        )
+        for one in found
+        if not reasons or one.reason in reasons
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Workspace:
+    workspace = open_shop(tmp_path / "shop")
+    import_text(workspace, "october.csv", USAGE)
+    return workspace
+
+
+def test_every_usage_event_of_the_period_is_somebodys_or_nobodys(shop: Workspace) -> None:
+    shop.invoice("2026-10", final=True)
+    # The duplicate of 1,500 tokens counts once. Globex is a tenant since the 16th.
+    assert written(shop, ATTRIBUTED, "subscribed", "no_subscription", "unknown_tenant", "late_usage_refused") == [
+        Written("subscribed", "", "acme", "calls", "", 1, "1"),
+        Written("subscribed", "", "acme", "tokens", "", 2, "2277"),
+        Written("unknown_tenant", "", "ghost", "calls", "", 1, "1"),
+        Written("no_subscription", "", "globex", "calls", "", 1, "1"),
+        Written("subscribed", "", "globex", "tokens", "", 1, "400.5"),
+    ]
+
+
+def test_prices_are_handed_what_they_select_and_rating_takes_it(shop: Workspace) -> None:
+    shop.invoice("2026-10", final=True)
+    # 777 tokens of input are subscribed, and no price takes them.
+    handed = [
+        Written("priced", "acme-inc", "acme", "calls", "USD", 1, "1"),
+        Written("priced", "acme-inc", "acme", "tokens", "USD", 1, "1500"),
+        Written("priced", "globex", "globex", "tokens", "USD", 1, "400.5"),
+    ]
+    assert written(shop, ATTRIBUTED, "priced") == handed
+    assert [one for one in written(shop, RATED, "rated") if one.meter] == [
+        one._replace(reason="rated") for one in handed
+    ]
+
+
+def test_what_is_rated_is_charged_and_corrections_stand_apart(tmp_path: Path) -> None:
+    workspace = open_shop(tmp_path / "shop")
+    import_text(workspace, "october.csv", USAGE)
+    workspace.invoice("2026-10", final=True)
+    import_text(workspace, "late.csv", LATE)
+    with Workspace(workspace.layout.root, clock=FixedClock(DECEMBER)) as later:
+        later.invoice("2026-11", final=True)
+        with later.books.connect() as connection:
+            points = read_points(connection, RATED)
+    sums: dict[tuple[str, str], Decimal] = {}
+    for one in points:
+        key = f"{one.period_start:%m}", one.reason
+        sums[key] = sums.get(key, Decimal(0)) + (one.amount or Decimal(0))
+    assert sums["10", "rated"] == sums["10", "charged"] != 0
+    assert sums["11", "rated"] == sums["11", "charged"] != 0
+    # 80 tokens more, each at 0.0125.
+    assert sums["11", "corrected"] == Decimal("1.00")
+
+
+def test_only_what_books_a_period_writes_and_writes_once(shop: Workspace) -> None:
+    shop.invoice("2026-10")
+    assert written(shop, ATTRIBUTED) == []
+    shop.invoice("2026-10", final=True)
+    once = written(shop, ATTRIBUTED)
+    shop.invoice("2026-10", final=True)
+    assert written(shop, ATTRIBUTED) == once
+    import_text(shop, "late.csv", LATE)
+    shop.correct()
+    assert written(shop, ATTRIBUTED) == once
+
+
+def test_usage_is_read_anew_where_rating_may_read_what_was_kept(
+    shop: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metering.rollups, "SCAN_BYTES_MAX", 0)
+    shop.invoice("2026-10")
+    # As if what was kept of the draft were wrong: rating believes it, attribution does not.
+    monkeypatch.setattr("rating.kept.changed_tenants", lambda *_: set())
+    import_text(shop, "late.csv", LATE)
+    shop.invoice("2026-10", final=True)
+    [handed] = [one for one in written(shop, ATTRIBUTED, "priced") if (one.tenant_id, one.meter) == ("acme", "tokens")]
+    [rated] = [one for one in written(shop, RATED, "rated") if (one.tenant_id, one.meter) == ("acme", "tokens")]
+    assert (handed.event_count, handed.quantity) == (2, "1580")
+    assert (rated.event_count, rated.quantity) == (1, "1500")
