@@ -11,14 +11,18 @@ Choice: tenants are read as runs and numbered in their order, (meter, attributes
 quantities are added in two limbs of 32 bits, which cannot overflow below two thousand million events per group.
 Quantities that need more than 64 bits (from 9.2 thousand million units) are handed on one by one: the statement adds them.
 Nothing here trusts the order of a file or the day of its folder; they only make it quick.
+Two threads read files, each what it reads from the file to the sums, which are shared and locked: decoding is most of the work.
 Rejected: GROUP BY over codes (the codes come from the texts, which is what costs), states per day kept when a data file
-is shipped (at 100 events a tenant a month they are hardly fewer than the events), and threads that read ahead (sums hold the
-interpreter's lock, so two cores were no quicker than one).
+is shipped (at 100 events a tenant a month they are hardly fewer than the events), and threads that only read ahead (handing
+batches over costs what the second core wins).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,13 +41,17 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 # So many rows at a time, that what is in between stays in the cache and in warm memory: fresh pages cost more than sums.
-ROWS_AT_ONCE = 16_384
+ROWS_AT_ONCE = 32_768
 CODED_BYTES_MAX = 4
 # Dense arrays hold so many groups, 40 bytes each; more names than this are not few.
 GROUPS_MAX = 2**24
 KINDS_MAX = 4096
 # A meter and attributes of one batch that are looked at as a pair.
 PAIRS_MAX = 65_536
+# A third thread would wait for the sums.
+READERS = 2
+# So many files are read ahead of whoever takes what is too wide to be added.
+FILES_AHEAD = 2 * READERS
 _LIMB_BITS = 32
 _LIMB = 2**_LIMB_BITS - 1
 _LEAST, _MOST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
@@ -81,41 +89,56 @@ def file_states(
     `left_out` holds, per file, the origins (producer_id, segment, row) that do not count. All tables but the last hold one
     event per row, of quantities that are too wide to be added here.
     """
-    lengths, codes, tenants = _runs(files)
     instants = pa.array(boundaries, _INSTANT)
-    sums = _Sums.of(tenants, instants)
-    for file, of_file, tenant_of in zip(files, lengths, codes, strict=True):
-        place = 0
-        rows = np.repeat(tenant_of, of_file)
-        is_left_out = _is_left_out(file, left_out[file], len(rows)) if file in left_out else None
-        for batch, cell in _batches(file, instants):
-            part = slice(place, place + batch.num_rows)
-            place += batch.num_rows
-            counts = None if is_left_out is None else ~is_left_out[part]
-            wide = sums.add(batch, rows[part], cell, counts)
-            if wide is not None:
-                yield wide
+    with ThreadPoolExecutor(READERS) as pool:
+        lengths, codes, tenants = _numbered(list(pool.map(_all_runs_of, files)))
+        sums = _Sums.of(tenants, instants)
+        under_way: deque[Future[list[pa.Table]]] = deque()
+        try:
+            for file, of_file, tenant_of in zip(files, lengths, codes, strict=True):
+                if len(under_way) == FILES_AHEAD:
+                    yield from under_way.popleft().result()
+                under_way.append(pool.submit(_add_file, sums, file, of_file, tenant_of, left_out.get(file)))
+            while under_way:
+                yield from under_way.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
     yield sums.table()
 
 
-def _runs(files: Sequence[Path]) -> tuple[list[Array], list[Array], pa.Array]:
+def _add_file(sums: _Sums, file: Path, lengths: Array, tenant_of: Array, left_out: pa.Table | None) -> list[pa.Table]:
+    """Add the events of a file; return those whose quantity is too wide, as ROLLUP rows."""
+    place, wide = 0, []
+    # The groups of a kind lie together, those of a tenant in them.
+    group_of = np.repeat(tenant_of * sums.cells, lengths)
+    is_left_out = None if left_out is None else _is_left_out(file, left_out, len(group_of))
+    kinds = _Kinds(sums)
+    for batch, cell in _batches(file, sums.boundaries):
+        part = slice(place, place + batch.num_rows)
+        place += batch.num_rows
+        counts = None if is_left_out is None else ~is_left_out[part]
+        wide.append(sums.add(batch, kinds.first_groups(batch) + group_of[part] + cell, cell, counts))
+    return [table for table in wide if table is not None]
+
+
+def _numbered(runs: Sequence[tuple[list[pa.Array], Array]]) -> tuple[list[Array], list[Array], pa.Array]:
     """Return, per file, how many rows in a row have one tenant, and the tenants' numbers; and the tenants, in order."""
-    values, lengths, runs = [], [], []
-    for file in files:
-        of_file, found = [], 0
-        for value, length in _runs_of(file):
-            values.append(value)
-            of_file.append(length)
-            found += len(length)
-        lengths.append(np.concatenate([np.empty(0, np.int32), *of_file]))
-        runs.append(found)
+    values = [value for of_file, _ in runs for value in of_file]
+    lengths = [of_file for _, of_file in runs]
     coded = pc.dictionary_encode(pa.chunked_array(values, pa.string()))
     names = coded.chunk(0).dictionary if coded.num_chunks else pa.array([], pa.string())
     order = pc.sort_indices(names).to_numpy()
     rank = np.empty(len(names), np.int64)
     rank[order] = np.arange(len(names))
     numbers = np.concatenate([np.empty(0, np.int64), *(rank[chunk.indices.to_numpy()] for chunk in coded.chunks)])
-    return lengths, np.split(numbers, np.cumsum(runs)[:-1]), names.take(pa.array(order))
+    ends = np.cumsum([len(of_file) for of_file in lengths])[:-1]
+    return lengths, np.split(numbers, ends), names.take(pa.array(order))
+
+
+def _all_runs_of(file: Path) -> tuple[list[pa.Array], Array]:
+    """Return the tenants of a file by runs of rows, in parts, and how long each run is."""
+    found = list(_runs_of(file))
+    return [value for value, _ in found], np.concatenate([np.empty(0, np.int32), *(length for _, length in found)])
 
 
 def _runs_of(file: Path) -> Iterator[tuple[pa.Array, Array]]:
@@ -178,40 +201,53 @@ def _is_left_out(file: Path, left_out: pa.Table, rows: int) -> Array:
 
 @dataclass(slots=True)
 class _Sums:
-    """Dense states: axes are tenant, kind (a pair of meter and attributes, in room that doubles) and cell of time."""
+    """Dense states that threads share: axes are kind (a pair of meter and attributes, in room that doubles), tenant, cell."""
 
     tenants: pa.Array
     boundaries: pa.Array
     kinds: dict[tuple[str, str], int]
-    # Per state an array of (tenants, room for kinds, cells): events, low and high limb of the sum, maximum, minimum.
+    # Per state an array of (room for kinds, tenants, cells): events, low and high limb of the sum, maximum, minimum.
     states: list[Array]
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def of(cls, tenants: pa.Array, boundaries: pa.Array) -> _Sums:
         found = cls(tenants, boundaries, {}, [])
-        found.grow(8)
+        found._grow(8)
         return found
 
-    def grow(self, room: int) -> None:
-        """Make room for so many kinds."""
-        cells = len(self.boundaries) - 1
-        if len(self.tenants) * room * cells > GROUPS_MAX or room > KINDS_MAX:
-            raise TooSparse
-        old = self.states
-        self.states = [np.full((len(self.tenants), room, cells), empty, np.int64) for empty in (0, 0, 0, _LEAST, _MOST)]
-        for state, before in zip(self.states, old, strict=False):
-            state[:, : before.shape[1]] = before
+    @property
+    def cells(self) -> int:
+        return len(self.boundaries) - 1
 
-    def add(self, batch: pa.RecordBatch, tenant_of: Array, cell: Array | int, counts: Array | None) -> pa.Table | None:
+    @property
+    def groups_of_a_kind(self) -> int:
+        return len(self.tenants) * self.cells
+
+    def first_group(self, kind: tuple[str, str]) -> int:
+        """Return the first group of a kind, that of the first tenant and cell; a new kind gets its own. It never changes."""
+        with self._lock:
+            number = self.kinds.setdefault(kind, len(self.kinds))
+            if len(self.kinds) > len(self.states[0]):
+                self._grow(2 * len(self.states[0]))
+        return number * self.groups_of_a_kind
+
+    def _grow(self, room: int) -> None:
+        """Make room for so many kinds."""
+        if room * self.groups_of_a_kind > GROUPS_MAX or room > KINDS_MAX:
+            raise TooSparse
+        old, shape = self.states, (room, len(self.tenants), self.cells)
+        self.states = [np.full(shape, empty, np.int64) for empty in (0, 0, 0, _LEAST, _MOST)]
+        for state, before in zip(self.states, old, strict=False):
+            state[: len(before)] = before
+
+    def add(self, batch: pa.RecordBatch, group: Array, cell: Array | int, counts: Array | None) -> pa.Table | None:
         """Add some events; return those whose quantity is too wide, as ROLLUP rows, or None. `counts`: not left out."""
-        kind_of = self._kinds_of(batch)
         pairs = words(batch.column("quantity"))
         low = np.ascontiguousarray(pairs[:, 0])
-        _, room, cells = self.states[0].shape
-        group = (tenant_of * room + kind_of) * cells + cell
         is_taken = np.ones(len(low), np.bool_) if counts is None else counts
         if isinstance(cell, np.ndarray):
-            is_taken &= (cell >= 0) & (cell < cells)
+            is_taken &= (cell >= 0) & (cell < self.cells)
         wide = None
         # The upper word of what fits 64 bits only repeats the sign.
         is_wide = is_taken & (pairs[:, 1] != low >> 63)
@@ -220,61 +256,75 @@ class _Sums:
             is_taken = is_taken & ~is_wide
         if not is_taken.all():
             group, low = group[is_taken], low[is_taken]
-        events, sum_low, sum_high, most, least = (state.reshape(-1) for state in self.states)
-        np.add.at(events, group, 1)
-        np.add.at(sum_low, group, low & _LIMB)
-        np.add.at(sum_high, group, low >> _LIMB_BITS)
-        np.maximum.at(most, group, low)
-        np.minimum.at(least, group, low)
+        low_limb, high_limb = low & _LIMB, low >> _LIMB_BITS
+        with self._lock:
+            events, sum_low, sum_high, most, least = (state.reshape(-1) for state in self.states)
+            np.add.at(events, group, 1)
+            np.add.at(sum_low, group, low_limb)
+            np.add.at(sum_high, group, high_limb)
+            np.maximum.at(most, group, low)
+            np.minimum.at(least, group, low)
         return wide
 
-    def _kinds_of(self, batch: pa.RecordBatch) -> Array:
-        """Return the number of each row's pair of meter and attributes; new pairs get one. No attributes are `{}`."""
-        meters, attributes = (batch.column(name) for name in ("meter", "attributes"))
-        texts = [*(text if text is not None else "{}" for text in attributes.dictionary.to_pylist()), "{}"]
-        names = meters.dictionary.to_pylist()
-        if len(names) * len(texts) > PAIRS_MAX:
-            raise TooSparse
-        codes = attributes.indices.fill_null(len(texts) - 1).to_numpy().astype(np.int64)
-        pair = meters.indices.to_numpy() * np.int64(len(texts)) + codes
-        number_of = np.zeros(len(names) * len(texts), np.int64)
-        for one in np.flatnonzero(np.bincount(pair, minlength=len(number_of))).tolist():
-            kind = names[one // len(texts)], texts[one % len(texts)]
-            number_of[one] = self.kinds.setdefault(kind, len(self.kinds))
-        while len(self.kinds) > self.states[0].shape[1]:
-            self.grow(2 * self.states[0].shape[1])
-        numbers: Array = number_of[pair]
-        return numbers
-
-    def _one_by_one(self, quantities: pa.Array, group: Array, is_wide: Array) -> pa.Table | None:
-        if not is_wide.any():
-            return None
+    def _one_by_one(self, quantities: pa.Array, group: Array, is_wide: Array) -> pa.Table:
         taken = whole(quantities.filter(pa.array(is_wide)))
         count = pa.array(np.ones(len(taken), np.int64))
-        return self._rows(group[is_wide], list(self.kinds), [count, taken, taken, taken])
+        return self._rows(group[is_wide], [count, taken, taken, taken])
 
-    def _rows(self, group: Array, kinds: Sequence[tuple[str, str]], states: Sequence[pa.Array]) -> pa.Table:
-        """Return ROLLUP rows of groups that are numbered over the tenants, the room for kinds, and the cells."""
-        _, room, cells = self.states[0].shape
-        kind, cell = pa.array(group // cells % room), pa.array(group % cells)
-        # Not as codes: a file written from them would hold the names of all tenants in each of its row groups.
-        tenant = self.tenants.take(pa.array(group // cells // room))
+    def _rows(self, group: Array, states: Sequence[pa.Array]) -> pa.Table:
+        """Return ROLLUP rows of groups."""
+        kind, rest = np.divmod(group, self.groups_of_a_kind)
+        tenant, cell = np.divmod(rest, self.cells)
+        kinds = list(self.kinds)
         names = [pc.dictionary_encode(pa.array([one[place] for one in kinds], pa.string())) for place in (0, 1)]
-        columns = [tenant, *(name.take(kind) for name in names), self.boundaries.take(cell)]
-        columns += [self.boundaries.take(pc.add(cell, 1)), *states]
+        # Tenants not as codes: a file written from them would hold the names of all tenants in each of its row groups.
+        columns = [self.tenants.take(pa.array(tenant)), *(name.take(pa.array(kind)) for name in names)]
+        columns += [self.boundaries.take(pa.array(cell)), self.boundaries.take(pa.array(cell + 1)), *states]
         return pa.table(columns, names=rollup_schema().names)
 
     def table(self) -> pa.Table:
         """Return the ROLLUP rows of all groups that have an event, in order."""
-        kinds = sorted(self.kinds)
-        _, room, cells = self.states[0].shape
-        order = np.array([self.kinds[kind] for kind in kinds] + list(range(len(kinds), room)))
-        group = np.flatnonzero(self.states[0][:, order])
-        # Where the group is stored: kinds were numbered as they came.
-        stored = (group // cells // room * room + order[group // cells % room]) * cells + group % cells
-        events, sum_low, sum_high, most, least = (state.reshape(-1)[stored] for state in self.states)
+        in_order = np.array([self.kinds[kind] for kind in sorted(self.kinds)], np.int64)
+        # By tenant, then kind, then cell.
+        groups = np.arange(self.states[0].size).reshape(self.states[0].shape)[in_order].transpose(1, 0, 2).reshape(-1)
+        group = groups[self.states[0].reshape(-1)[groups] > 0]
+        events, sum_low, sum_high, most, least = (state.reshape(-1)[group] for state in self.states)
         decimals = [_sum(sum_low, sum_high), _decimals(most, most >> 63), _decimals(least, least >> 63)]
-        return self._rows(group, kinds, [pa.array(events), *decimals])
+        return self._rows(group, [pa.array(events), *decimals])
+
+
+@dataclass(slots=True)
+class _Kinds:
+    """The kinds of the rows of one file. A pair of codes is looked up once, for as long as the file means the same by them."""
+
+    sums: _Sums
+    _names: list[pa.Array] = field(default_factory=list)
+    _kinds: list[tuple[str, str]] = field(default_factory=list)
+    # By pair of codes; -1 is not looked up yet.
+    _first_group: Array = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def first_groups(self, batch: pa.RecordBatch) -> Array:
+        """Return the first group of each row's kind. No attributes are `{}`."""
+        meters, attributes = (batch.column(name) for name in ("meter", "attributes"))
+        names = [meters.dictionary, attributes.dictionary]
+        if not self._names or not all(one.equals(other) for one, other in zip(names, self._names, strict=True)):
+            self._begin(names)
+        texts = len(attributes.dictionary) + 1
+        pair = meters.indices.to_numpy() * np.int32(texts) + attributes.indices.fill_null(texts - 1).to_numpy()
+        found: Array = self._first_group[pair]
+        if len(found) and int(found.min()) < 0:
+            for one in np.unique(pair[found < 0]).tolist():
+                self._first_group[one] = self.sums.first_group(self._kinds[one])
+            found = self._first_group[pair]
+        return found
+
+    def _begin(self, names: list[pa.Array]) -> None:
+        meters, texts = names[0].to_pylist(), [*names[1].to_pylist(), None]
+        if len(meters) * len(texts) > PAIRS_MAX:
+            raise TooSparse
+        self._names = names
+        self._kinds = [(meter, "{}" if text is None else text) for meter in meters for text in texts]
+        self._first_group = np.full(len(self._kinds), -1, np.int64)
 
 
 def _sum(low: Array, high: Array) -> pa.Array:

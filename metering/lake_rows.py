@@ -38,6 +38,8 @@ SAMPLE_DISTINCT_MAX = 1024
 # Quantities are, up to here: some 8,000 of them in a row group. Against plain ones (16 bytes each to zstd) the file had half
 # as many bytes, DuckDB read it in half the time, and writing it took no longer; at 40,000 it took more than twice as long.
 SAMPLE_QUANTITIES_MAX = 3072
+# A row group stores the names that its codes may mean: so many are cheap, whether it uses them or not.
+NAMES_UNUSED_MAX = 1024
 # Of so few bits that Arrow counts values instead of comparing them: 3 ns a row where NumPy's radix sort took 12.
 _DIGIT_BITS = 12
 _DIGITS = 2**_DIGIT_BITS
@@ -93,7 +95,7 @@ def in_groups(rows: pa.Table, places: Array | None) -> Iterator[pa.Table]:
     for at in range(0, max(count, 1), ROWS_PER_GROUP):
         columns = [source[name](at, min(ROWS_PER_GROUP, count - at)) for name in rows.column_names]
         columns = [
-            plain_quantities(column) if name == "quantity" else column
+            plain_quantities(column) if name == "quantity" else _own_names(column)
             for name, column in zip(rows.column_names, columns, strict=True)
         ]
         fields = [field.with_type(column.type) for field, column in zip(rows.schema, columns, strict=True)]
@@ -162,6 +164,26 @@ def _source(column: pa.ChunkedArray, places: Array | None) -> Callable[[int, int
         return pa.chunked_array([pc.take(array, pa.array(places[at : at + count]), boundscheck=False)])
 
     return taken
+
+
+def _own_names(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column of one row group whose dictionary holds few names that the group does not use.
+
+    A hundred thousand tenants in each of 25 row groups were a seventh of a data file, and a third of the time to read it.
+    """
+    if not pa.types.is_dictionary(column.type):
+        return column
+    array = whole(column)
+    names = array.dictionary
+    if len(names) <= NAMES_UNUSED_MAX:
+        return column
+    used = np.flatnonzero(np.bincount(array.indices.drop_null().to_numpy(), minlength=len(names)))
+    if len(names) - len(used) <= NAMES_UNUSED_MAX:
+        return column
+    number = np.zeros(len(names), array.indices.type.to_pandas_dtype())
+    number[used] = np.arange(len(used))
+    codes = pa.array(number).take(array.indices)
+    return pa.chunked_array([pa.DictionaryArray.from_arrays(codes, names.take(pa.array(used)))])
 
 
 def _codes(column: pa.ChunkedArray) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -39,7 +40,8 @@ events = st.fixed_dictionaries(
         "is_left_out": st.sampled_from([False, False, True]),
     }
 )
-files = st.lists(st.lists(events, max_size=12), min_size=1, max_size=3)
+# More than are read ahead.
+files = st.lists(st.lists(events, max_size=12), min_size=1, max_size=file_states.FILES_AHEAD + 2)
 
 
 def stored(path: Path, rows: list[dict[str, Any]], segment: int, *, has_statistics: bool) -> pa.Table:
@@ -118,6 +120,45 @@ def test_many_kinds_find_room(tmp_path: Path) -> None:
     rows = [{**plain, "tenant_id": f"t{at % 3}", "attributes": f'{{"user":"{at}"}}'} for at in range(100)]
     stored(tmp_path / "a.parquet", rows, 1, has_statistics=True)
     assert added(list(file_states.file_states([tmp_path / "a.parquet"], EDGES, {}))) == one_by_one(rows)
+
+
+def test_threads_make_room_for_each_others_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file has kinds of its own, and the threads change as often as they can."""
+    monkeypatch.setattr(file_states, "ROWS_AT_ONCE", 7)
+    plain = {"meter": "calls", "hour": 0, "is_left_out": False}
+    content = [
+        [
+            {**plain, "tenant_id": f"t{at % 5}", "quantity": (-1) ** at * 2**33, "attributes": f'{{"of":"{file}-{at % 40}"}}'}
+            for at in range(200)
+        ]
+        for file in range(12)
+    ]  # fmt: skip
+    paths = [tmp_path / f"{number}.parquet" for number in range(len(content))]
+    for number, rows in enumerate(content):
+        stored(paths[number], rows, number, has_statistics=True)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        found = added(list(file_states.file_states(paths, EDGES, {})))
+    finally:
+        sys.setswitchinterval(before)
+    assert found == one_by_one(row for rows in content for row in rows)
+
+
+def test_a_file_that_cannot_be_read_stops_all(tmp_path: Path) -> None:
+    row = {"tenant_id": "t", "meter": "calls", "attributes": None, "quantity": 2**70, "hour": 0, "is_left_out": False}
+    paths = [tmp_path / f"{number}.parquet" for number in range(9)]
+    for number, path in enumerate(paths):
+        stored(path, [row], number, has_statistics=True)
+    told = file_states.file_states(paths, EDGES, {})
+    assert added([next(told)]) == one_by_one([row])
+    # Its rows are damaged, the end of the file is not.
+    for path in paths[1:]:
+        content = path.read_bytes()
+        path.write_bytes(content[:4] + bytes(len(content) // 2) + content[4 + len(content) // 2 :])
+    with pytest.raises((OSError, pa.ArrowException)):
+        list(file_states.file_states(paths, EDGES, {}))
+    told.close()
 
 
 def test_too_many_names_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
