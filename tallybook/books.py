@@ -33,8 +33,7 @@ from sqlalchemy import (
     event,
     text,
 )
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.engine import URL
 
 import billing_adapters.books  # noqa: F401 (as rating.books)
 import entitlements.books  # noqa: F401 (as rating.books)
@@ -42,7 +41,9 @@ import rating.books  # noqa: F401 (all put their tables on the MetaData that mig
 import tallybook.run_books  # noqa: F401 (as rating.books)
 from metering.books import metadata
 from metering.columns import Instant
-from rating.errors import BooksUnavailable, InvariantViolated
+from rating.errors import BooksUnavailable
+from tallybook.books_url import BOOKS_URLS, parse_books_url
+from tallybook.errors import BadSettings, BooksTooNew
 
 __all__ = [
     "catalog_entries", "catalog_names", "catalog_revisions", "lock_for_writing", "metadata", "migrate", "open_books", "reading",
@@ -104,14 +105,9 @@ def open_books(url: str | URL) -> Engine:
     """Return an engine for the books. `sqlite:////absolute/path/books.sqlite` or `postgresql+psycopg://...`.
 
     Nothing is created yet but, for SQLite, the file at the first connection; call `migrate`. What a busy, full or
-    unreachable database answers is raised as BooksUnavailable (Retryable). Raises ValueError for any other database.
+    unreachable database answers is raised as BooksUnavailable (Retryable). Raises BadSettings for any other database.
     """
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise ValueError(
-            "the URL of the books cannot be read; write sqlite:///path or postgresql+psycopg://..."
-        ) from None
+    parsed = parse_books_url(url)
     backend = parsed.get_backend_name()
     if backend == "sqlite":
         engine = create_engine(parsed)
@@ -119,7 +115,7 @@ def open_books(url: str | URL) -> Engine:
     elif backend == "postgresql":
         engine = create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
     else:
-        raise ValueError(f"the books cannot be in {backend}; write sqlite:///path or postgresql+psycopg://...")
+        raise BadSettings(f"the books cannot be in {backend}; write {BOOKS_URLS}")
     event.listen(engine, "handle_error", _raise_unavailable)
     return engine
 
@@ -143,7 +139,7 @@ def lock_for_writing(connection: Connection) -> None:
 def migrate(engine: Engine) -> None:
     """Bring the tables to the newest shape, in one transaction. Idempotent; safe when several processes do it at once.
 
-    Raises InvariantViolated (Terminal) when the books were written by a newer Tallybook than this.
+    Raises BooksTooNew (Terminal) when the books were written by a newer Tallybook than this.
     """
     from alembic import command
     from alembic.config import Config
@@ -164,7 +160,7 @@ def migrate(engine: Engine) -> None:
         try:
             command.upgrade(config, "head")
         except CommandError as refused:
-            raise InvariantViolated(
+            raise BooksTooNew(
                 f"the books are at migration {current!r}, which this release does not know; install the release "
                 "that wrote them, or a newer one"
             ) from refused

@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from billing_adapters.file_adapter.columns import Format
-from metering.errors import LakeDamaged, MeteringError, Retryable, Terminal
+from metering.errors import CodedError, LakeDamaged, MeteringError, Retryable, Terminal
+from metering.layout import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,12 +63,24 @@ def report(error: Exception) -> int:
     code = exit_code_of(error)
     if code == OUR_FAULT and not isinstance(error, Retryable):
         err.print("[bold]This is a fault of Tallybook, not yours.[/bold] Nothing was half done. What happened:")
-        err.print("".join(traceback.format_exception(error)), markup=False, highlight=False)
+        told = _without_secrets("".join(traceback.format_exception(error)))
+        err.print(told, markup=False, highlight=False, soft_wrap=True)
         return code
-    message = getattr(error, "message", str(error))
+    message = _without_secrets(getattr(error, "message", str(error)))
     err.print(f"[bold red]{type(error).__name__}[/bold red]", highlight=False)
     err.print(message, markup=False, highlight=False, soft_wrap=True)
     return code
+
+
+def _without_secrets(text: str) -> str:
+    """Return what is to be said without the secrets of the settings, or, where these cannot be read, of the environment."""
+    from tallybook.hiding import hide, secrets_around
+    from tallybook.settings import load_settings
+
+    try:
+        return load_settings(Layout.of(State.root)).without_secrets(text)
+    except CodedError:
+        return hide(text, secrets_around())
 
 
 def exit_code_of(error: Exception) -> int:

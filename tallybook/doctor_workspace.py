@@ -22,6 +22,7 @@ from metering.periods import add_months
 from rating.close import read_closes
 from rating.errors import NotFound
 from tallybook.books import reading
+from tallybook.books_url import shown_url
 from tallybook.doctor import CLOCKS_APART_S, Check, probe
 from tallybook.run_books import read_markers, runs
 from tallybook.run_health import DEADLINE_NEAR, UNSHIPPED_MAX, is_late
@@ -46,7 +47,8 @@ def _books(workspace: Workspace) -> Check:
     with reading(workspace.books) as connection:
         connection.execute(text("SELECT 1"))
         version = ".".join(str(part) for part in connection.dialect.server_version_info or ())
-    said = f"{workspace.books.url.render_as_string(hide_password=True)}, {workspace.books.dialect.name} {version}"
+    url = shown_url(workspace.books.url.render_as_string(hide_password=False))
+    said = f"{url}, {workspace.books.dialect.name} {version}"
     return Check("books", "ok", said)
 
 

@@ -1,7 +1,8 @@
 """The errors of tallybook, drawn as a tree.
 
     TallybookError
-    └── BadSettings   Terminal   tallybook.toml or an environment variable is not right
+    ├── BadSettings   Terminal   tallybook.toml or an environment variable is not right
+    └── BooksTooNew   Terminal   a newer release wrote these books
 
 All other errors belong to the package that does the work: metering, entitlements, rating, billing_adapters.
 """
@@ -21,3 +22,9 @@ class BadSettings(TallybookError, Terminal):
     """The settings cannot be used. Correct the file or the variable that the message names."""
 
     code = "bad_settings"
+
+
+class BooksTooNew(TallybookError, Terminal):
+    """The books were written by a newer release. Install that one, or a newer one still."""
+
+    code = "books_too_new"

@@ -58,9 +58,13 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from billing_adapters.file_adapter.columns import Format
 from entitlements.webhook import Webhook
@@ -68,12 +72,16 @@ from metering.errors import CodedError
 from metering.periods import zone
 from rating.catalog_times import Currency
 from rating.errors import NotFound
+from tallybook.books_url import parse_books_url
 from tallybook.errors import BadSettings
+from tallybook.hiding import hide, is_secret, secrets_around, secrets_of_url
 from tallybook.steps import BY_NAME
 from tallybook.triggers import Every, parse_trigger
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from sqlalchemy.engine import URL
 
     from metering.layout import Layout
     from tallybook.triggers import Trigger
@@ -106,11 +114,12 @@ url = "sqlite:///books.sqlite"
 
 
 PREFIX = "TALLYBOOK_"
-HIDDEN = "***"
-# Names of environment variables, and of keys, that hold secrets.
-_SECRET_NAME = re.compile(r"(^|_)(key|secret|token|password|passwd|credentials?)s?($|_)", re.IGNORECASE)
-_OURS = (PREFIX, "AWS_", "STRIPE_")
-SECRET_CHARACTERS_MIN = 6
+# What others read: where the workspace is, and which instance of a marketplace this is.
+NO_SETTINGS = frozenset({"TALLYBOOK_WORKSPACE", "TALLYBOOK_INSTANCE"})
+# What Kubernetes puts into every container for a service that is called tallybook, or tallybook-run.
+_OF_KUBERNETES = re.compile(r"TALLYBOOK(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_[0-9]+_\w+)?)", re.IGNORECASE)
+# What a YAML error quotes of the file may be a secret; a character may be said.
+_QUOTED = re.compile(r"'[^']{3,}'")
 
 
 class _Section(BaseModel):
@@ -289,6 +298,9 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the signature is pydantic's)
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Let the environment win over what the file says, which is given as arguments."""
+        if isinstance(env_settings, EnvSettingsSource):
+            said = env_settings.env_vars.items()
+            env_settings.env_vars = {name: value for name, value in said if not _OF_KUBERNETES.fullmatch(name)}
         return env_settings, init_settings
 
     def webhook(self) -> Webhook | None:
@@ -304,25 +316,23 @@ class Settings(BaseSettings):
 
     def without_secrets(self, text: str) -> str:
         """Return a text in which every secret of these settings, and of the environment, stands as `***`."""
-        for secret in self._secrets():
-            text = text.replace(secret, HIDDEN)
-        return text
-
-    def _secrets(self) -> list[str]:
-        kept = [one.get_secret_value() for one in (self.alerts.secret, self.stripe.key) if one is not None]
-        named = [value for name, value in os.environ.items() if name.startswith(_OURS) and is_secret(name)]
-        address = urlsplit("" if self.alerts.webhook is None else self.alerts.webhook.get_secret_value())
-        found = {str(self._books_url().password or ""), address.password or "", address.query, *kept, *named}
-        # A short one would tear words apart, and protects nothing. The longest first: one may be a part of another.
-        return sorted((one for one in found if len(one) >= SECRET_CHARACTERS_MIN), key=len, reverse=True)
+        kept = {one.get_secret_value() for one in (self.alerts.secret, self.stripe.key) if one is not None}
+        webhook = "" if self.alerts.webhook is None else self.alerts.webhook.get_secret_value()
+        told = {
+            value
+            for section in self.delivery.values()
+            for name, value in section.items()
+            if isinstance(value, str) and is_secret(name)
+        }
+        addresses = {
+            *secrets_of_url(self.books.url.get_secret_value()),
+            *secrets_of_url(webhook),
+            urlsplit(webhook).query,
+        }
+        return hide(text, {*kept, *told, *addresses, *secrets_around()})
 
     def _books_url(self) -> URL:
-        try:
-            return make_url(self.books.url.get_secret_value())
-        except ArgumentError:
-            raise BadSettings(
-                "the URL of the books cannot be read; write sqlite:///path or postgresql+psycopg://..."
-            ) from None
+        return parse_books_url(self.books.url.get_secret_value())
 
     def books_url(self, layout: Layout) -> str:
         """Return the books' URL; a relative SQLite path is relative to the workspace, not to the current folder."""
@@ -332,14 +342,10 @@ class Settings(BaseSettings):
         return url.render_as_string(hide_password=False)
 
 
-def is_secret(name: str) -> bool:
-    """Return whether a variable, or a key of a section, holds a secret, by its name."""
-    return _SECRET_NAME.search(name) is not None
-
-
 def load_settings(layout: Layout) -> Settings:
     """Return the settings of a workspace. Raises NotFound where there is none, BadSettings for a file that is not right."""
     path, told = read_file(layout)
+    _refuse_unknown_variables()
     if "stripe" in told or "secret" in (told.get("alerts") or {}):
         raise BadSettings(
             f"{path} holds a secret; take it out, and put it into TALLYBOOK_STRIPE_KEY or TALLYBOOK_ALERTS_SECRET"
@@ -358,16 +364,33 @@ def read_file(layout: Layout) -> tuple[Path, dict[str, Any]]:
     if len(there) > 1:
         raise BadSettings(f"there are two files of settings, {there[0].name} and {there[1].name}; remove one")
     (path,) = there
-    text = path.read_text(encoding="utf-8")
+    try:
+        # Some editors begin a file with a mark of its encoding.
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        what = "it is not written in UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise BadSettings(f"{path} cannot be read: {what}") from None
     try:
         told = tomllib.loads(text) if path.suffix == ".toml" else yaml.load(text, Loader=_Yaml)  # noqa: S506 (is safe)
     except (tomllib.TOMLDecodeError, yaml.MarkedYAMLError) as error:
         # The mark of a YAML error shows the line, and the line may hold a password.
-        where = error if isinstance(error, tomllib.TOMLDecodeError) else f"{error.problem} {_place(error)}"
+        where = str(error)
+        if isinstance(error, yaml.MarkedYAMLError):
+            where = f"{_QUOTED.sub('...', error.problem or '')} {_place(error)}"
         raise BadSettings(f"{path} cannot be read: {where}") from None
     if not isinstance(told or {}, dict):
         raise BadSettings(f"{path} cannot be read: write sections, as `books:`")
     return path, told or {}
+
+
+def _refuse_unknown_variables() -> None:
+    """Raise BadSettings for a variable of ours that is in no section: with a letter wrong it would say nothing, silently."""
+    sections = tuple(f"{PREFIX}{name.upper()}" for name in Settings.model_fields)
+    for name in map(str.upper, os.environ):
+        is_ours = name.startswith(PREFIX) and name not in NO_SETTINGS and not _OF_KUBERNETES.fullmatch(name)
+        if is_ours and not any(name == one or name.startswith(f"{one}_") for one in sections):
+            known = ", ".join(Settings.model_fields)
+            raise BadSettings(f"the variable {name} is no setting; write {PREFIX}SECTION_NAME, with one of {known}")
 
 
 def _place(error: yaml.MarkedYAMLError) -> str:

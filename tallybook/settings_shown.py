@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, SecretStr
-from sqlalchemy.engine import make_url
 
-from tallybook.settings import HIDDEN, PREFIX, is_secret, load_settings, read_file
+from tallybook.books_url import shown_url
+from tallybook.hiding import HIDDEN, is_secret
+from tallybook.settings import PREFIX, load_settings, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +69,7 @@ def _text(name: str, value: Any) -> str:
         return ""
     text = str(value.get_secret_value() if isinstance(value, SecretStr) else value)
     if name == "books.url":
-        return make_url(text).render_as_string(hide_password=True)
+        return shown_url(text)
     if name != "alerts.webhook" and (isinstance(value, SecretStr) or is_secret(name.rpartition(".")[2])):
         return HIDDEN
     if isinstance(value, list | tuple):

@@ -7,6 +7,7 @@ import logging
 import traceback
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from typer.testing import CliRunner
@@ -15,6 +16,7 @@ from metering.layout import Layout
 from rating.errors import NotFound
 from tallybook import Workspace
 from tallybook.cli import app
+from tallybook.cli_shell import State, exit_code_of, report
 from tallybook.errors import BadSettings
 from tallybook.runner import Runner
 from tallybook.settings import Settings, load_settings
@@ -27,6 +29,9 @@ SECRETS = {
     "TALLYBOOK_ALERTS_WEBHOOK": "https://user:hook-pass@example.com/alerts?token=hook-token",
     "AWS_SECRET_ACCESS_KEY": "aws+secret/of+the+seller",
 }
+# A password may stand in the query of a URL, or be written with escapes; a driver shows either form.
+QUERY = "postgresql+psycopg://clerk@127.0.0.1:1/books?password=p4ss%2Fin-the-query&sslmode=disable"
+ESCAPED = "postgresql+psycopg://clerk:p4ss%40w0rd-escaped@127.0.0.1:1/books"
 HIDDEN = ("p4ssw0rd-of-books", "sk_live_0123456789abcdef", "whsec-of-the-alerts", "hook-pass", "hook-token")
 
 
@@ -115,6 +120,74 @@ def test_what_is_wrong_is_named_and_not_shown(root: Path, text: str, said: str) 
     assert not any(secret in shown for secret in HIDDEN)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"\xff\xfe[run]", "not written in UTF-8"),
+        (b"[run]\nsteps = {ship = 5}\n", r"run\.steps\.ship"),
+        (b"[run.steps]\nrating = 'off'\n", "there is no step 'rating'; the steps are ship"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_bad_input(root: Path, text: bytes, said: str) -> None:
+    (root / "tallybook.toml").write_bytes(text)
+    with pytest.raises(BadSettings, match=said):
+        load_settings(Layout.of(root))
+
+
+def test_a_folder_is_no_file_and_a_mark_of_the_encoding_is_no_text(root: Path) -> None:
+    (root / "tallybook.toml").write_bytes(b"\xef\xbb\xbf[run]\ngrace_minutes = 4\n")
+    assert load_settings(Layout.of(root)).run.grace_minutes == 4
+    (root / "tallybook.toml").unlink()
+    (root / "tallybook.toml").mkdir()
+    with pytest.raises(BadSettings, match="Is a directory"):
+        load_settings(Layout.of(root))
+
+
+@pytest.mark.parametrize("text", ["books: {url: *hunter2-secret}", "books: {url: !hunter2-secret x}"])
+def test_what_yaml_refuses_is_not_repeated(root: Path, text: str) -> None:
+    (root / "tallybook.toml").unlink()
+    (root / "tallybook.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(BadSettings, match=r"\.\.\. \(line 1") as refused:
+        load_settings(Layout.of(root))
+    assert "hunter2" not in "".join(traceback.format_exception(refused.value))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql//clerk:hunter2-secret@127.0.0.1/books",
+        "postgresql+psycopg://clerk:hunter2-secret@127.0.0.1:port/books",
+        "mysql://clerk:hunter2-secret@127.0.0.1/books",
+    ],
+)
+def test_a_url_that_is_none_of_books_is_bad_input_and_not_repeated(
+    root: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("TALLYBOOK_BOOKS_URL", url)
+    result = CliRunner().invoke(app, ["-w", str(root), "steps"])
+    assert isinstance(result.exception, BadSettings)
+    assert exit_code_of(result.exception) == 2
+    said = result.exception.message + load_settings(Layout.of(root)).without_secrets(f"tried {url}")
+    assert "write sqlite:///path or postgresql+psycopg://" in said
+    assert "hunter2" not in said
+
+
+def test_a_variable_whose_section_is_none_is_refused_but_those_of_kubernetes(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A service called tallybook, and one called tallybook-run, are told to every container of the namespace.
+    for name in ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_8321_TCP", "PORT_8321_TCP_ADDR"):
+        monkeypatch.setenv(f"TALLYBOOK_{name}", "tcp://10.0.0.1:8321")
+        monkeypatch.setenv(f"TALLYBOOK_RUN_{name}", "tcp://10.0.0.1:8321")
+    monkeypatch.setenv("TALLYBOOK_WORKSPACE", str(root))
+    assert settings_of(root).run.grace_minutes == 180
+    monkeypatch.setenv("TALLYBOOK_RNU_FROM", "2026-10-01")
+    with pytest.raises(
+        BadSettings, match="TALLYBOOK_RNU_FROM is no setting; write TALLYBOOK_SECTION_NAME, with one of"
+    ):
+        settings_of(root)
+
+
 def test_a_variable_that_is_no_setting_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TALLYBOOK_RUN_GRACE", "60")
     with pytest.raises(BadSettings, match=r"run\.grace"):
@@ -155,6 +228,31 @@ def test_no_secret_is_shown_anywhere(
     assert any("postgresql" in one for one in said), "it was looked at"
     for secret in (*HIDDEN, "aws+secret/of+the+seller"):
         assert not [one for one in said if secret in one], secret
+
+
+@pytest.mark.parametrize(("url", "secret"), [(QUERY, "in-the-query"), (ESCAPED, "w0rd-escaped")])
+def test_a_password_is_hidden_wherever_the_url_has_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str, secret: str
+) -> None:
+    monkeypatch.setenv("TALLYBOOK_BOOKS_URL", url)
+    assert "127.0.0.1" in shown(root)["books.url"][0]
+    asked = (["settings"], ["doctor", "--json"], ["steps"])
+    said = [str(shown(root)), *(CliRunner().invoke(app, ["-w", str(root), *words]).output for words in asked)]
+    settings = load_settings(Layout.of(root))
+    password = unquote(url.partition("password=")[2].partition("&")[0] or url.partition("clerk:")[2].partition("@")[0])
+    said += [settings.without_secrets(one) for one in (url, f"password {password} is wrong")]
+    # What nobody foresaw is told with its trace, and without them.
+    State.root = root
+    for error in (RuntimeError(f"{password} was refused"), BadSettings(f"{url} is wrong")):
+        try:
+            raise error
+        except (RuntimeError, BadSettings) as raised:
+            report(raised)
+    (root / "tallybook.toml").write_text("[nothing]\n", encoding="utf-8")
+    report(RuntimeError(f"{password} was refused, and the settings cannot be read"))
+    said.append(capsys.readouterr().err)
+    assert "was refused" in said[-1]
+    assert not [one for one in said if secret in one or password in one]
 
 
 def test_what_a_step_says_of_a_secret_is_not_written_down(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
