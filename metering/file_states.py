@@ -311,11 +311,11 @@ class _Kinds:
             self._begin(names)
         texts = len(attributes.dictionary) + 1
         pair = meters.indices.to_numpy() * np.int32(texts) + attributes.indices.fill_null(texts - 1).to_numpy()
-        found: Array = self._first_group[pair]
+        found: Array = self._first_group.take(pair)
         if len(found) and int(found.min()) < 0:
             for one in np.unique(pair[found < 0]).tolist():
                 self._first_group[one] = self.sums.first_group(self._kinds[one])
-            found = self._first_group[pair]
+            found = self._first_group.take(pair)
         return found
 
     def _begin(self, names: list[pa.Array]) -> None:
