@@ -2,10 +2,15 @@
 
 Enters: words of an operator. Leaves: tables or JSON; exit code 1 when a step failed or found something. Refuses: to run at an
 instant that has not come yet.
+
+A signal lets every step in hand finish and no further one begin. A second one ends the process at once, which is safe, too.
 """
 
 from __future__ import annotations
 
+import signal
+import threading
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +22,7 @@ from tallybook.cli_shell import DONE, FINDING, JsonOption, PeriodOption, State, 
 from tallybook.show import table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from tallybook.run_books import Run
     from tallybook.runner import Standing
@@ -46,41 +51,68 @@ def run(
 ) -> None:
     """Run all steps when they are due: ship, maintain, close, invoice, deliver, reconcile and the rest.
 
-    Runs until SIGTERM or SIGINT, or with --once until nothing is due. Any number may run at once, on any number of hosts.
+    Runs until SIGTERM or SIGINT, or with --once until nothing is due; a signal lets the step in hand finish. Any number may run
+    at once, on any number of hosts.
     """
     only = _checked(step or ())
     if at is not None and not once:
         raise typer.BadParameter("--at goes with --once")
+    if health_port is not None and once:
+        raise typer.BadParameter("--health-port is for a scheduler that stays; leave it out with --once")
     if not once:
         _run_forever(only, health_port, health_host)
         return
     from tallybook.runner import Runner
     from tallybook.workspace import Workspace
 
-    with Workspace(State.root, clock=None if at is None else FixedClock(_past(at))) as workspace:
-        runner = Runner(workspace, only=only, on_run=lambda _run: None if as_json else _say(_run))
+    stopping = threading.Event()
+    clock = None if at is None else FixedClock(_past(at))
+    with Workspace(State.root, clock=clock) as workspace, stopping_on_signals(stopping):
+        runner = Runner(workspace, only=only, stopping=stopping, on_run=lambda _run: None if as_json else _say(_run))
         made = runner.run_due()
         standings = runner.standings()
     if as_json:
         print_json({"runs": [_run_json(one) for one in made], "steps": [_standing_json(one) for one in standings]})
-    elif not made:
+    elif not made and not stopping.is_set():
         err.print("Nothing was due.", highlight=False)
+    if stopping.is_set():
+        err.print("Stopped; the next call goes on.", highlight=False)
     raise typer.Exit(FINDING if any(one.outcome != "done" for one in made) else DONE)
 
 
 def _run_forever(only: Sequence[str], health_port: int | None, health_host: str) -> None:
     from tallybook.cli_shell import report
     from tallybook.run_health import serve_health
-    from tallybook.scheduling import Scheduler, stop_on_signals
+    from tallybook.scheduling import Scheduler
 
     scheduler = Scheduler(State.root, only=only, on_run=_say, on_error=lambda _step, error: report(error))
-    stop_on_signals(scheduler.stopping)
-    with serve_health(State.root, scheduler, health_host, health_port) as address:
+    with (
+        stopping_on_signals(scheduler.stopping),
+        serve_health(State.root, scheduler, health_host, health_port) as address,
+    ):
         err.print(f"Running as {scheduler.holder}; SIGTERM or Ctrl-C stops after the step in hand.", highlight=False)
         if address is not None:
             err.print(f"Health: {address}/health", highlight=False)
         scheduler.run()
     err.print("Stopped.", highlight=False)
+
+
+@contextmanager
+def stopping_on_signals(stopping: threading.Event) -> Iterator[None]:
+    """Set an event at the first SIGTERM or SIGINT while the block lasts; a second one does what it would do without us."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def stop(number: int, _frame: Any) -> None:
+        signal.signal(number, before[signal.Signals(number)])
+        stopping.set()
+
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @running.command()

@@ -2,7 +2,8 @@
 
 Enters: a workspace, and a scheduler that runs. Leaves: `Wellness`: how each step stands, the age of the oldest usage event that
 is not shipped, the next deadline of a delivery, and whether all is in order. HTTP 200 when it is, 503 when it is not.
-Refuses: to serve anything but GET /health; to name tenants or accounts; to listen beyond the loopback address unasked.
+Refuses: to serve anything but GET and HEAD of /health; to name tenants or accounts; to listen beyond the loopback address
+unasked.
 
 Not in order: a step is late by more than its patience, an event waits for the lake for longer than `UNSHIPPED_MAX`, a deadline is
 nearer than `DEADLINE_NEAR`, the books cannot be read, or the scheduler is stopping. Times are of this host's clock.
@@ -25,6 +26,7 @@ from billing_adapters.outbox import END_OF_TIME, OPEN_STATES
 from metering.clock import from_us, iso_utc
 from metering.health import oldest_unshipped_ns
 from tallybook.books import reading
+from tallybook.errors import BadSettings
 from tallybook.runner import Runner, Standing
 from tallybook.workspace import Workspace
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 UNSHIPPED_MAX = timedelta(minutes=15)
 DEADLINE_NEAR = timedelta(hours=2)
+SILENCE_S = 30
 # How late a step may be before somebody should look: it waits for others, and for its turn.
 PATIENCE = {"pass": timedelta(minutes=30), "hour": timedelta(hours=2), "month": timedelta(hours=12)}
 
@@ -101,7 +104,11 @@ def serve_health(root: Path, scheduler: Scheduler, host: str, port: int | None) 
         return
     with Workspace(root) as workspace:
         runner = Runner(workspace, only=scheduler.only, holder=scheduler.holder)
-        server = ThreadingHTTPServer((host, port), _handler(runner, scheduler))
+        try:
+            server = ThreadingHTTPServer((host, port), _handler(runner, scheduler))
+        except OSError as error:
+            what = f"cannot serve /health on {host}:{port}: {error.strerror or error}"
+            raise BadSettings(f"{what}; say another --health-port or --health-host") from None
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, name="tallybook-health", daemon=True)
         thread.start()
@@ -115,8 +122,11 @@ def serve_health(root: Path, scheduler: Scheduler, host: str, port: int | None) 
 
 def _handler(runner: Runner, scheduler: Scheduler) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
+        # Whoever connects and says nothing is not waited for.
+        timeout = SILENCE_S
+
         def do_GET(self) -> None:
-            if self.path != "/health":
+            if self.path.partition("?")[0] != "/health":
                 self.send_error(404, "there is /health")
                 return
             body = _answer(runner, scheduler)
@@ -126,7 +136,10 @@ def _handler(runner: Runner, scheduler: Scheduler) -> type[BaseHTTPRequestHandle
             self.send_header("Cache-Control", "no-store")
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
-            self.wfile.write(text)
+            if self.command != "HEAD":
+                self.wfile.write(text)
+
+        do_HEAD = do_GET  # noqa: N815 (the name is http.server's)
 
         def log_message(self, *_: Any) -> None:
             """Say nothing: monitors ask all the time."""

@@ -4,17 +4,16 @@ Enters: the folder of a workspace. Leaves: when it is told to stop, after the st
 APScheduler. Its jobs are in memory and hold the name of a step; what is done, and up to when, is in the books
 (tallybook.run_books), so that a wake-up that came late, twice or not at all changes nothing but the time of the work.
 
-A signal lets every step in hand finish and no further one begin. A second one ends the process at once, which is safe, too.
+Told to stop, it lets every step in hand finish and no further one begin.
 """
 
 from __future__ import annotations
 
 import logging
-import signal
 import threading
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -116,14 +115,3 @@ class Scheduler:
                 on_run=self._on_run,
             )
         return made
-
-
-def stop_on_signals(stopping: threading.Event) -> None:
-    """Set an event at the first SIGTERM or SIGINT; a second one does what it would do without us."""
-
-    def stop(number: int, _frame: Any) -> None:
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
-        stopping.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -13,6 +14,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from typer.testing import CliRunner
@@ -22,6 +24,7 @@ from metering.clock import FixedClock
 from tallybook import Workspace
 from tallybook.books import reading
 from tallybook.cli import app
+from tallybook.errors import BadSettings
 from tallybook.run_books import list_runs
 from tallybook.run_health import look
 from tallybook.runner import Runner
@@ -93,7 +96,7 @@ def test_bad_input_changes_nothing(root: Path) -> None:
     ):
         with pytest.raises(Exception, match=r"not come yet|is no instant|open until"):
             ask(root, *words)
-    for words in (["run", "--at", AT], ["run", "--once", "--step", "sail"]):
+    for words in (["run", "--at", AT], ["run", "--once", "--step", "sail"], ["run", "--once", "--health-port", "0"]):
         ask_refused = CliRunner().invoke(app, ["-w", str(root), *words])
         assert ask_refused.exit_code == 2
     assert ask(root, "runs")["runs"] == []
@@ -164,12 +167,45 @@ def test_the_scheduler_runs_tells_its_health_and_stops_at_a_signal(root: Path) -
         assert status in {200, 503}, "the machine may be too slow for its patience"
         assert {one["step"] for one in body["steps"]} == {"ship", "close", "invoice"}
         assert health(address.replace("/health", "/"))[0] == 404
+        assert health(f"{address}?from=a-probe")[0] in {200, 503}
+        with socket.create_connection((urlsplit(address).hostname, urlsplit(address).port), timeout=30) as probe:
+            probe.sendall(b"HEAD /health HTTP/1.0\r\n\r\n")
+            answer = b"".join(iter(lambda: probe.recv(65536), b""))
+        assert answer.split(b" ")[1] in {b"200", b"503"}
+        assert answer.endswith(b"\r\n\r\n"), "a head has no body"
         process.send_signal(signal.SIGTERM)
         said += process.stderr.readlines()
         assert process.wait(60) == 0
     assert said[-1] == "Stopped.\n"
     with Workspace(root) as workspace, reading(workspace.books) as connection:
         assert {one.outcome for one in list_runs(connection)} <= {"done", "finding"}, "what was in hand was finished"
+
+
+def test_once_stops_at_a_signal_after_the_step_in_hand(root: Path) -> None:
+    (root / "tallybook.toml").write_text("[run]\nfrom = 2020-01-01\n[run.steps]\nmaintain = 'off'\n", encoding="utf-8")
+    words = command(root, "run", "--once", "--step", "ship", "--step", "close", "--step", "invoice")
+    with subprocess.Popen(words, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if " close 2020-02" in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        said = process.stderr.readlines()
+        assert process.wait(60) == 0
+    assert said[-1] == "Stopped; the next call goes on.\n"
+    with Workspace(root) as workspace, reading(workspace.books) as connection:
+        runs = list_runs(connection)
+    assert {one.outcome for one in runs} == {"done"}
+    months = sorted(one.period for one in runs if one.step == "close")
+    assert months == ["2020-01", "2020-02", "2020-03"][: len(months)], "what was in hand, and no other"
+
+
+def test_a_port_that_is_taken_is_bad_input(root: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = CliRunner().invoke(app, ["-w", str(root), "run", "--health-port", str(port)])
+    assert isinstance(result.exception, BadSettings)
+    assert f"127.0.0.1:{port}: Address already in use; say another --health-port" in result.exception.message
 
 
 def test_health_names_what_is_late_and_what_waits(root: Path) -> None:
