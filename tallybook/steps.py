@@ -7,7 +7,7 @@ scheduler of another kind. The names stand in the books and in settings: they ar
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
@@ -18,6 +18,7 @@ from tallybook.run_books import forget_runs
 from tallybook.triggers import HOUR, floor_month, month_from
 
 if TYPE_CHECKING:
+    from rating.invoice import Invoice
     from tallybook.workspace import Workspace
 
 # What is at a provider by the hour or by the window, told when it is over.
@@ -128,6 +129,15 @@ def cut(workspace: Workspace, _place: str, _period: str) -> Done:
     return _invoice(workspace, name)
 
 
+def rate(workspace: Workspace, _place: str, _period: str) -> Done:
+    """Rate the open month as far as it is known, for finance to look at: drafts, which book nothing."""
+    name, _ = month_from(floor_month(workspace.now))
+    if workspace.end_of(name) <= workspace.now:
+        return Done(f"{name} is over; its close is next")
+    made = workspace.invoice(name).invoices
+    return Done(f"{name} so far: {len(made):,} drafts{_totals(made)}")
+
+
 def close(workspace: Workspace, _place: str, period: str) -> Done:
     """Pin the snapshot and the catalog that a month is invoiced from."""
     done = workspace.close_period(period)
@@ -144,9 +154,14 @@ def _invoice(workspace: Workspace, period: str) -> Done:
     if not made:
         return Done("no invoices")
     workspace.publish(period)
+    return Done(f"{len(made):,} invoices{_totals(made)}")
+
+
+def _totals(made: Sequence[Invoice]) -> str:
+    """Return what documents ask for, by currency."""
     totals = {currency: exact_sum([one.amount_due for one in made if one.currency == currency]) for currency in
               sorted({one.currency for one in made})}  # fmt: skip
-    return Done(f"{len(made):,} invoices, " + ", ".join(f"{plain(total)} {name}" for name, total in totals.items()))
+    return "".join(f", {plain(total)} {name}" for name, total in totals.items())
 
 
 def reconcile(workspace: Workspace, _place: str, period: str) -> Done:
@@ -181,6 +196,8 @@ STEPS = (
          deliver_hours, needs=("ship",), scope="adapter"),
     Step("thresholds", "invoices of accounts that reached a threshold", "pass", "hourly at :05", "thresholds",
          thresholds, needs=("ship", "close", "invoice")),
+    Step("rate", "the open month so far, as drafts", "pass", "daily at 03:00", "invoice", rate,
+         needs=("ship", "close", "invoice")),
     Step("cut", "invoices of the open month so far", "pass", "off", "invoice --final", cut,
          needs=("ship", "close", "invoice")),
     Step("close", "a month that is over, and its grace: what its invoices are made from", "month", _MONTHLY, "close",

@@ -52,6 +52,9 @@ def test_a_quarter_of_every_sixth_hour_with_all_steps(tmp_path: Path) -> None:
     quarter = Quarter(tmp_path, seed=12, wakes=dense(), is_whole=True).play()
     assert quarter.breaks() == []
     # Every pass that was due at a wake was done at it; there are some 380 wakes, and the nights of 94 days.
-    passes = {step: quarter.told[f"{step} was done"] for step in ("ship", "maintain", "deliver", "reconcile_open")}
+    passes = {
+        step: quarter.told[f"{step} was done"] for step in ("ship", "maintain", "deliver", "rate", "reconcile_open")
+    }
     assert all(passes[step] > 300 for step in ("ship", "maintain", "deliver")), passes
+    assert passes["rate"] > 80, passes
     assert passes["reconcile_open"] + quarter.told["reconcile_open was finding"] > 80, passes

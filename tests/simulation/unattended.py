@@ -61,7 +61,8 @@ timezone = "Europe/Berlin"
 [run.steps]
 ship = "every 1 hours"
 maintain = "{maintain}"
-reconcile_open = "{reconcile_open}"
+rate = "{daily}"
+reconcile_open = "{daily}"
 deliver = "every 1 hours"
 alerts = "off"
 thresholds = "off"
@@ -183,7 +184,7 @@ class Quarter:
             text = f"meters: [{{name: tokens}}]\nplans:{plans}accounts:\n{accounts}subscriptions:\n{held}"
             (made.layout.catalog / "all.yaml").write_text(text, encoding="utf-8")
             maintain, daily = ("hourly at :40", "daily at 02:30") if self.is_whole else ("off", "off")
-            settings = SETTINGS.format(books=self.books, address=address, maintain=maintain, reconcile_open=daily)
+            settings = SETTINGS.format(books=self.books, address=address, maintain=maintain, daily=daily)
             made.layout.settings_file.write_text(settings, encoding="utf-8")
         with Workspace(self.root, clock=self.clock) as again:
             again.apply()

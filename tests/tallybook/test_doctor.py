@@ -27,7 +27,7 @@ from tests.postgres import postgres_server, postgres_url  # noqa: F401 (fixtures
 from tests.tallybook.shop import open_shop
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
-QUIET = '[run.steps]\nmaintain = "off"\nreconcile_open = "off"\n'
+QUIET = '[run.steps]\nmaintain = "off"\nreconcile_open = "off"\nrate = "off"\n'
 
 
 @pytest.fixture(scope="module")

@@ -74,7 +74,12 @@ def test_once_does_what_is_due_and_says_how_all_stands(root: Path) -> None:
     done = ask(root, "run", "--once", "--at", AT, "--step", "ship", "--step", "close")
     assert [(one["step"], one["period"]) for one in done["runs"]] == [("ship", AT), ("close", "2026-10")]
     rest = ask(root, "run", "--once", "--at", AT)
-    assert {one["step"] for one in rest["runs"]} == {"thresholds", "invoice", "reconcile", "reconcile_open", "alerts"}
+    done = {one["step"]: one["detail"] for one in rest["runs"]}
+    assert set(done) == {"thresholds", "rate", "invoice", "reconcile", "reconcile_open", "alerts"}
+    # Two fees of 49.00; nothing was used in November yet.
+    assert done["rate"] == "2026-11 so far: 2 drafts, 98.00 USD"
+    with Workspace(root, clock=FixedClock(NOW)) as workspace:
+        assert {one.status for one in workspace.invoices("2026-11")} == {"draft"}, "rating books nothing"
     assert ask(root, "run", "--once", "--at", AT)["runs"] == []
     standing = {one["step"]: one for one in ask(root, "steps")["steps"]}
     assert standing["close"]["done_until"] == "2026-11-01T00:00:00Z"

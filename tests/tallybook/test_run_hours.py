@@ -34,6 +34,7 @@ timezone = "Europe/Berlin"
 [run.steps]
 maintain = "off"
 reconcile_open = "off"
+rate = "off"
 alerts = "off"
 close = "off"
 invoice = "off"

@@ -48,6 +48,7 @@ from = 2026-10-01
 [run.steps]
 maintain = "off"
 reconcile_open = "off"
+rate = "off"
 alerts = "off"
 [files]
 formats = ["csv"]
