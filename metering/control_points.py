@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from decimal import Decimal
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Select
 
 # P1 to P8 of the way of a usage event, by the act that writes them.
 ATTRIBUTED, RATED, INVOICED, DELIVERED, HELD, COLLECTED = "P3", "P4", "P5", "P6", "P7", "P8"
@@ -85,13 +85,24 @@ def _sum(figures: Iterable[Decimal | None]) -> Decimal | None:
     return exact_sum(told) if told else None
 
 
-def read_points(connection: Connection, point: str | None = None, batch_id: str | None = None) -> list[ControlPoint]:
-    """Return points, all or of one point or batch, in the order of their keys."""
+def read_points(
+    connection: Connection,
+    point: str | None = None,
+    batch_id: str | None = None,
+    *,
+    before: Select[tuple[str]] | None = None,
+) -> list[ControlPoint]:
+    """Return points, all or of one point or batch, in the order of their keys.
+
+    `before`: those alone whose batch came from one of a query.
+    """
     query = select(*(control_points.c[field.name] for field in fields(ControlPoint)))
     if point is not None:
         query = query.where(control_points.c.point == point)
     if batch_id is not None:
         query = query.where(control_points.c.batch_id == batch_id)
+    if before is not None:
+        query = query.where(control_points.c.previous_batch_id.in_(before))
     return [
         ControlPoint(**row)
         for row in connection.execute(query.order_by(*(control_points.c[name] for name in _KEY))).mappings()

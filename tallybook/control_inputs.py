@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, Select, literal, select
 
 from billing_adapters.payments import list_payments
 from billing_adapters.reconciliation.inputs import schema_of
 from billing_adapters.reconciliation.recover_by import Accepts
-from metering.control_points import read_points
+from metering.control_points import ATTRIBUTED, DELIVERED, INVOICED, read_points
 from rating.books import balance_burns, charges, invoice_lines, invoices
+from rating.voids import read_voids
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -110,19 +111,39 @@ def closes_of(closes: Sequence[Close], start: datetime, end: datetime, revision:
 
 
 def acts_of(connection: Connection, closes: Sequence[Close], start: datetime, end: datetime) -> dict[str, pa.Table]:
-    """Return what the closes of a period wrote down as they made their documents, and these documents as they are now."""
+    """Return what the closes of a period wrote down as they made their documents; what voids and deliveries wrote of these
+    afterwards; these documents as they are now; and the close that saw the end of the period, if it attributed its usage."""
+    made = [
+        one
+        for one in closes
+        if one.invoices_made and not one.is_draft and (one.period_start, one.period_end) == (start, end)
+    ]
+    position = {one.close_id: one.position for one in made}
     names = schema_of("control_point").names
     points: list[Any] = []
     documents: list[Any] = []
-    for one in closes:
-        if one.invoices_made and not one.is_draft and (one.period_start, one.period_end) == (start, end):
-            told = read_points(connection, batch_id=one.close_id)
-            points += [tuple(getattr(point, name) for name in names) for point in told]
-            columns = [invoices.c[name] for name in schema_of("close_document").names]
-            documents += connection.execute(
-                select(*columns).where(invoices.c.close_id == one.close_id, invoices.c.status.in_(("final", "void")))
-            ).all()
-    return {"control_point": _table("control_point", points), "close_document": _table("close_document", documents)}
+    for one in made:
+        columns = [invoices.c[name] for name in schema_of("close_document").names]
+        documents += connection.execute(
+            select(*columns).where(invoices.c.close_id == one.close_id, invoices.c.status.in_(("final", "void")))
+        ).all()
+        told = read_points(connection, batch_id=one.close_id)
+        told += read_points(
+            connection, DELIVERED, before=select(invoices.c.invoice_id).where(invoices.c.close_id == one.close_id)
+        )
+        told += read_points(connection, INVOICED, before=select(literal(one.close_id)))
+        voids = read_voids(connection, [point.batch_id for point in told if point.reason == "void"])
+        position |= {invoice_id: void.position for invoice_id, void in voids.items()}
+        points += [
+            tuple(position.get(point.batch_id) if name == "position" else getattr(point, name) for name in names)
+            for point in told
+        ]
+    found = {"control_point": _table("control_point", points), "close_document": _table("close_document", documents)}
+    attributed = {point[names.index("batch_id")] for point in points if point[names.index("point")] == ATTRIBUTED}
+    last = [one for one in made if one.is_complete and one.kind == "period" and one.close_id in attributed]
+    if last:
+        found["attributed_close"] = _table("attributed_close", [(last[-1].close_id, last[-1].position)])
+    return found
 
 
 def prices_listed(listed: Mapping[str, ListPrice]) -> dict[str, pa.Table]:

@@ -101,6 +101,7 @@ def compare(workspace: Workspace, period: str, given: Mapping[str, pa.Table] | N
         **prices_listed(workspace.settings.list_prices),
         **_concessions(workspace, terms, wall, files, snapshot),
         **accepted_windows(windows),
+        **_stored_at_close(files, closes, documents, wall),
         **rolled_up(files, wall.start.replace(tzinfo=UTC), wall.end.replace(tzinfo=UTC)),
         **(given or {}),
     }
@@ -128,6 +129,25 @@ def compare(workspace: Workspace, period: str, given: Mapping[str, pa.Table] | N
         {(row["currency"], row["bucket"]): row["amount"] for row in values},
         {(row["currency"], row["meter"]): row["quantity"] for row in included},
     )
+
+
+def _stored_at_close(
+    files: list[str], closes: Sequence[Close], documents: Mapping[str, pa.Table], wall: WallPeriod
+) -> dict[str, pa.Table]:
+    """Return what the lake holds now of the cut of the close that attributed the usage of the period; nothing without one."""
+    if "attributed_close" not in documents:
+        return {}
+    [close_id] = documents["attributed_close"]["close_id"].to_pylist()
+    [snapshot] = [close.snapshot for close in closes if close.close_id == close_id]
+    dates = wall.in_zone("UTC")
+    engine = open_evidence(files, snapshot)
+    try:
+        values: dict[str, object] = {"start_instant": dates.start, "end_instant": dates.end}
+        return {
+            "stored_at_close": fetch(engine, read_sql("billing_adapters.reconciliation", "stored_at_close"), values)
+        }
+    finally:
+        engine.close()
 
 
 def _concessions(

@@ -37,7 +37,7 @@ from metering.engine import read_sql
 from metering.periods import Period, parse_period
 from metering.usage import Span, aggregate, register
 from rating.frozen import frozen_spans
-from rating.iso4217 import minor_units
+from rating.iso4217 import MINOR_UNITS
 from rating.late import limits_between, refuse_late
 from rating.phases import OVERRIDDEN
 from rating.rate import overflow_named, rate
@@ -313,15 +313,14 @@ def _load_money(
     load_table(engine, "frozen_span", {"span_id": "int"}, [(number,) for number in frozen])
     register(engine, "booked_line_row", bookings.lines)
     register(engine, "booked_charge_row", bookings.charges)
-    places = {currency: minor_units(currency) for currency in sorted(set(bookings.lines["currency"].to_pylist()))}
-    factors = [Decimal(10) ** digits for digits in places.values()]
-    units = [Decimal(1).scaleb(-digits) for digits in places.values()]
+    factors = [Decimal(10) ** digits for digits in MINOR_UNITS.values()]
+    units = [Decimal(1).scaleb(-digits) for digits in MINOR_UNITS.values()]
     register(
         engine,
-        "booked_currency",
+        "currency_unit",
         pa.table(
             {
-                "currency": pa.array(list(places), pa.string()),
+                "currency": pa.array(list(MINOR_UNITS), pa.string()),
                 "minor_per_major": pa.array(factors, pa.decimal128(18, 0)),
                 "minor_unit": pa.array(units, pa.decimal128(24, 12)),
             }

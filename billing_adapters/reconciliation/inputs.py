@@ -80,6 +80,7 @@ _DERIVED: Final = (
     Input("booked_line", "one row per line key: what final invoices booked, all together"),
     Input("booked_charge", "one row per component key: what final invoices booked, all together"),
     Input("booked_charge_row", "one row per booking of a component by a final invoice"),
+    Input("currency_unit", "one row per currency of ISO 4217: its smallest unit"),
     Input("minimum", "one row per billing span and what it owes at least"),
     Input("adjust_scope", "one row per (scope, price): which prices a minimum, a maximum or a discount covers"),
     Input("plan_term", "one row per plan version of the catalog"),
@@ -106,6 +107,7 @@ _NO_ROLLUPS: Final = (
 _NO_AUTHORITY: Final = (
     "say what may be given away, and who may approve more: add the section [discount_authority] to the settings"
 )
+_NO_CLOSE: Final = "close the period (`tallybook invoice PERIOD --final`): its close writes down whose the usage is"
 _NO_LIST: Final = "read what a provider has (`tallybook provider read NAME`), or import its export"
 
 _GIVEN: Final = (
@@ -260,16 +262,35 @@ _GIVEN: Final = (
     ),
     Input(
         "control_point",
-        "one row per control point of the closes of the period: what they wrote down as they acted",
+        "one row per control point of the closes of the period, of voids and of deliveries of their documents: what they wrote"
+        " down as they acted; position is the place of a close or a void among all",
         {
-            **dict.fromkeys(("point", "batch_id", "account_id", "tenant_id", "meter", "reason", "currency"), "text"),
-            "event_count": "int", "amount": "exact",
+            **dict.fromkeys(("point", "batch_id", "previous_batch_id", "adapter", "account_id", "tenant_id"), "text"),
+            **dict.fromkeys(("meter", "reason", "currency"), "text"),
+            "position": "int", "event_count": "int", "quantity": "quantity", "amount": "exact",
         },
+    ),
+    Input(
+        "attributed_close",
+        "one row: the close that saw the end of the period, if it wrote down whose the usage is",
+        {"close_id": "text", "position": "int"},
+        None,
+        _NO_CLOSE,
+    ),
+    Input(
+        "stored_at_close",
+        "one row per (tenant, meter): usage events of the period that the lake holds now of the cut of that close",
+        {"tenant_id": "text", "meter": "text", "rows": "int", "quantity": "quantity"},
+        None,
+        _NO_CLOSE,
     ),
     Input(
         "close_document",
         "one row per document of the closes of the period, void ones among them, as the books have it now",
-        {**dict.fromkeys(("close_id", "account_id", "currency", "document_type"), "text"), "amount_due": "exact"},
+        {
+            **dict.fromkeys(("close_id", "invoice_id", "account_id", "currency", "document_type"), "text"),
+            "amount_due": "exact",
+        },
     ),
     Input(
         "close_cut",

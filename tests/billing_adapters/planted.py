@@ -20,6 +20,7 @@ from metering.usage import load_events
 from rating.balances import Balance
 from rating.rate import BOOKED_LINE_COLUMNS, rate, subtract_booked
 from rating.terms import billing_spans
+from tests.billing_adapters.acts import of_close, point
 from tests.billing_adapters.runs import no_bookings
 from tests.billing_adapters.world import OCTOBER, World, event, letter, statement_of
 from tests.rated import engine, terms_of
@@ -334,6 +335,11 @@ def books_world() -> World:
     return world
 
 
+def stored_at_close() -> dict[tuple[str, str], tuple[int, Decimal]]:
+    """Return what the lake holds of the cut of October's close: rows and quantity by (tenant, meter)."""
+    return {(row["tenant_id"], row["meter"]): (1, row["quantity"]) for row in books_world().stored()}
+
+
 def book(world: World, terms: Terms) -> Bookings:
     """Book what October is worth under some terms, as a close does."""
     asked = engine()
@@ -415,10 +421,13 @@ def documents(bookings: Bookings, *, is_leaking: bool) -> dict[str, pa.Table]:
         ],
         "discount_given": welcomes(bookings),
         "control_point": [
-            {
-                "point": "P5", "batch_id": "close-1", "account_id": "payer", "reason": "invoice", "currency": "USD",
-                "event_count": 1, "amount": total,
-            }
+            *of_close(bookings.lines.to_pylist(), stored_at_close(), is_leaking=is_leaking),
+            point("P5", "invoice", batch_id="close-1", account_id="payer", currency="USD", amount=total, position=1),
+        ],
+        "attributed_close": [{"close_id": "close-1", "position": 1}],
+        "stored_at_close": [
+            {"tenant_id": tenant, "meter": meter, "rows": rows, "quantity": quantity}
+            for (tenant, meter), (rows, quantity) in stored_at_close().items()
         ],
         # Somebody took 7.00 off the invoice in the books.
         "close_document": [

@@ -99,6 +99,12 @@ LEAKS = {
     "CLOSE_REWRITTEN": Leak("books", None, "less_than_written", "AT_RISK", None, "7.00", "EXACT"),
     # 1,000 units that came after the close.
     "LATE_USAGE": Leak("books", "forgotten", "not_corrected", "TIMING", "1000", "10.00", "E1"),
+    # The close saw 300 of 333.3 units that the lake holds of its cut.
+    "STORED_ATTRIBUTED": Leak("books", "rounded", "not_attributed", "AT_RISK", "33.3", "0.33", "E1"),
+    # Prices were handed 700 units; rating took 600.
+    "ATTRIBUTED_RATED": Leak("books", "drifted", "not_rated", "AT_RISK", "100", "1.00", "E1"),
+    # 45.00 rated, 40.00 charged.
+    "RATED_INVOICED": Leak("books", "promised", "not_charged", "AT_RISK", None, "5.00", "EXACT"),
     # 19 % of 200.00.
     "TAX_MISSING": Leak("books", None, "no_tax_and_no_reason", "AT_RISK", None, "38.00", "EXACT"),
 }
@@ -154,7 +160,7 @@ PROVIDED = frozenset(
     {
         "INVOICE_NOT_DELIVERED", "DELIVERY_PARTIAL", "DELIVERY_DUPLICATE", "PROVIDER_QUANTITY", "PROVIDER_AMOUNT",
         "PROVIDER_ORPHAN", "STATUS_DRIFT", "REFUND_EXCESS", "UNCOLLECTED_AGED", "FRACTION_DROPPED",
-        "DELIVERY_ASYNC_ERROR",
+        "DELIVERY_ASYNC_ERROR", "INVOICED_DELIVERED", "DELIVERED_HELD", "HELD_COLLECTED",
     }
 )  # fmt: skip
 

@@ -16,6 +16,7 @@ from billing_adapters.reconciliation.controls import our_controls
 from billing_adapters.reconciliation.inputs import schema_of
 from billing_adapters.reconciliation.matching import Tolerance
 from billing_adapters.reconciliation.statement import Statement
+from tests.billing_adapters.acts import of_deliveries
 from tests.billing_adapters.world import AFTER, World, event, statement_of
 
 Row = dict[str, Any]
@@ -31,6 +32,9 @@ OURS = [
     "REFUND_EXCESS",
     "UNCOLLECTED_AGED",
     "FRACTION_DROPPED",
+    "INVOICED_DELIVERED",
+    "DELIVERED_HELD",
+    "HELD_COLLECTED",
 ]
 ISSUED = datetime(2026, 10, 20, 6, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -51,6 +55,8 @@ class Provider:
         self.ledger = [self.used(Decimal("15.4"))]
         self.final: list[Row] = []
         self.told_paid: list[Row] = []
+        # What was written of these documents by acts, where it is not what they are now.
+        self.acts: tuple[list[Row], list[Row]] | None = None
 
     @staticmethod
     def invoice(number: int, amount: Decimal) -> Row:
@@ -105,6 +111,7 @@ class Provider:
     def statement(self, **more: Any) -> Statement:
         documents, quantities = frozenset({"documents", "payments"}), frozenset({"quantities"})
         used = World()
+        points, documents_of_closes = self.acts or of_deliveries(self.booked, self.sent)
         # What the surplus of a provider is valued against; a call costs 0.001.
         used.write(event(quantity="2000"))
         return statement_of(
@@ -118,6 +125,8 @@ class Provider:
                     "delivering_adapter", [{"adapter": STRIPE, "delivers_from": datetime(2026, 10, 1, tzinfo=UTC)}]
                 ),
                 "sent_document": table("sent_document", self.sent),
+                "control_point": table("control_point", points),
+                "close_document": table("close_document", documents_of_closes),
                 "final_invoice": table("final_invoice", self.final),
                 "payment_read": table("payment_read", self.told_paid),
                 "sent_quantity": table("sent_quantity", self.told),
@@ -339,6 +348,35 @@ def sent_too_much(world: Provider) -> None:
     world.ledger = [world.used(Decimal("13.9"))]
 
 
+def edited_outbox(world: Provider) -> None:
+    # The close asked for 200.00 and deliveries were to bring it; somebody made 160.00 of it on the way.
+    lower(world, 40)
+    world.acts = of_deliveries(world.booked, world.sent)
+
+
+def said_to_be_delivered(world: Provider) -> None:
+    # The outbox says that it arrived, and the provider has it, by hand; no act delivered it.
+    *others, last = world.sent
+    world.acts = of_deliveries(world.booked, [*others, {**last, "bucket": "pending"}])
+
+
+def forgotten_on_both_sides(world: Provider) -> None:
+    # 200.00 were delivered; the outbox and the list say 150.00 by now.
+    world.acts = of_deliveries(world.booked, world.sent)
+    lower(world, 50)
+
+
+def lower(world: Provider, by: int) -> None:
+    """Lower what was sent of the second document, what the provider has of it and what is open, all alike."""
+    world.sent[1] = {**world.sent[1], "sent": world.sent[1]["sent"] - by}
+    world.there[1]["total"] -= by
+    world.paid[1].update(total=world.there[1]["total"], open=world.there[1]["total"])
+
+
+def paid_nowhere(world: Provider) -> None:
+    world.paid[2]["open"] -= 30
+
+
 Expected = set[tuple[str, str, str, Decimal | None, Decimal | None]]
 PLANTED: list[tuple[Callable[[Provider], None], Expected]] = [
     (never_sent, {("INVOICE_NOT_DELIVERED", "AT_RISK", "not_sent", None, Decimal(480))}),
@@ -407,6 +445,9 @@ PLANTED: list[tuple[Callable[[Provider], None], Expected]] = [
             ("UNCOLLECTED_AGED", "INFO", "served_and_silent", None, Decimal(100)),
         },
     ),
+    (edited_outbox, {("INVOICED_DELIVERED", "AT_RISK", "meant_otherwise", None, Decimal(40))}),
+    (said_to_be_delivered, {("INVOICED_DELIVERED", "AT_RISK", "delivered_without_an_act", None, Decimal(300))}),
+    (forgotten_on_both_sides, {("DELIVERED_HELD", "AT_RISK", "held_less", None, Decimal(50))}),
     (truncated, {("FRACTION_DROPPED", "AT_RISK", "not_carried", Decimal(327), Decimal("0.327"))}),
     (sent_too_much, {("FRACTION_DROPPED", "OVERBILL", "more_than_used", Decimal(1), Decimal("0.001"))}),
 ]
@@ -424,8 +465,18 @@ def test_what_is_planted_is_found_by_its_control(plant: Callable[[Provider], Non
 
 
 def test_every_control_has_a_planted_leak() -> None:
-    assert {control for _, expected in PLANTED for control, *_ in expected} == set(OURS)
+    planted = {control for _, expected in PLANTED for control, *_ in expected}
+    assert planted | {"HELD_COLLECTED"} == set(OURS)
     assert set(OURS) <= {control.control_id for control in our_controls()}
+
+
+def test_money_that_is_in_no_part_of_a_payment_is_found() -> None:
+    world = Provider()
+    paid_nowhere(world)
+    statement = world.statement()
+    assert found(statement) == {("HELD_COLLECTED", "AT_RISK", "less_than_held", None, Decimal(30))}
+    # The statement says the same, in total: what no bucket explains.
+    assert statement.unexplained.amount["USD"] == 30
 
 
 def test_what_is_not_settled_is_timing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
@@ -9,10 +10,11 @@ from typing import NamedTuple
 import pytest
 
 import metering.rollups
+from metering.books import control_points
 from metering.clock import FixedClock
 from metering.control_points import ATTRIBUTED, RATED, read_points
 from tallybook import Workspace
-from tests.tallybook.shop import DECEMBER, LATE, USAGE, import_text, open_shop
+from tests.tallybook.shop import DECEMBER, LATE, NOVEMBER, USAGE, import_text, open_shop
 
 
 class Written(NamedTuple):
@@ -117,3 +119,52 @@ def test_usage_is_read_anew_where_rating_may_read_what_was_kept(
     [rated] = [one for one in written(shop, RATED, "rated") if (one.tenant_id, one.meter) == ("acme", "tokens")]
     assert (handed.event_count, handed.quantity) == (2, "1580")
     assert (rated.event_count, rated.quantity) == (1, "1500")
+    # 80 units at 0.0125.
+    assert neighbours(shop) == [("ATTRIBUTED_RATED", "not_rated", Decimal(80), Decimal("1.00"))]
+
+
+def neighbours(workspace: Workspace) -> list[tuple[str, str, Decimal | None, Decimal | None]]:
+    """Return what differs in October between two neighbours of the way: control, reason, quantity, amount. All of them ran."""
+    statement = workspace.reconcile("2026-10")
+    ran = {row["control_id"]: row["result"] for row in statement.runs.to_pylist()}
+    assert {ran[name] for name in OF_CLOSES} <= {"passed", "breaks"}
+    return [
+        (one.control_id, one.reason, one.quantity_difference, one.amount_likely)
+        for one in statement.findings
+        if one.control_id in OF_CLOSES
+    ]
+
+
+OF_CLOSES = ("STORED_ATTRIBUTED", "ATTRIBUTED_RATED", "RATED_INVOICED")
+
+
+def test_cuts_voids_and_late_usage_change_nothing_between_neighbours(tmp_path: Path) -> None:
+    workspace = open_shop(tmp_path / "shop", now=datetime(2026, 10, 21, tzinfo=UTC))
+    import_text(workspace, "october.csv", USAGE)
+    cut = workspace.invoice("2026-10", final=True).invoices
+    assert len(cut) == 2
+    with Workspace(workspace.layout.root, clock=FixedClock(NOVEMBER)) as later:
+        later.void(cut[0].number or "", who="ana", why="wrong address")
+        import_text(later, "late.csv", LATE)
+        later.invoice("2026-10", final=True)
+        assert neighbours(later) == []
+        # What comes after the close, and what voids one of its events, is not of its cut.
+        import_text(later, "later.csv", LATE.replace("late1", "late2"))
+        assert neighbours(later) == []
+        for one in later.invoices("2026-10"):
+            if one.status == "final":
+                later.void(one.number or "", who="ana", why="a trial")
+        assert neighbours(later) == []
+
+
+def test_a_line_that_reaches_no_document_is_found(shop: Workspace) -> None:
+    shop.invoice("2026-10", final=True)
+    assert neighbours(shop) == []
+    with shop.books.begin() as connection:
+        chosen = control_points.c.reason == "line", control_points.c.meter == "calls"
+        connection.execute(control_points.update().where(*chosen).values(amount=Decimal("0.40")))
+    # 0.50 charged and asked for, 0.40 on lines: too little on the lines, and more on the document than on them.
+    assert neighbours(shop) == [
+        ("RATED_INVOICED", "too_much_on_documents", None, Decimal("0.10")),
+        ("RATED_INVOICED", "not_on_lines", None, Decimal("0.10")),
+    ]

@@ -26,6 +26,6 @@ JOIN plan_period
     AND plan_period.plan_version = line.plan_version
     AND line.period_end > plan_period.start_instant
     AND line.period_end <= plan_period.end_instant
-JOIN booked_currency AS places ON places.currency = line.currency
+JOIN currency_unit AS places ON places.currency = line.currency
 LEFT JOIN charged
     ON charged.span_id = line.span_id AND charged.price_id = line.price_id AND charged.group_key = line.group_key

@@ -14,7 +14,7 @@
 WITH written AS (
     SELECT batch_id AS close_id, account_id, currency, reason AS document_type, sum(amount) AS amount, sum(event_count) AS rows
     FROM control_point
-    WHERE point = 'P5' AND reason NOT IN ('line', 'prepaid')
+    WHERE point = 'P5' AND reason NOT IN ('line', 'prepaid', 'void')
     GROUP BY ALL
 ),
 held AS (

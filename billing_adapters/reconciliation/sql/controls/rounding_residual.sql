@@ -63,7 +63,7 @@ FROM (
     -- The same amount on many lines leaves the same residual on each: it says one thing, once.
     SELECT DISTINCT booked.currency, exact_amount, exact_amount - rounded_exact_amount AS residual, places.minor_per_major
     FROM booked
-    JOIN booked_currency AS places ON places.currency = booked.currency
+    JOIN currency_unit AS places ON places.currency = booked.currency
     WHERE exact_amount <> rounded_exact_amount
 )
 GROUP BY currency
