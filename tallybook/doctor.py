@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -32,11 +33,16 @@ LIBRARIES = (
 )  # fmt: skip
 FREE_BYTES_MIN = 1 << 30
 FREE_BYTES_LEAST = 64 << 20
+# A disk may have room and no more names for files; a lake makes many.
+FREE_FILES_MIN = 10_000
+FREE_FILES_LEAST = 500
 CLOCK_FLOOR_S = 1_767_225_600  # 2026-01-01: this code did not exist before
 # A disk that takes longer to keep a page is felt by every close and every commit.
 FSYNC_SLOW_S = 0.5
 CLOCKS_APART_S = 5.0
 _NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "overlay"})
+
+_REQUIRES = re.compile(r"(?P<name>[A-Za-z0-9_.-]+)(\[[^]]*\])? *(?P<bounds>[^;]*)")
 
 Result = Literal["ok", "warn", "fail"]
 
@@ -91,11 +97,34 @@ def _python() -> Check:
 
 
 def _versions() -> Iterator[Check]:
+    """Are the libraries there, and are they of a version that this release was made for?"""
+    asked: dict[str, str] = {}
     for name in ("tallybook", *LIBRARIES):
         try:
-            yield Check(name, "ok", importlib.metadata.version(name))
+            version = importlib.metadata.version(name)
+            asked = asked or _asked()
         except importlib.metadata.PackageNotFoundError:
             yield Check(name, "fail", "not installed", "install tallybook with its dependencies")
+            continue
+        if all(_fits(version, bound) for bound in asked.get(name, "").split(",")):
+            yield Check(name, "ok", version)
+        else:
+            yield Check(name, "fail", f"{version}, and this release needs {asked[name]}", "install what it needs")
+
+
+def _asked() -> dict[str, str]:
+    """Return which versions of each library this release needs, such as `<4,>=3.11`."""
+    said = (_REQUIRES.fullmatch(line) for line in importlib.metadata.requires("tallybook") or ())
+    return {found["name"]: found["bounds"] for found in said if found is not None}
+
+
+def _fits(version: str, bound: str) -> bool:
+    """Return whether a version keeps a bound; one that is written in another way than `>=1.2` or `<3` is not looked at."""
+    there, least = ([int(part) for part in re.findall(r"[0-9]+", text)][:4] for text in (version, bound))
+    wide = [[*numbers, *[0] * (4 - len(numbers))] for numbers in (there, least)]
+    if bound.startswith(">="):
+        return wide[0] >= wide[1]
+    return not bound.startswith("<") or bound.startswith("<=") or wide[0] < wide[1]
 
 
 def _names() -> Iterator[Check]:
@@ -125,20 +154,26 @@ def _zones() -> Check:
 
 def _disk(root: Path) -> Iterator[Check]:
     folder = next(parent for parent in (root.absolute(), *root.absolute().parents) if parent.exists())
-    free = shutil.disk_usage(folder).free
-    said = f"{free / 2**30:.1f} GiB free at {folder}"
-    if free >= FREE_BYTES_MIN:
-        yield Check("disk", "ok", said)
-    else:
-        yield Check(
-            "disk", "fail" if free < FREE_BYTES_LEAST else "warn", said, "make room; a full disk stops recording"
-        )
+    yield room(folder)
     yield probe(folder)
     kind = _file_system(folder)
     if kind in _NETWORK_FILE_SYSTEMS:
         yield Check(
             "file system", "warn", f"{kind}: locks and mapped files differ there", "keep the journal on a local disk"
         )
+
+
+def room(folder: Path) -> Check:
+    """Look at the bytes and the names for files that a disk has left; some file systems do not count names."""
+    free, kept = shutil.disk_usage(folder).free, os.statvfs(folder)
+    said = f"{free / 2**30:.1f} GiB free at {folder}"
+    names = kept.f_favail if kept.f_files else FREE_FILES_MIN
+    if names < FREE_FILES_MIN:
+        said = f"{said}, for {names:,} more files"
+    if free >= FREE_BYTES_MIN and names >= FREE_FILES_MIN:
+        return Check("disk", "ok", said)
+    is_full = free < FREE_BYTES_LEAST or names < FREE_FILES_LEAST
+    return Check("disk", "fail" if is_full else "warn", said, "make room; a full disk stops recording")
 
 
 def probe(folder: Path) -> Check:

@@ -23,7 +23,7 @@ from rating.close import read_closes
 from rating.errors import NotFound
 from tallybook.books import reading
 from tallybook.books_url import shown_url
-from tallybook.doctor import CLOCKS_APART_S, Check, probe
+from tallybook.doctor import CLOCKS_APART_S, Check, probe, room
 from tallybook.run_books import read_markers, runs
 from tallybook.run_health import DEADLINE_NEAR, UNSHIPPED_MAX, is_late
 from tallybook.runner import Runner
@@ -77,7 +77,14 @@ def _catalog(workspace: Workspace) -> Check:
         applied = workspace.catalog()
     except NotFound:
         return Check("catalog", "warn", "nothing applied yet", "tallybook apply")
-    load_catalog(workspace.layout.catalog)
+    held, wanted = applied.entries(), load_catalog(workspace.layout.catalog).entries()
+    apart = [key for key in {**held, **wanted} if held.get(key) != wanted.get(key)]
+    if apart:
+        kind, name = apart[0]
+        said = f"{len(apart):,} entries of the files are not those of revision {applied.revision}: {kind} {name}"
+        return Check(
+            "catalog", "warn", f"{said}{', ...' if apart[1:] else ''}", "tallybook apply says what would change"
+        )
     counts = (
         f"{len(applied.meters)} meters, {len(applied.plans)} plan versions, {len(applied.subscriptions)} subscriptions"
     )
@@ -102,8 +109,10 @@ def _lake(workspace: Workspace) -> Check:
 
 def _lake_disk(workspace: Workspace) -> Check:
     folder = workspace.layout.lake if workspace.layout.lake.exists() else workspace.layout.root
-    found = probe(folder)
-    return Check("lake's disk", found.result, found.what, found.to_do)
+    seen = [room(folder), probe(folder)]
+    worst = max(seen, key=lambda one: ("ok", "warn", "fail").index(one.result))
+    what = worst.what if worst.result != "ok" else "; ".join(one.what for one in seen)
+    return Check("lake's disk", worst.result, what, worst.to_do)
 
 
 def _keys(workspace: Workspace) -> Check:

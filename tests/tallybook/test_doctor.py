@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ from metering import Recorder
 from metering.clock import FixedClock
 from tallybook import Workspace, doctor
 from tallybook.cli import app
-from tallybook.doctor import Check, examine, probe
+from tallybook.doctor import Check, examine, probe, room
 from tallybook.doctor_workspace import CHECKS
 from tallybook.run_books import begin_marker, claim, fail, read_markers
 from tallybook.runner import LEASE, Runner
@@ -105,6 +106,55 @@ def test_a_disk_that_keeps_nothing_and_one_with_another_clock(tmp_path: Path, mo
         patch.setattr(doctor.time, "time", lambda: now + 90)
         assert (probe(tmp_path).result, "90 s" in probe(tmp_path).what) == ("warn", True)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("free_bytes", "files", "free_files", "result"),
+    [
+        (1 << 30, 1_000_000, 10_000, "ok"),
+        ((1 << 30) - 1, 1_000_000, 10_000, "warn"),
+        ((64 << 20) - 1, 1_000_000, 10_000, "fail"),
+        (1 << 30, 1_000_000, 9_999, "warn"),
+        (1 << 30, 1_000_000, 499, "fail"),
+        # A file system that makes names as it needs them counts none.
+        (1 << 30, 0, 0, "ok"),
+    ],
+)
+def test_a_disk_has_room_for_bytes_and_for_files(
+    shop: Workspace, monkeypatch: pytest.MonkeyPatch, free_bytes: int, files: int, free_files: int, result: str
+) -> None:
+    kept = os.statvfs(shop.layout.root)
+    assert room(shop.layout.root).what.endswith(f"free at {shop.layout.root}")
+    fields = [*kept]
+    fields[5], fields[7] = files, free_files
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(1 << 40, 0, free_bytes))  # type: ignore[attr-defined]
+    monkeypatch.setattr(os, "statvfs", lambda _path: os.statvfs_result(fields))
+    assert room(shop.layout.root).result == result
+    assert check(shop, "lake's disk").result == result, "the lake may be on a disk of its own"
+
+
+def test_a_library_of_another_version_than_this_release_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = importlib.metadata.version
+    assert {one.result for one in doctor._versions()} == {"ok"}
+    for name, version, is_right in (
+        ("duckdb", "1.9.9", False), ("duckdb", "2", True), ("duckdb", "10.1.dev3", True), ("apscheduler", "4.0.0a6", False),
+        ("apscheduler", "3.11", True), ("apscheduler", "3.9.1.post1", False),
+    ):  # fmt: skip
+        told = {name: version}
+        monkeypatch.setattr(importlib.metadata, "version", lambda one, told=told: told.get(one) or installed(one))
+        found = {one.name: one for one in doctor._versions()}
+        assert (found[name].result == "ok") is is_right, (name, version)
+        assert is_right or "this release needs" in found[name].what
+
+
+def test_files_of_the_catalog_that_were_not_applied(shop: Workspace) -> None:
+    assert check(shop, "catalog").result == "ok"
+    file = shop.layout.catalog / "shop.yaml"
+    file.write_text(file.read_text(encoding="utf-8").replace("name: Globex", "name: Globex Ltd"), encoding="utf-8")
+    found = check(shop, "catalog")
+    assert (found.result, found.what) == ("warn", "1 entries of the files are not those of revision 1: account globex")
+    shop.apply()
+    assert check(shop, "catalog").result == "ok"
 
 
 @pytest.mark.parametrize(
