@@ -11,7 +11,7 @@ from datetime import UTC, timedelta
 from typing import TYPE_CHECKING
 
 from billing_adapters.reconciliation import Bookings, Capture, conservation, in_flight_of
-from billing_adapters.reconciliation.controls import all_controls
+from billing_adapters.reconciliation.controls import all_controls, parameters_of
 from billing_adapters.reconciliation.rolled_up import rolled_up
 from metering.engine import fetch, read_sql
 from metering.in_flight import in_flight
@@ -43,10 +43,12 @@ if TYPE_CHECKING:
     from datetime import datetime
     from decimal import Decimal
 
+    import duckdb
     import pyarrow as pa
     from sqlalchemy import Connection
 
     from billing_adapters.reconciliation import Statement
+    from billing_adapters.reconciliation.controls import Control
     from metering.periods import WallPeriod
     from metering.usage import Snapshot
     from rating.terms import Terms
@@ -63,13 +65,15 @@ def reconcile(workspace: Workspace, period: str, given: Mapping[str, pa.Table] |
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A statement, the snapshot that it was read at, amounts per (currency, bucket) from list price to rated value, and units
-    per (currency, meter) that prices ask nothing for."""
+    """A statement, the snapshot that it was read at, amounts per (currency, bucket) from list price to rated value, units per
+    (currency, meter) that prices ask nothing for; part and whole of key figures; and whether each provider's list was read."""
 
     statement: Statement
     snapshot: Snapshot
     list_values: Mapping[tuple[str, str], Decimal]
     included: Mapping[tuple[str, str], Decimal]
+    shares: Mapping[tuple[str, str | None], tuple[Decimal, Decimal]]
+    statements: Mapping[str, bool]
 
 
 def compare(workspace: Workspace, period: str, given: Mapping[str, pa.Table] | None = None) -> Compared:
@@ -121,6 +125,7 @@ def compare(workspace: Workspace, period: str, given: Mapping[str, pa.Table] | N
             fetch(engine, read_sql("billing_adapters.reconciliation", name)).to_pylist()
             for name in ("list_value", "included_use")
         )
+        shares = _shares(engine, controls, wall, workspace.now)
     finally:
         engine.close()
     return Compared(
@@ -128,7 +133,30 @@ def compare(workspace: Workspace, period: str, given: Mapping[str, pa.Table] | N
         snapshot,
         {(row["currency"], row["bucket"]): row["amount"] for row in values},
         {(row["currency"], row["meter"]): row["quantity"] for row in included},
+        shares,
+        {one.adapter: bool(one.tables) for one in sides.compared},
     )
+
+
+def _shares(
+    engine: duckdb.DuckDBPyConnection, controls: Sequence[Control], wall: WallPeriod, now: datetime
+) -> dict[tuple[str, str | None], tuple[Decimal, Decimal]]:
+    """Return part and whole of each key figure that is counted in the tables of the controls, by name and currency."""
+    dates = wall.in_zone("UTC")
+    settings = {one.control_id: parameters_of(one) for one in controls}
+    values: dict[str, dict[str, object]] = {
+        "capture_rate": {
+            "start_instant": dates.start, "end_instant": dates.end,
+            "ratio": settings.get("WITNESS_RATIO", {}).get("ratio", 1),
+        },
+        "unbilled_rate": {"as_of": now},
+        "late_usage_share": {},
+    }  # fmt: skip
+    return {
+        (name.replace("_", " "), row["currency"]): (row["part"], row["whole"])
+        for name, parameters in values.items()
+        for row in fetch(engine, read_sql("billing_adapters.reconciliation", name), parameters).to_pylist()
+    }
 
 
 def _stored_at_close(

@@ -89,7 +89,7 @@ def report(
         reopened=recorded.reopened, before=before, found_before=found_before, waivers=tuple(waivers),
         documents=tuple(documents), billed=_billed(booked),
         floor=workspace.settings.reconciliation.floor if floor is None else floor, list_values=compared.list_values,
-        included=compared.included,
+        included=compared.included, shares=compared.shares, statements=compared.statements,
     )  # fmt: skip
 
 

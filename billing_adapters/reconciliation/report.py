@@ -105,7 +105,8 @@ class Report:
     """One reconciliation. `heads` are controls by id; `runs` rows of CONTROL_RUN; `before` the run before this one.
 
     `list_values`: amounts per (currency, bucket) of `list_value.sql`, before and after what is taken off prices.
-    `included`: units per (currency, meter) that prices ask nothing for.
+    `included`: units per (currency, meter) that prices ask nothing for. `shares`: part and whole of key figures that are counted
+    in tables, by name and currency. `statements`: by adapter, whether the list of its provider was read for the period.
     `billed`: amount on final documents per (tenant, currency), for shares of a bill. `floor`: findings that are likely worth
     less are listed as one line per control, never left out.
     """
@@ -127,6 +128,8 @@ class Report:
     floor: Decimal = _ZERO
     list_values: Mapping[tuple[str, str], Decimal] = field(default_factory=dict)
     included: Mapping[tuple[str, str], Decimal] = field(default_factory=dict)
+    shares: Mapping[tuple[str, str | None], tuple[Decimal, Decimal]] = field(default_factory=dict)
+    statements: Mapping[str, bool] = field(default_factory=dict)
 
     @property
     def unsettled(self) -> list[Finding]:

@@ -18,7 +18,7 @@ from billing_adapters.file_adapter.columns import arrow_schema
 from billing_adapters.file_adapter.formats import FORMATS
 from billing_adapters.file_adapter.workbook import About, Sheets, made_workbook, written
 from billing_adapters.finding_life import severity_of
-from billing_adapters.reconciliation.kpis import kpis
+from billing_adapters.reconciliation.kpis import detection_lag, kpis
 from billing_adapters.reconciliation.report import (
     coverage,
     totals,
@@ -157,6 +157,13 @@ def _key_figures(book: Any, sheet: Any, report: Report, first: int) -> None:
             written(sheet.write_string(row, at, text, None))
         for at, figure in ((3, one.part), (4, one.whole)):
             written(sheet.write_number(row, at, figure, number))
+    lag = detection_lag(report)
+    if lag is not None:
+        median, most = lag.in_words
+        said = f"half of {lag.findings} findings took {median} at the most, 95 of 100 {most}"
+        row = first + 2 + len(kpis(report))
+        written(sheet.write_string(row, 0, "Detection lag", bold))
+        written(sheet.write_string(row, 1, said, None))
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from billing_adapters.finding_life import STATUSES, severity_of, totals_by_status
-from billing_adapters.reconciliation.kpis import kpis
+from billing_adapters.reconciliation.kpis import detection_lag, kpis
 from billing_adapters.reconciliation.report import (
     ages,
     by_control,
@@ -52,6 +52,7 @@ def report_json(report: Report) -> dict[str, Any]:
         "unexplained": statement["unexplained"],
         "totals": {currency: plain(one) for currency, one in totals(report).items()},
         "kpis": [{**plain(one), "percent": one.percent} for one in kpis(report)],
+        "detection_lag": _lag(report),
         "included_use": [
             {"currency": currency, "meter": meter, "quantity": trimmed(units)}
             for (currency, meter), units in sorted(report.included.items())
@@ -140,3 +141,12 @@ def _spread(rows: list[tuple[str, int, Decimal]]) -> list[dict[str, Any]]:
 def _billed(report: Report, tenant: str, currency: str) -> str | None:
     amount = report.billed.get((tenant, currency))
     return None if amount is None else trimmed(amount)
+
+
+def _lag(report: Report) -> dict[str, Any] | None:
+    """Return how long findings took to be found, in seconds as exact fractions (`7/2`), and in words."""
+    lag = detection_lag(report)
+    if lag is None:
+        return None
+    said = dict(zip(("median", "most"), lag.in_words, strict=True))
+    return {"findings": str(lag.findings), "median_s": str(lag.median_s), "most_s": str(lag.most_s), **said}

@@ -23,7 +23,7 @@ from billing_adapters.finding_life import SEVERITIES, STATUSES, severity_of, tot
 from billing_adapters.pages import count as grouped
 from billing_adapters.pages import day_in_words, money, page_template
 from billing_adapters.reconciliation.chart import Drawn, waterfall_svg
-from billing_adapters.reconciliation.kpis import kpis
+from billing_adapters.reconciliation.kpis import detection_lag, kpis
 from billing_adapters.reconciliation.report import (
     UNSETTLED,
     ages,
@@ -81,6 +81,7 @@ def report_page(report: Report) -> bytes:
         "without_amount": sum(one.amount_likely is None for one in report.unsettled),
         "events": _chart(report, waterfall_of_events(report), "events", "How recorded usage events become rated ones"),
         "meters": _meters(report),
+        "lag": detection_lag(report),
         "kpis_of_usage": [one for one in kpis(report) if one.currency is None],
         "ties": _ties(report),
         "coverage": coverage(report),

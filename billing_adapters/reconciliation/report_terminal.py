@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from billing_adapters.pages import count as grouped
-from billing_adapters.reconciliation.kpis import kpis
+from billing_adapters.reconciliation.kpis import detection_lag, kpis
 from billing_adapters.reconciliation.report import (
     by_control,
     coverage,
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from billing_adapters.reconciliation.report import Report, Waterfall
 
 _STYLES = {"level": "bold", "explained": "", "finding": "yellow", "unexplained": "bold red"}
+# What of the key figures of usage a terminal says; all of them are in the other forms.
+_SAID = frozenset({"capture rate", "loss rate", "unbilled rate", "late usage share", "statements verified"})
 _SIGNS = {"level": "", "explained": "- ", "finding": "! ", "unexplained": "# "}
 
 
@@ -100,4 +102,9 @@ def _controls(report: Report) -> Table:
 def _looked_at(report: Report) -> str:
     found = coverage(report)
     said = f"{found.passed + found.breaks} of {found.due} controls that were due have run"
-    return f"{said}; {found.not_possible} are not possible yet (`tallybook controls` says what they need)."
+    said += f"; {found.not_possible} are not possible yet (`tallybook controls` says what they need)."
+    figures = ", ".join(f"{one.name} {one.percent}" for one in kpis(report) if one.name in _SAID)
+    lag = detection_lag(report)
+    if lag is not None:
+        figures += f"{', ' if figures else ''}detection lag {lag.in_words[0]} (median)"
+    return f"{said}\n{figures[:1].upper()}{figures[1:]}." if figures else said

@@ -89,16 +89,20 @@ RESULTS = {
     "not_possible": "an input is not set up",
 }
 KPIS = {
+    "capture rate": "metered, of what a witness counted of the same hours",
     "loss rate": "missing usage events, of those that producers promised",
     "reject rate": "dead letters, of the usage events that producers promised",
     "rating yield": "usage events that a price selects, of those stored",
+    "unbilled rate": "subscriptions that owe something and are on no invoice, of all that owe something",
     "control coverage": "controls that ran, of those that were due",
+    "statements verified": "providers whose list was read and where nothing is left to be settled, of all that are delivered to",
     "leakage": "lost and at risk, of that and what was invoiced",
     "recovered": "recovered, of what was invoiced",
     "recoverable": "at risk, of what was invoiced",
     "realisation": "invoiced, of what it is worth at list prices",
     "delivery completeness": "confirmed by providers, of what was invoiced",
     "collection rate": "paid in full, of what was delivered",
+    "late usage share": "charged for billing periods that were over before, of all that was charged",
 }
 OWNERS = {
     "ENG": "application engineers",

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
+from fractions import Fraction
 from functools import cache
 
 import pytest
 from openpyxl import load_workbook
 from rich.console import Console
 
-from billing_adapters.reconciliation.kpis import Kpi, kpis
+from billing_adapters.reconciliation.kpis import Kpi, detection_lag, kpis
 from billing_adapters.reconciliation.report_files import write_report_workbook
 from billing_adapters.reconciliation.report_json import report_json
 from billing_adapters.reconciliation.report_page import report_page
@@ -43,7 +45,74 @@ BY_HAND = {
 def test_every_figure_is_the_one_by_hand() -> None:
     found = {(one.name, one.currency): (one.part, one.whole, one.percent) for one in kpis(report())}
     assert found == {key: (Decimal(part), Decimal(whole), said) for key, (part, whole, said) in BY_HAND.items()}
-    assert {name for name, _ in found} | {"delivery completeness"} == set(KPIS)
+    elsewhere = {"delivery completeness", "capture rate", "unbilled rate", "late usage share", "statements verified"}
+    assert {name for name, _ in found} | elsewhere == set(KPIS)
+
+
+def test_what_is_counted_in_tables_is_said_as_it_was_counted() -> None:
+    counted = {
+        ("capture rate", None): (Decimal("3499.5"), Decimal(4000)),
+        ("unbilled rate", None): (Decimal(1), Decimal(300)),
+        ("late usage share", "USD"): (Decimal("0.000000000000000000001"), Decimal(7)),
+        ("late usage share", "EUR"): (Decimal(0), Decimal(0)),
+    }
+    found = {(one.name, one.currency): one.percent for one in kpis(replace(report(), shares=counted))}
+    assert found["capture rate", None] == "87.49 %"
+    assert found["unbilled rate", None] == "0.33 %"
+    assert found["late usage share", "USD"] == "under 0.01 %"
+    assert ("late usage share", "EUR") not in found
+
+
+def test_a_statement_is_verified_when_it_was_read_and_nothing_is_left_to_settle() -> None:
+    [open_one, waived] = [
+        next(one for one in report().findings if one.status == status) for status in ("open", "waived")
+    ]
+    findings = (replace(open_one, adapter="aws"), replace(waived, adapter="stripe"))
+    told = replace(report(), findings=findings, statements={"aws": True, "files": False, "stripe": True})
+    # Of aws something is open, the list of files was not read; what two people waived at stripe is settled.
+    [one] = [one for one in kpis(told) if one.name == "statements verified"]
+    assert (one.part, one.whole, one.percent) == (1, 3, "33.33 %")
+    assert not [one for one in kpis(report()) if one.name == "statements verified"]
+
+
+@pytest.mark.parametrize(
+    ("lags_us", "median_s", "most_s", "said"),
+    [
+        ([90_000_000], "90", "90", ("1.5 minutes", "1.5 minutes")),
+        # An even number of them: half of one microsecond is not lost.
+        ([1, 2], "3/2000000", "1/500000", ("0.0 seconds", "0.0 seconds")),
+        # Of twenty the nineteenth; of twenty-one the twentieth.
+        ([hour * 3_600_000_000 for hour in range(1, 21)], "37800", "68400", ("10.5 hours", "19.0 hours")),
+        ([hour * 3_600_000_000 for hour in range(1, 22)], "39600", "72000", ("11.0 hours", "20.0 hours")),
+        # Ahead of our clock: found at once, not before.
+        ([-5_000_000, 259_200_000_000, 259_200_000_000], "259200", "259200", ("3.0 days", "3.0 days")),
+    ],
+)
+def test_how_long_findings_took(lags_us: list[int], median_s: str, most_s: str, said: tuple[str, str]) -> None:
+    one = report().findings[0]
+    found = [replace(one, occurred_at=one.first_seen - timedelta(microseconds=lag)) for lag in lags_us]
+    told = replace(report(), findings=(*found, replace(one, occurred_at=None)))
+    lag = detection_lag(told)
+    assert lag is not None
+    assert (lag.findings, lag.median_s, lag.most_s) == (len(lags_us), Fraction(median_s), Fraction(most_s))
+    assert lag.in_words == said
+    assert report_json(told)["detection_lag"] == {
+        "findings": str(len(lags_us)), "median_s": median_s, "most_s": most_s, "median": said[0], "most": said[1],
+    }  # fmt: skip
+    assert f"took {said[0]} at the most, 95 of 100 {said[1]}" in report_page(told).decode()
+    file = io.BytesIO()
+    write_report_workbook(told, file)
+    texts = [cell.value for row in load_workbook(file)["Summary"].iter_rows() for cell in row]
+    assert f"half of {len(lags_us)} findings took {said[0]} at the most, 95 of 100 {said[1]}" in texts
+    out = Console(file=io.StringIO(), width=160)
+    out.print(report_table(told))
+    assert f"etection lag {said[0]} (median)" in out.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_without_a_time_there_is_no_lag() -> None:
+    assert detection_lag(report()) is None
+    assert report_json(report())["detection_lag"] is None
+    assert "Detection lag" not in report_page(report()).decode()
 
 
 def test_delivery_is_complete_where_the_provider_confirmed() -> None:
