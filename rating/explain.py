@@ -14,8 +14,10 @@ from metering.numbers import trimmed
 from metering.usage import register
 from rating.close import Close, read_closes
 from rating.errors import NotFound
-from rating.explanation import PARTS, Explanation, OriginEvent, Step
+from rating.explain_quantity import INCLUDED, base_steps, grouped, quantity_steps, rows_of
+from rating.explanation import ADJUSTMENTS, PARTS, Explanation, OriginEvent, Step, is_of_price
 from rating.invoice import Charge, InvoiceLine
+from rating.iso4217 import minor_units
 from rating.ledger import invoice_of_line
 from rating.rounding import exact_sum
 from rating.run import rated_spans, spans_of
@@ -28,18 +30,10 @@ if TYPE_CHECKING:
     import duckdb
     from sqlalchemy import Connection
 
-    from metering.catalog import Meter
 
 __all__ = ["Explanation", "OriginEvent", "Step", "close_of_line", "explain_line"]
 
 SAMPLE_EVENTS = 10
-INCLUDED = "included"
-# What follows the price, in its order, by the word before the id: `discount:welcome`. All else is a component of the price.
-# How a quantity is put together with that of another meter.
-COMBINED = {
-    "divide": "divided by {}", "multiply": "times {}", "add": "plus {}", "subtract": "minus {}, never below zero",
-}  # fmt: skip
-ADJUSTMENTS = {"discount": "discount {}", "overage": "beyond the commitment {}", "maximum": "above the maximum {}"}
 
 
 def explain_line(connection: Connection, line_id: str, close: Close, terms: Terms, files: Sequence[str]) -> Explanation:
@@ -90,16 +84,8 @@ def _span_of(engine: duckdb.DuckDBPyConnection, line: InvoiceLine) -> int:
     return int(found[0]["span_id"]) if found else -1
 
 
-def _rows_of(engine: duckdb.DuckDBPyConnection, table: str, price: str, line: InvoiceLine, span_id: int) -> list[Any]:
-    """Return the rows of a table that belong to the line; `price` is the column that names it. Table names are ours."""
-    statement = f"SELECT * FROM {table} WHERE span_id = $span_id AND {price} = $price_id AND group_key = $group_key"
-    question: dict[str, object] = {"span_id": span_id, "price_id": line.price_id, "group_key": line.group_key}
-    rows: list[Any] = fetch(engine, statement, question).to_pylist()
-    return rows
-
-
 def _components(engine: duckdb.DuckDBPyConnection, line: InvoiceLine, span_id: int) -> tuple[Charge, ...]:
-    rows = _rows_of(engine, "charge", "price_id", line, span_id)
+    rows = rows_of(engine, "charge", "price_id", line, span_id)
     charges = [Charge(**{name: row[name] for name in Charge.__slots__}) for row in rows]
     # Usage before the flat amounts of a tier, as on paper: `unit` comes after `flat` in the alphabet.
     charges.sort(key=lambda one: one.unit_price)
@@ -111,8 +97,9 @@ def _steps(
     engine: duckdb.DuckDBPyConnection, terms: Terms, line: InvoiceLine, span_id: int, tiers: Sequence[Charge]
 ) -> tuple[Step, ...]:
     price = _price_of(terms, line)
-    priced = [charge for charge in tiers if _kind(charge) not in ADJUSTMENTS and charge.part != INCLUDED]
-    steps = _quantity_steps(engine, terms, line, span_id, price)
+    priced = [charge for charge in tiers if is_of_price(charge.part) and charge.part != INCLUDED]
+    steps = quantity_steps(engine, terms.meters, line, span_id, price)
+    steps += base_steps(engine, line, span_id, price, minor_units(line.currency))
     steps.append(
         Step(
             "price",
@@ -130,49 +117,6 @@ def _steps(
         Step("amount", "this line", amount=line.amount),
     ]
     return tuple(steps)
-
-
-def _quantity_steps(
-    engine: duckdb.DuckDBPyConnection, terms: Terms, line: InvoiceLine, span_id: int, price: Any
-) -> list[Step]:
-    if line.meter is None:
-        return []
-    used = _rows_of(engine, "usage", "selector_id", line, span_id)
-    rated = sorted(_rows_of(engine, "rated_usage", "price_id", line, span_id), key=lambda row: row.get("cell_key", ""))
-    quantity = sum((row["quantity"] for row in used), start=line.quantity * 0)
-    meter = terms.meters.get(line.meter)
-    steps = [Step("aggregate", _aggregate_text(line, meter, price), quantity=quantity, unit=line.unit)]
-    if quantity < 0:
-        quantity = 0 * quantity
-        steps.append(Step("floor", "below zero, and so rated as zero", quantity=quantity, unit=line.unit))
-    convert = getattr(price, "convert", None)
-    if convert is not None:
-        quantity = sum((row["converted_quantity"] for row in rated), start=0 * quantity)
-        steps.append(Step("conversion", _conversion_text(convert), quantity=quantity))
-    combined = getattr(price, "combine", None)
-    if combined is not None:
-        steps.append(Step("combination", COMBINED[combined.how].format(combined.meter)))
-    included = sum((row["included_quantity"] for row in rated), start=0 * quantity)
-    if included:
-        feature = getattr(price, "included_from", None)
-        text = "included in the price" if feature is None else f"covered by the grants of {feature}"
-        steps.append(Step("included", text, quantity=-included, part=INCLUDED))
-    return steps
-
-
-def _conversion_text(convert: Any) -> str:
-    divide, multiply = convert.divide, convert.multiply
-    words = f"divided by {_grouped(divide)}" if divide is not None else f"multiplied by {_grouped(multiply)}"
-    rounded = {"ceil": "rounded up", "floor": "rounded down", "half_up": "rounded half up"}.get(convert.rounding)
-    return f"{words}, {rounded} once over the whole period" if rounded else words
-
-
-def _aggregate_text(line: InvoiceLine, meter: Meter | None, price: Any) -> str:
-    words = f"{meter.aggregation} of {line.meter}" if meter is not None else str(line.meter)
-    where = getattr(price, "where", None) or {}
-    for attribute, values in sorted(where.items()):
-        words += f", {attribute} {' or '.join(map(str, values or ['any']))}"
-    return f"{words}, group {line.group_key}" if line.group_key else words
 
 
 def _aggregation(terms: Terms, line: InvoiceLine) -> str:
@@ -216,13 +160,15 @@ def _by_cell(charges: Sequence[Charge], price: Any, unit: str | None) -> tuple[S
 
 def _component(charge: Charge, price: Any, unit: str | None) -> Step:
     text = PARTS.get(charge.part, charge.part)
+    if charge.part == "percent_of" and price is not None:
+        text = f"{trimmed(price.percent)} percent of that"
     tiers = getattr(price, "tiers", ())
     tier = tiers[charge.tier - 1] if 1 <= charge.tier <= len(tiers) else None
     if tier is not None and charge.part in {"unit", "flat"}:
         text = f"tier {charge.tier}, {_tier_text(charge, tiers)}" + (f", {text}" if charge.part != "unit" else "")
     size = getattr(price if tier is None else tier, "package_size", None)
     if size is not None and charge.part == "unit":
-        packages = f"packages of {_grouped(size)} {unit}"
+        packages = f"packages of {grouped(size)} {unit}"
         text, unit = packages if tier is None else f"{text}: {packages}", "package"
     return Step(
         "component",
@@ -240,17 +186,12 @@ def _component(charge: Charge, price: Any, unit: str | None) -> Step:
 def _tier_text(charge: Charge, tiers: Sequence[Any]) -> str:
     limits = getattr(tiers[charge.tier - 1], "limits", None)
     if limits is not None:
-        return ", ".join(f"{name} up to {_grouped(limit)}" for name, limit in limits.items()) or "without limits"
+        return ", ".join(f"{name} up to {grouped(limit)}" for name, limit in limits.items()) or "without limits"
     above = tiers[charge.tier - 2].up_to if charge.tier > 1 else None
     up_to = tiers[charge.tier - 1].up_to
-    edges = [f"above {_grouped(above)}"] if above is not None else []
-    edges += [f"up to {_grouped(up_to)}"] if up_to is not None else []
+    edges = [f"above {grouped(above)}"] if above is not None else []
+    edges += [f"up to {grouped(up_to)}"] if up_to is not None else []
     return " ".join(edges) or "every quantity"
-
-
-def _grouped(number: Decimal) -> str:
-    whole, point, rest = trimmed(number).partition(".")
-    return f"{int(whole):,}{point}{rest}"
 
 
 def _sum(charges: Sequence[Charge]) -> Decimal:

@@ -36,14 +36,24 @@ PARTS = {
     "minimum": "what is missing of the minimum",
 }
 
+# What follows the price, in its order, by the word before the id: `discount:welcome`. All else is a component of the price.
+ADJUSTMENTS = {"discount": "discount {}", "overage": "beyond the commitment {}", "maximum": "above the maximum {}"}
+
+
+def is_of_price(part: str) -> bool:
+    """Return whether a part of a charge is of the price itself, not of what follows it."""
+    return part.partition(":")[0] not in ADJUSTMENTS
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """One step from usage to the amount on paper. What does not apply to a step is None, or empty text.
 
-    `step` names it: aggregate, floor, conversion, included, price, cell, component, discount, overage,
-    maximum, worth, rounded, booked_before, amount. `exact_amount` is what the step adds, unrounded; of `price` and
-    `worth` it is the sum so far. `amount` is money on paper, there from `rounded` on. `children` are its parts, and add up to it.
+    `step` names it: aggregate, weights, aggregate_other, combination, floor, conversion, included, unpriced, tiers_from,
+    tiers_reached, base, owed, covered, price, cell, component, discount, overage, maximum, worth, rounded, booked_before,
+    amount. `exact_amount` is what the step adds, unrounded; of `base` what another price comes to; of `price` and `worth` it is
+    the sum so far. `amount` is money on paper, there from `rounded` on, and what a minimum is worked out from. `children` are
+    its parts, and add up to it.
     """
 
     step: str

@@ -182,8 +182,10 @@ def test_discounts_and_maximums_follow_the_price(tmp_path: Path) -> None:
 
 def test_a_true_up_says_what_is_missing_of_the_minimum(tmp_path: Path) -> None:
     found = explained_under(tmp_path, ADJUSTED, ("least", "minimum"))
-    assert found.steps[0].text == "minimum least of pro version 1"
-    assert [(one.text, one.exact_amount) for one in found.steps[0].children] == [
+    # 10 calls are one package of 0.50, of 20.00 that are owed.
+    assert [(one.step, one.amount) for one in found.steps[:2]] == [("owed", 20), ("covered", Decimal("0.50"))]
+    assert step(found, "price").text == "minimum least of pro version 1"
+    assert [(one.text, one.exact_amount) for one in step(found, "price").children] == [
         ("what is missing of the minimum", Decimal("19.5"))
     ]
     assert step(found, "amount").amount == Decimal("19.50")
