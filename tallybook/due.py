@@ -4,7 +4,7 @@ Enters: the table of steps, the markers of the books, settings, an instant. Leav
 Refuses: to look at a clock, or to change anything; the same markers and the same instant give the same answer to every scheduler.
 
 A period follows from the marker, never from the clock: after downtime every missed hour and month is next in turn, one by one.
-A pass has no periods: however much time it missed, it is due once.
+A pass has no periods: however much time it missed, it is due once, for the last instant for which all that it waits for was done.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from metering.clock import iso_utc
+from metering.clock import EPOCH, iso_utc
 from tallybook.steps import BY_NAME
 from tallybook.triggers import DAY, HOUR, ZONES_WIDEST, floor_hour, floor_month, month_from
 
@@ -25,16 +25,19 @@ if TYPE_CHECKING:
 
 # A host that shipped nothing for so long is gone; closes do not wait for it. What its journal holds is booked later.
 HOST_GONE_AFTER = DAY
+MOMENT = timedelta(microseconds=1)
 Markers = Mapping[tuple[str, str], "Marker"]
 
 
 @dataclass(frozen=True, slots=True)
 class Next:
-    """The next run of a step: its period, what `done_until` becomes by it, and from when on it may begin."""
+    """The next run of a step: its period, what `done_until` becomes by it, from when on it may begin, and since when it is due:
+    a pass since the first instant that it missed."""
 
     period: str
     done_until: datetime
     due_at: datetime
+    since: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,11 @@ class Rules:
         begin = now if since is None else datetime(since.year, since.month, since.day, tzinfo=UTC)
         if step.grain == "hour":
             return floor_hour(begin)
-        return floor_month(begin) if step.grain == "month" else datetime(1970, 1, 1, tzinfo=UTC)
+        if step.grain == "month":
+            return floor_month(begin)
+        trigger = self.run.trigger_of(step.name)
+        # A pass that never ran is due at once, and since the last instant of its trigger.
+        return EPOCH if trigger is None else trigger.last_at(now) - MOMENT
 
     def next_of(self, step: Step, marker: Marker, markers: Markers, now: datetime) -> Next | None:
         """Return what a step does next; None: it is off."""
@@ -59,7 +66,7 @@ class Rules:
             return None
         if step.grain == "hour":
             until = marker.done_until + HOUR
-            return Next(iso_utc(marker.done_until), until, until + self.settle)
+            return Next(iso_utc(marker.done_until), until, until + self.settle, until + self.settle)
         if step.grain == "month":
             return self._month(marker, now)
         trigger = self.run.trigger_of(step.name)
@@ -67,11 +74,33 @@ class Rules:
             return None
         last = trigger.last_at(now)
         if last > marker.done_until:
-            return Next(iso_utc(last), last, last)
+            since = last if marker.done_until == EPOCH else trigger.next_after(marker.done_until)
+            # Two that are due often each at a pace of its own would wait for each other for ever at the newest instant.
+            met = trigger.last_at(min([now, *self._began(step, markers, now)]))
+            instant = met if met > marker.done_until else last
+            return Next(iso_utc(instant), instant, instant, since)
         if any(one.done > marker.begun for name in step.follows for one in _of(markers, name)):
-            return Next(iso_utc(now), marker.done_until, now)
+            return Next(iso_utc(now), marker.done_until, now, now)
         coming = trigger.next_after(now)
-        return Next(iso_utc(coming), coming, coming)
+        return Next(iso_utc(coming), coming, coming, coming)
+
+    def _began(self, step: Step, markers: Markers, now: datetime) -> list[datetime]:
+        """Return when the passes that a step waits for began last."""
+        return [
+            one.began_at
+            for name in step.needs
+            if BY_NAME[name].grain == "pass" and not self.run.is_off(name)
+            for one in self._that_count(BY_NAME[name], markers, now)
+            if one.began_at is not None
+        ]
+
+    @staticmethod
+    def _that_count(needed: Step, markers: Markers, now: datetime) -> list[Marker]:
+        """Return the markers of a pass that others wait for: a host that shipped nothing for long is gone."""
+        held = _of(markers, needed.name)
+        if needed.scope != "host":
+            return held
+        return [one for one in held if one.began_at is None or one.began_at > now - HOST_GONE_AFTER]
 
     def _month(self, marker: Marker, now: datetime) -> Next:
         name, wall = month_from(marker.done_until)
@@ -79,7 +108,7 @@ class Rules:
         grace = timedelta(minutes=self.run.grace_minutes)
         # The zones of the plans are asked only when the month is over somewhere; until then it is not due, whatever they are.
         ends = until if until - ZONES_WIDEST + grace > now else self.end_of(name)
-        return Next(name, until, ends + grace)
+        return Next(name, until, ends + grace, ends + grace)
 
     def obstacle(self, step: Step, coming: Next, marker: Marker, markers: Markers, now: datetime) -> str | None:
         """Return why a step cannot begin now; None: it can."""
@@ -106,8 +135,7 @@ class Rules:
             # A pass that books waits until the months that are over are done.
             nexts = [self.next_of(needed, one, markers, now) for one in held]
             return all(one is None or one.due_at > now for one in nexts)
-        if needed.scope == "host":
-            held = [one for one in held if one.began_at is None or one.began_at > now - HOST_GONE_AFTER]
+        held = self._that_count(needed, markers, now)
         # What the step is made of was there before the pass began.
         since = max((one.done for name in step.needs if BY_NAME[name].grain == step.grain != "pass"
                      for one in _of(markers, name)), default=0)  # fmt: skip

@@ -53,7 +53,7 @@ class Standing:
 
     def lag(self, now: datetime) -> timedelta:
         """Return for how long it has been due."""
-        return timedelta(0) if self.coming is None else max(now - self.coming.due_at, timedelta(0))
+        return timedelta(0) if self.coming is None else max(now - self.coming.since, timedelta(0))
 
 
 class Runner:

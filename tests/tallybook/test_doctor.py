@@ -243,6 +243,16 @@ def test_steps_that_fail_and_steps_that_are_late(shop: Workspace) -> None:
     assert (check(shop, "steps").result, "late" in check(shop, "steps").what) == ("fail", True)
 
 
+@pytest.mark.parametrize("hours", [1, 24, 72])
+def test_a_scheduler_that_stands_still_is_seen_at_any_minute(shop: Workspace, hours: int) -> None:
+    Runner(shop).run_due()
+    # Ten minutes after the hour every step was due a few minutes ago; what counts is since when it was not done.
+    later(shop, timedelta(hours=hours, minutes=10))
+    found = check(shop, "steps")
+    assert found.result == "fail"
+    assert found.what.startswith(f"ship is due since {timedelta(hours=hours, minutes=9)} ago"), found
+
+
 def test_a_clock_that_was_set_back_is_found_in_the_books(shop: Workspace) -> None:
     Runner(shop).run_due()
     assert check(shop, "books' clock").result == "ok"

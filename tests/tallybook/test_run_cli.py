@@ -213,6 +213,19 @@ def test_a_port_that_is_taken_is_bad_input(root: Path) -> None:
     assert f"127.0.0.1:{port}: Address already in use; say another --health-port" in result.exception.message
 
 
+def test_health_names_a_step_that_fails_again_and_again_though_it_is_due_every_few_minutes(root: Path) -> None:
+    section = '\n[delivery.stripe]\nfrom = 2026-10-01\nwindow = "week"\n'
+    (root / "tallybook.toml").write_text(SETTINGS + section, encoding="utf-8")
+    clock = FixedClock(NOW)
+    with Workspace(root, clock=clock) as workspace:
+        runner = Runner(workspace, chance=lambda: 0.1)
+        for _ in range(8):
+            runner.run_due()
+            clock.advance(timedelta(minutes=5))
+        [said] = [one for one in look(runner).troubles if one.startswith("deliver stripe")]
+        assert said.startswith("deliver stripe is late by 0:40:00: BadSettings: window"), said
+
+
 def test_health_names_what_is_late_and_what_waits(root: Path) -> None:
     clock = FixedClock(NOW)
     with Workspace(root, clock=clock) as workspace:

@@ -228,6 +228,26 @@ def test_a_step_that_fails_is_tried_later_and_holds_up_only_who_needs_it(
     assert {one.step.name: one.marker.failures for one in runner.standings()}["invoice"] == 0
 
 
+def test_a_pass_that_is_due_often_is_done_though_what_it_waits_for_has_a_pace_of_its_own(shop: Workspace) -> None:
+    often = QUIET.replace('alerts = "off"', 'alerts = "every 3 seconds"\nship = "every 2 seconds"')
+    shop.layout.settings_file.write_text(often, encoding="utf-8")
+    done = []
+    with Workspace(shop.layout.root, clock=shop.clock) as opened:
+        runner = Runner(opened)
+        for second in range(31):
+            # Both wake at their instants; alerts looks before ship has begun.
+            for step, pace in (("alerts", 3), ("ship", 2)):
+                done += runner.run_step(step) if second % pace == 0 else []
+            advance_to(shop, opened.now + timedelta(seconds=1))
+    alerts = [one for one in done if one.step == "alerts"]
+    assert len(alerts) >= 9, "each time what had been shipped since the time before was looked at"
+    assert len({one.period for one in alerts}) == len(alerts), "and each instant once"
+    shipped = [one.began_at for one in done if one.step == "ship"]
+    for one in alerts:
+        instant = datetime.fromisoformat(one.period)
+        assert any(instant <= began <= one.began_at for began in shipped), one
+
+
 def test_what_is_done_is_not_done_again_by_another(shop: Workspace) -> None:
     with Workspace(shop.layout.root, clock=shop.clock) as other:
         first, second = Runner(shop), Runner(other)
