@@ -122,6 +122,45 @@ payments = Table(
     Index("ix_payments_invoice_id", "invoice_id"),
 )
 
+# One row per payment, refund or write-off that is booked; append-only. What a provider says in sum of an invoice (`paid so
+# far`) is booked as the difference to what is booked (`sequence` counts them per adapter, provider_id and kind), a payment that
+# has an id of its own as it is (sequence 1). `amount` lowers what is owed, so a refund is below zero. `position`: its place
+# among the closes. `paid_at` is the provider's instant, `posted_at` the one that it is booked on, which is never before the
+# last close.
+settlements = Table(
+    "settlements",
+    metadata,
+    Column("settlement_id", Text, primary_key=True),
+    Column("position", Integer, nullable=False),
+    Column("adapter", Text, nullable=False),
+    Column("provider_id", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("sequence", Integer, nullable=False),
+    Column("invoice_id", Text, nullable=False),
+    Column("account_id", Text, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("amount", ExactDecimal, nullable=False),
+    Column("paid_at", Instant),
+    Column("posted_at", Instant, nullable=False),
+    Column("read_at", Instant, nullable=False),
+    Column("booked_at", Instant, nullable=False),
+    UniqueConstraint("adapter", "provider_id", "kind", "sequence"),
+    CheckConstraint("kind IN ('payment', 'refund', 'write_off')", name="kind"),
+    Index("ix_settlements_position", "position"),
+    Index("ix_settlements_invoice_id", "invoice_id"),
+)
+
+# One row per final document: in whose name it asks for how much, by when. Kept when it is first published, because taxes are
+# worked out from the catalog that a document pins; deleted, it is worked out again.
+receivables = Table(
+    "receivables",
+    metadata,
+    Column("invoice_id", Text, primary_key=True),
+    Column("entity", Text),
+    Column("payable", ExactDecimal, nullable=False),
+    Column("due_on", Date),
+)
+
 # One row per event of a provider that was taken, so that it is taken once.
 provider_events = Table(
     "provider_events",

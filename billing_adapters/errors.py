@@ -7,6 +7,7 @@
     ├── EventRefused         Terminal  an event of a provider that is not signed by it, or not for now
     ├── FindingNotOpen       Terminal  no such finding, or one in a status in which this cannot be decided
     ├── LeaseLost            Retryable another deliverer took an item over; what is there is found by reading back
+    ├── PaymentConflict      Terminal  a payment whose id is booked with other figures
     ├── ProviderAway         Retryable a provider did not answer a question of ours, or not to the end; nothing was kept
     ├── ProviderListRefused  Terminal  an imported list of a provider has not the columns, numbers or instants it must have
     ├── PublicationConflict  Terminal   the folder of a run is there already and holds something else
@@ -66,6 +67,12 @@ class LeaseLost(BillingAdaptersError, Retryable):
     """A deliverer was away for longer than its lease and somebody else took over. It stops; nothing is written twice."""
 
     code = "lease_lost"
+
+
+class PaymentConflict(BillingAdaptersError, Terminal):
+    """A payment that is reported under an id which is booked with other figures. Nothing was booked; what is booked stays."""
+
+    code = "payment_conflict"
 
 
 class ProviderAway(BillingAdaptersError, Retryable):

@@ -13,7 +13,9 @@ the largest remainder. Nothing is posted into months before the document's own: 
 A void takes all of its document back on its own day (entries of the kind void), releases that come later on theirs.
 
 Gross is split into what balances paid and what is payable. A burn releases what had been paid for (prepaid balances); what was
-granted for nothing lowers the revenue (promotions). Selling a balance, cash, and write-offs are not documents of Tallybook.
+granted for nothing lowers the revenue (promotions). Selling a balance is no document of Tallybook.
+
+Payments, refunds and write-offs that are booked (`settlements`) take off receivables: against cash, or bad debt.
 Source: finance files, section 3. Amounts are those of the documents; nothing is rounded here but the shares of fees.
 """
 
@@ -38,12 +40,15 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from billing_adapters.ledger_accounts import LedgerMap
+    from billing_adapters.ledger_accounts import LedgerMap, Role
+    from billing_adapters.receivables import PostedSettlement
     from rating.invoice import InvoiceLine
     from rating.paper import Paper
 
 Row = dict[str, Any]
-_STATEMENTS = ("journal_posting", "journal_void", "journal_entry", "journal_summary")
+_STATEMENTS = ("journal_posting", "journal_void", "journal_entry", "journal_settlement", "journal_summary")
+# What settles a document, and the role that it is posted against.
+AGAINST: dict[str, Role] = {"payment": "cash", "refund": "cash", "write_off": "bad_debt"}
 
 
 class Journal(NamedTuple):
@@ -60,12 +65,13 @@ class Earned(NamedTuple):
     later: dict[date, Decimal]
 
 
-def journal_of(papers: Iterable[Paper], ledger: LedgerMap) -> Journal:
-    """Return the journal of the final and void documents among the papers. Pure: the same papers, the same rows and ids."""
+def journal_of(papers: Iterable[Paper], ledger: LedgerMap, settlements: Iterable[PostedSettlement] = ()) -> Journal:
+    """Return the journal of the final and void documents among the papers, and of settlements. Pure: the same rows and ids."""
     tables: dict[str, list[Row]] = {name: [] for name in _schemas()}
     for paper in papers:
         if paper.invoice.status != "draft":
             _add(paper, ledger, tables)
+    tables["settlement"] += [_settlement_row(one, ledger) for one in settlements]
     engine = open_engine(threads=1)
     try:
         for name, schema in _schemas().items():
@@ -195,6 +201,22 @@ def _line_row(paper: Paper, line: InvoiceLine, shares: Earned, ledger: LedgerMap
     }
 
 
+def _settlement_row(posted: PostedSettlement, ledger: LedgerMap) -> Row:
+    one = posted.settlement
+    of = {"seller": posted.entity, "currency": one.currency}
+    same = ("settlement_id", "kind", "amount", "account_id", "invoice_id", "currency")
+    return {
+        **{name: getattr(one, name) for name in same},
+        "batch_id": posted.batch_id,
+        "posted_on": one.posted_at.date(),
+        "number": posted.number,
+        "entity": posted.entity,
+        "against": AGAINST[one.kind],
+        "against_account": ledger.account_of(AGAINST[one.kind], **of).number,
+        "receivables_account": ledger.account_of("receivables", **of).number,
+    }
+
+
 def _table(rows: list[Row], schema: pa.Schema) -> pa.Table:
     import pyarrow as pa
 
@@ -235,6 +257,13 @@ def _schemas() -> dict[str, pa.Schema]:
         ),
         "document_tax": pa.schema(
             [("invoice_id", text), ("position", whole), ("tax", text), ("amount", amount), ("account", text)]
+        ),
+        "settlement": pa.schema(
+            [
+                *((name, text) for name in ("settlement_id", "batch_id", "kind", "account_id", "invoice_id", "number")),
+                *((name, text) for name in ("entity", "currency", "against", "against_account", "receivables_account")),
+                *(("posted_on", day), ("amount", amount)),
+            ]
         ),
         "document_burn": pa.schema(
             [

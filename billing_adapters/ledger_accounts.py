@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 Role = Literal[
-    "receivables", "unbilled_receivables", "revenue", "tax", "deferred_revenue", "prepaid_balances", "promotions"
-]
+    "receivables", "unbilled_receivables", "revenue", "tax", "deferred_revenue", "prepaid_balances", "promotions", "cash",
+    "bad_debt",
+]  # fmt: skip
 ROLES: tuple[Role, ...] = get_args(Role)
 # What an entry may be limited to, beside its role.
 LIMITS = ("seller", "currency", "plan", "price", "meter", "tax")

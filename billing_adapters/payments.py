@@ -2,29 +2,35 @@
 
 Enters: readings of invoices at a provider. Leaves: one row per invoice, the newest reading. Refuses: to let an older reading
 take the place of a newer one, in whatever order they come; and to change an invoice of ours, which is what it is, paid or not.
+
+What a reading says beyond what is booked is booked by `settlements`, and stays; the readings themselves are replaced.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
 from billing_adapters.books import payments, provider_events
+from billing_adapters.settlements import Reading
 from metering.books import insertion
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
-    from decimal import Decimal
 
     from sqlalchemy import Connection
 
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """An invoice at a provider as it was at `read_at`. `invoice_id` is ours, None for one that is not ours."""
+    """An invoice at a provider as it was at `read_at`. `invoice_id` is ours, None for one that is not ours.
+
+    `paid_at`: since when it is paid, by the provider's clock; it goes into what is booked, and is not kept with the reading.
+    """
 
     adapter: str
     provider_id: str
@@ -36,11 +42,35 @@ class Payment:
     amount_paid: Decimal
     amount_remaining: Decimal
     read_at: datetime
+    paid_at: datetime | None = None
+
+
+_KEPT = tuple(name for name in Payment.__slots__ if name != "paid_at")
+
+
+def readings_of(payments_read: Iterable[Payment]) -> list[Reading]:
+    """Return what readings of invoices of ours say that may be booked: what was paid, and what is given up."""
+    return [
+        Reading(
+            one.adapter,
+            one.provider_id,
+            one.invoice_id,
+            one.currency,
+            {
+                "payment": one.amount_paid,
+                "write_off": one.amount_remaining if one.status == "uncollectible" else Decimal(0),
+            },
+            one.read_at,
+            one.paid_at,
+        )
+        for one in payments_read
+        if one.invoice_id is not None
+    ]
 
 
 def keep_payment(connection: Connection, payment: Payment) -> None:
     """Keep a reading, unless a newer one is there."""
-    values = {name: getattr(payment, name) for name in Payment.__slots__}
+    values = {name: getattr(payment, name) for name in _KEPT}
     new = insertion(connection, payments).values(values)
     changed = {name: value for name, value in values.items() if name not in {"adapter", "provider_id"}}
     connection.execute(
@@ -68,7 +98,7 @@ def is_known_event(connection: Connection, adapter: str, event_id: str) -> bool:
 
 def list_payments(connection: Connection, *, invoice_ids: Sequence[str] | None = None) -> list[Payment]:
     """Return what is known of payment: of all invoices, or of some."""
-    query = select(*(payments.c[name] for name in Payment.__slots__))
+    query = select(*(payments.c[name] for name in _KEPT))
     if invoice_ids is not None:
         query = query.where(payments.c.invoice_id.in_(invoice_ids))
     rows = connection.execute(query.order_by(payments.c.adapter, payments.c.invoice_id, payments.c.provider_id))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from billing_adapters.ledger_accounts import LedgerMap
+    from billing_adapters.receivables import Leg, PostedSettlement
     from metering.periods import WallPeriod
     from rating.invoice import Invoice
     from rating.paper import Paper
@@ -30,7 +31,9 @@ class PublishedRun:
     `usage` has the columns of `billing_adapters.file_adapter.usage_of`: one row per tenant, meter, subscription, billing
     period, price and group. `ledger`: where journal entries are posted. `generator_versions`: what computed it, e.g.
     `{"tallybook": "0.1.0"}`. `earlier`: papers of earlier closes whose entries roll-forwards open with or move by, as they
-    stood at the last close of the run. There is no time of publication: the same run is the same files, whenever it is published.
+    stood at the last close of the run. `settlements`: payments, refunds and write-offs between its closes and those before;
+    `owed`: the legs on receivables of earlier documents and settlements. There is no time of publication: the same run is the
+    same files, whenever it is published.
     """
 
     period: WallPeriod
@@ -42,6 +45,8 @@ class PublishedRun:
     ledger: LedgerMap
     generator_versions: Mapping[str, str]
     earlier: Sequence[Paper] = ()
+    settlements: Sequence[PostedSettlement] = ()
+    owed: Sequence[Leg] = ()
 
     @property
     def invoices(self) -> list[Invoice]:

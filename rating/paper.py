@@ -9,7 +9,7 @@ which each plan reads in its own time zone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -144,6 +144,13 @@ class Paper:
         """Return the day of an instant in the time zone of the line's plan."""
         plan = self.plans[plan_key(line.plan, line.plan_version)]
         return instant.astimezone(zone(plan.billing_period.timezone)).date()
+
+
+def as_issued(paper: Paper) -> Paper:
+    """Return a paper as it was when it was issued: without the void that came later."""
+    if paper.voided is None:
+        return paper
+    return replace(paper, voided=None, invoice=replace(paper.invoice, status="final"))
 
 
 def papers_of(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from metering.clock import iso_utc
-from metering.numbers import plain
+from tallybook.cli_payments import payments_app
 from tallybook.cli_shell import (
     DONE,
     FINDING,
@@ -21,6 +21,7 @@ from tallybook.cli_shell import (
     WhoOption,
     WhyOption,
     err,
+    json_value,
     open_workspace,
     out,
     print_json,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 delivery = typer.Typer()
 deliveries_app = typer.Typer(invoke_without_command=True, no_args_is_help=False)
 delivery.add_typer(deliveries_app, name="deliveries")
+delivery.add_typer(payments_app, name="payments")
 
 ERRORS_SHOWN = 5
 ID_SHOWN = 16
@@ -70,35 +72,6 @@ def deliver(
         out.print(_runs(runs))
         _say_how_it_went(runs, parked)
     raise typer.Exit(FINDING if parked or any(run.delivered.errors for run in runs) else DONE)
-
-
-@delivery.command()
-def payments(as_json: JsonOption = False) -> None:
-    """What providers say of payment, as their webhooks brought it back: one row per invoice there."""
-    from billing_adapters.payments import list_payments
-    from tallybook.books import reading
-
-    with open_workspace() as workspace, reading(workspace.books) as connection:
-        rows = list_payments(connection)
-    if as_json:
-        print_json({"payments": [{name: _plain(getattr(one, name)) for name in one.__slots__} for one in rows]})
-        return
-    columns = [("invoice", "left"), ("adapter", "left"), ("there", "left"), ("status", "left"), ("due", "right"),
-               ("paid", "right"), ("remaining", "right"), ("as of", "left")]  # fmt: skip
-    lines = [
-        (
-            one.invoice_id or "not ours",
-            one.adapter,
-            one.provider_id,
-            one.status,
-            f"{money(one.amount_due)} {one.currency}",
-            money(one.amount_paid),
-            money(one.amount_remaining),
-            iso_utc(one.read_at),
-        )
-        for one in rows
-    ]
-    out.print(table("", columns, lines))
 
 
 @deliveries_app.callback()
@@ -262,7 +235,7 @@ def _print_new(runs: Sequence[AdapterRun], *, as_json: bool) -> None:
                 "kind": intent.kind,
                 "subject": intent.subject,
                 "account_id": intent.account_id,
-                "amount": None if intent.amount is None else plain(intent.amount),
+                "amount": json_value(intent.amount),
                 "currency": intent.currency,
                 "refusal": intent.refusal,
                 "payload": intent.payload,
@@ -370,7 +343,7 @@ def _late_json(one: LateRefusal, states: Mapping[str, str]) -> dict[str, Any]:
         {"name": name, "delivery_id": name.partition(".")[0] if name in states else None, "state": states.get(name)}
         for name in one.named
     ]
-    return {name: _plain(getattr(one, name)) for name in one.__slots__} | {"named": named}
+    return {name: json_value(getattr(one, name)) for name in one.__slots__} | {"named": named}
 
 
 def _run_json(run: AdapterRun) -> dict[str, Any]:
@@ -388,14 +361,8 @@ def _run_json(run: AdapterRun) -> dict[str, Any]:
 
 
 def _json(row: Delivery) -> dict[str, Any]:
-    return {name: _plain(getattr(row, name)) for name in row.__slots__}
+    return {name: json_value(getattr(row, name)) for name in row.__slots__}
 
 
 def _attempt(one: Attempt) -> dict[str, Any]:
-    return {name: _plain(getattr(one, name)) for name in one.__slots__}
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "astimezone"):
-        return iso_utc(value)
-    return plain(value) if hasattr(value, "is_finite") else value
+    return {name: json_value(getattr(one, name)) for name in one.__slots__}

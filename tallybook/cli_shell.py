@@ -19,8 +19,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from billing_adapters.file_adapter.columns import Format
+from metering.clock import iso_utc
 from metering.errors import CodedError, LakeDamaged, MeteringError, Retryable, Terminal
 from metering.layout import Layout
+from metering.numbers import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,3 +130,10 @@ def print_json(document: object) -> None:
     """Print one JSON document on stdout."""
     sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2, default=str) + b"\n")
     sys.stdout.buffer.flush()
+
+
+def json_value(value: Any) -> Any:
+    """Return a value of the books as JSON has it: instants as ISO 8601 in UTC, decimals as text."""
+    if hasattr(value, "astimezone"):
+        return iso_utc(value)
+    return plain(value) if hasattr(value, "is_finite") else value

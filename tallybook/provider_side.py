@@ -23,6 +23,7 @@ from billing_adapters.reconciliation.against_provider import Compared, documents
 from billing_adapters.reconciliation.inputs import schema_of
 from billing_adapters.reconciliation.matching import EXACT, Tolerance
 from billing_adapters.sent_list import DOCUMENT_KINDS, sent_documents, sent_quantities
+from billing_adapters.settlements import Reading, book_readings
 from entitlements.contracts import net_of
 from metering.periods import parse_period
 from rating.ledger import read_invoices
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from billing_adapters.adapter import Listing
-    from billing_adapters.kept_lists import KeptTable
+    from billing_adapters.kept_lists import KeptTable, Source
     from metering.periods import WallPeriod
     from tallybook.workspace import Workspace
 
@@ -77,7 +78,7 @@ def read_list(workspace: Workspace, name: str, period: str) -> list[KeptTable]:
     asked = _asked(workspace, name, start, min(end, now)) if listing.needs_asking else []
     since, until = start - APART, now + APART
     held = adapter.list_held(since, until, asked=asked, spend=lambda: None, read_at=now)  # type: ignore[attr-defined]
-    return keep_list(workspace.books, workspace.layout.root / FOLDER, held, "read")
+    return _keep(workspace, held, "read")
 
 
 def import_list(
@@ -90,7 +91,28 @@ def import_list(
     start, end = _bounds(parse_period(period))
     tables = {table: read_table(table, path) for table, path in files.items()}
     held = ProviderList(name, start - APART, max(end, workspace.now) + APART, read_at or workspace.now, tables)
-    return keep_list(workspace.books, workspace.layout.root / FOLDER, held, "import")
+    return _keep(workspace, held, "import")
+
+
+def _keep(workspace: Workspace, held: ProviderList, source: Source) -> list[KeptTable]:
+    """Keep a list, and book what it says was paid."""
+    kept = keep_list(workspace.books, workspace.layout.root / FOLDER, held, source)
+    readings = [
+        Reading(
+            held.adapter,
+            row["provider_id"],
+            row["invoice_id"],
+            row["currency"],
+            {"payment": row["paid"], "refund": row["refunded"], "write_off": row["written_off"]},
+            held.read_at,
+        )
+        for row in held.table(PAYMENTS).to_pylist()
+        # What credit notes give back is in our own; what is given back beside them is on the row of the invoice.
+        if row["kind"] == "invoice" and row["invoice_id"] is not None
+    ]
+    with workspace.books.begin() as connection:
+        book_readings(connection, readings, now=workspace.now)
+    return kept
 
 
 def lists(workspace: Workspace) -> list[KeptTable]:

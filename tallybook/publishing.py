@@ -6,7 +6,7 @@ Refuses: periods without invoices.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from bisect import bisect_right
 from datetime import UTC, datetime, time
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -15,21 +15,28 @@ from billing_adapters.file_adapter import usage_of
 from billing_adapters.file_adapter.roll_forwards import rolled_from
 from billing_adapters.ledger_accounts import LedgerMap
 from billing_adapters.ports import PublishedRun
+from billing_adapters.receivables import Asked, keep_asked, legs_before, not_kept, posted
+from billing_adapters.settlements import read_settlements
 from metering.periods import parse_period
 from rating.close import read_closes
 from rating.errors import NotFound
 from rating.ledger import read_around, read_invoices, read_posting_since
-from rating.paper import papers_of
+from rating.paper import as_issued, papers_of
 from rating.run import rated
 from rating.terms import Terms
 from tallybook.books import reading
 
 if TYPE_CHECKING:
+    from datetime import date
+
+    from billing_adapters.receivables import Leg, PostedSettlement
     from metering.periods import WallPeriod
     from rating.close import Close
     from rating.invoice import Invoice
     from rating.paper import Paper
     from tallybook.workspace import Workspace
+
+DOCUMENTS_AT_ONCE = 500
 
 
 def run_to_publish(workspace: Workspace, period: str) -> PublishedRun:
@@ -49,17 +56,21 @@ def run_to_publish(workspace: Workspace, period: str) -> PublishedRun:
     with workspace.rating(last) as (connection, terms, files), rated(connection, last, terms, files) as engine:
         usage = usage_of(engine)
     is_draft = chosen[0].status == "draft"
+    own = papers(workspace, chosen)
+    settled, owed = ([], []) if is_draft else receivables_at(workspace, own, rolled_from(wall, chosen), used)
     return PublishedRun(
         period=wall,
         close_ids=[close.close_id for close in used],
         snapshot_ids=sorted({close.snapshot.snapshot_id for close in used}),
         catalog_revisions=sorted({close.catalog_revision for close in used}),
-        papers=papers(workspace, chosen),
+        papers=own,
         usage=usage,
         # The mapping of today: it is no term of sale, and finance may mend it after a close.
         ledger=LedgerMap(workspace.catalog().ledger_accounts),
         generator_versions={"tallybook": version("tallybook")},
         earlier=[] if is_draft else earlier_papers(workspace, wall, chosen, last),
+        settlements=settled,
+        owed=owed,
     )
 
 
@@ -73,11 +84,52 @@ def earlier_papers(workspace: Workspace, wall: WallPeriod, own: list[Invoice], l
         found = read_posting_since(connection, last.position, since)
     mine = {one.invoice_id for one in own}
     return [
-        replace(paper, voided=None, invoice=replace(paper.invoice, status="final"))
-        if paper.voided is not None and paper.voided.position > last.position
-        else paper
+        as_issued(paper) if paper.voided is not None and paper.voided.position > last.position else paper
         for paper in papers(workspace, [one for one in found if one.invoice_id not in mine])
     ]
+
+
+def receivables_at(
+    workspace: Workspace, own: list[Paper], since: date, used: list[Close]
+) -> tuple[list[PostedSettlement], list[Leg]]:
+    """Return the settlements of the closes of a run, and what else was open on its first day or moved after it, up to its end.
+
+    A settlement is of the first close after it, so that each is in one run.
+    """
+    keep_what_is_asked(workspace)
+    position = max(close.position for close in used)
+    mine = {close.close_id for close in used}
+    with reading(workspace.books) as connection:
+        closes = [close for close in read_closes(connection) if not close.is_draft]
+        positions = [close.position for close in closes]
+        found = read_settlements(connection, position)
+        batch_of = {one.settlement_id: closes[bisect_right(positions, one.position)].close_id for one in found}
+        settled = [one for one in found if batch_of[one.settlement_id] in mine]
+        owed = legs_before(
+            connection,
+            position,
+            since,
+            without={paper.invoice.invoice_id for paper in own},
+            own={one.settlement_id for one in settled},
+        )
+        return posted(connection, settled, batch_of), owed
+
+
+def keep_what_is_asked(workspace: Workspace) -> None:
+    """Work out and keep what final documents ask for, of which nobody kept it yet. May be interrupted and run again."""
+    while True:
+        with reading(workspace.books) as connection:
+            missing = not_kept(connection, DOCUMENTS_AT_ONCE)
+            found = read_invoices(connection, invoice_ids=missing) if missing else []
+        if not missing:
+            return
+        made = [as_issued(paper) for paper in papers(workspace, found)]
+        asked = [
+            Asked(one.invoice.invoice_id, one.seller.id if one.seller else None, one.payable, one.due_date)
+            for one in made
+        ]
+        with workspace.books.begin() as connection:
+            keep_asked(connection, asked)
 
 
 def papers(workspace: Workspace, invoices: list[Invoice]) -> list[Paper]:

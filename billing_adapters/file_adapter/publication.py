@@ -20,6 +20,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, timedelta
+from decimal import Decimal
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -50,12 +51,13 @@ from rating.voids import described
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from decimal import Decimal
 
     import pyarrow as pa
 
     from billing_adapters.file_adapter.columns import FileShape
     from billing_adapters.ports import PublishedRun
+    from billing_adapters.receivables import Leg
+    from billing_adapters.settlements import Settlement
     from rating.paper import Paper
 
 MANIFEST = "manifest.json"
@@ -63,7 +65,7 @@ SUMS = "SHA256SUMS"
 # The folder in a run that holds one letter per document.
 LETTERS = "invoices"
 _LETTERS_TOGETHER = 32
-MANIFEST_VERSION = 4
+MANIFEST_VERSION = 5
 # What shapes the bytes besides the run: another version of these may write other bytes, so it is another run.
 LIBRARIES = ("jinja2", "orjson", "pyarrow", "xlsxwriter")
 _SETTINGS = {
@@ -177,10 +179,17 @@ def run_id_of(run: PublishedRun, formats: Sequence[str] = ALL_FORMATS) -> str:
         "head": _head(run, in_order(formats)),
         "papers": sorted(_paper_identity(paper) for paper in run.papers),
         "earlier": sorted(_paper_identity(paper) for paper in run.earlier),
+        "settlements": [[one.batch_id, one.number, *_texts(one.settlement)] for one in run.settlements],
+        "owed": _sha256(orjson.dumps([_texts(leg) for leg in run.owed])),
         "usage": digest.sha256.hexdigest(),
         "ledger": [account.model_dump_json() for account in run.ledger.accounts],
     }
     return "run-" + _sha256(orjson.dumps(identity, option=orjson.OPT_SORT_KEYS))[:24]
+
+
+def _texts(row: Settlement | Leg) -> list[str]:
+    values = (getattr(row, name) for name in row.__slots__)
+    return [trimmed(value) if isinstance(value, Decimal) else str(value) for value in values]
 
 
 class _Digest:

@@ -239,15 +239,49 @@ _ENTRY_PERIOD = Column("period", "text", "the month of that day, such as 2026-10
 _LEDGER = Column("account", "text", "the account of the general ledger; called by its role where the catalog maps none")
 _ENTITY = Column("entity", "text", "the seller whose books they are", nullable=True)
 _DEPARTMENT = Column("department", "text", "the cost centre of the ledger account", nullable=True)
+SETTLEMENTS = FileShape(
+    name="settlements",
+    grain="one row per payment, refund or write-off that was booked since the close before",
+    columns=(
+        _RUN,
+        Column("settlement_id", "text", "the same whenever it is published"),
+        Column("batch_id", "text", "the close whose run posts it"),
+        Column("kind", "text", "payment, refund (what was paid back), or write_off"),
+        _ENTRY_DATE,
+        _INVOICE,
+        _NUMBER,
+        _ACCOUNT,
+        Column(
+            "amount",
+            "amount",
+            "what it takes off what is owed; negative for refunds, and for payments that were taken back",
+        ),
+        _CURRENCY,
+        Column("paid_at", "instant", "when it was paid, as the provider or the bank says", nullable=True),
+        Column("read_at", "instant", "when we learnt of it"),
+        Column("adapter", "text", "who said so: stripe, or files for a file of payments"),
+        Column("provider_id", "text", "its invoice there, or the id of the payment"),
+    ),
+    key=("date", "settlement_id"),
+    control_totals=(("amount", "currency"),),
+)
 JOURNAL_ENTRIES = FileShape(
     name="journal_entries",
-    grain="one row per leg of an entry of a final or void document; debits equal credits per entry and currency",
+    grain="one row per leg of an entry of a final or void document or a settlement; debits equal credits per entry and currency",
     columns=(
         _RUN,
         _BATCH,
-        Column("entry_id", "text", "a hash of the document's content, kind and day: imported twice it changes nothing"),
+        Column(
+            "entry_id",
+            "text",
+            "a hash of what it posts, kind and day: imported twice it changes nothing",
+        ),
         Column("line_no", "integer", "the leg in its entry, from 1"),
-        Column("kind", "text", "document, accrual (earned before its issue), release (earned after it) or void"),
+        Column(
+            "kind",
+            "text",
+            "document, accrual (before its issue), release (after it), void, payment, refund, write_off",
+        ),
         _ENTRY_DATE,
         _ENTRY_PERIOD,
         Column(
@@ -302,7 +336,38 @@ _ROLLED = (_RUN, _ACCOUNT, _CURRENCY, Column("period", "text", "the month that i
 _OPENING = Column("opening", "amount", "what was open when the month began; the closing of the month before")
 _CLOSING = Column("closing", "amount", "what is open at the end of the month: the opening and all movements")
 _OF_THIS_RUN = Column(
-    "of_this_run", "amount", "the part of the movements that documents of this run post; the rest is of earlier runs"
+    "of_this_run", "amount", "the part of the movements that this run posts; the rest is of earlier runs"
+)
+RECEIVABLES_ROLL_FORWARD = FileShape(
+    name="receivables_roll_forward",
+    grain="one row per account, currency and month: what is asked for and not yet settled",
+    columns=(
+        *_ROLLED,
+        _OPENING,
+        Column("invoiced", "amount", "what documents issued in the month ask for"),
+        Column("credited", "amount", "what documents issued in the month give back, so negative"),
+        Column("voided", "amount", "what voids in the month take back of both"),
+        Column("paid", "amount", "what was paid in the month, so mostly negative"),
+        Column("refunded", "amount", "what was paid back in the month without a document"),
+        Column("written_off", "amount", "what was written off in the month, so mostly negative"),
+        _CLOSING,
+        Column(
+            "unapplied", "amount", "of the closing, what is below zero per document: credit, and what was paid too much"
+        ),
+        Column("not_due", "amount", "of the closing, what may still be paid in time"),
+        Column("overdue_1_30", "amount", "of the closing, what is 1 to 30 days late at the end of the month"),
+        Column("overdue_31_60", "amount", "of the closing, what is 31 to 60 days late"),
+        Column("overdue_61_90", "amount", "of the closing, what is 61 to 90 days late"),
+        Column("overdue_above_90", "amount", "of the closing, what is more than 90 days late"),
+        _OF_THIS_RUN,
+    ),
+    key=("account_id", "currency", "period"),
+    control_totals=(
+        ("invoiced", "currency"),
+        ("credited", "currency"),
+        ("paid", "currency"),
+        ("written_off", "currency"),
+    ),
 )
 UNBILLED_ROLL_FORWARD = FileShape(
     name="unbilled_roll_forward",
@@ -356,8 +421,10 @@ SHAPES = (
     CHARGES,
     USAGE,
     PREPAID_BURNS,
+    SETTLEMENTS,
     JOURNAL_ENTRIES,
     JOURNAL_SUMMARY,
+    RECEIVABLES_ROLL_FORWARD,
     UNBILLED_ROLL_FORWARD,
     DEFERRED_ROLL_FORWARD,
     TIE_OUTS,

@@ -21,6 +21,8 @@ from billing_adapters.file_adapter.shapes import (
     JOURNAL_SUMMARY,
     PREPAID_BURNS,
     RATED_CHANGES,
+    RECEIVABLES_ROLL_FORWARD,
+    SETTLEMENTS,
     TIE_OUTS,
     UNBILLED_ROLL_FORWARD,
     USAGE,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from billing_adapters.file_adapter.columns import FileShape
     from billing_adapters.ledger_accounts import LedgerMap
     from billing_adapters.ports import PublishedRun
+    from billing_adapters.receivables import PostedSettlement
     from rating.invoice import Invoice, InvoiceLine
     from rating.paper import Paper
     from rating.tax import TaxedLine
@@ -82,11 +85,12 @@ def _facts_of(run: PublishedRun, run_id: str) -> Iterator[tuple[FileShape, pa.Ta
     yield CHARGES, _table(CHARGES, run_id, (row for pair in lines for row in _charge_rows(*pair)))
     yield USAGE, usage_table(run, run_id)
     yield PREPAID_BURNS, _table(PREPAID_BURNS, run_id, (row for paper in standing for row in _burn_rows(paper)))
-    entries, summary = journal_of(run.papers, run.ledger)
+    yield SETTLEMENTS, _table(SETTLEMENTS, run_id, map(_settlement_row, run.settlements))
+    entries, summary = journal_of(run.papers, run.ledger, run.settlements)
     yield JOURNAL_ENTRIES, _table(JOURNAL_ENTRIES, run_id, _rows_of(entries))
     yield JOURNAL_SUMMARY, _table(JOURNAL_SUMMARY, run_id, _rows_of(summary))
     rolled = roll_forwards(run, entries)
-    for shape in (UNBILLED_ROLL_FORWARD, DEFERRED_ROLL_FORWARD):
+    for shape in (RECEIVABLES_ROLL_FORWARD, UNBILLED_ROLL_FORWARD, DEFERRED_ROLL_FORWARD):
         yield shape, _table(shape, run_id, _rows_of(rolled[shape.name]))
 
 
@@ -262,6 +266,20 @@ def _burn_rows(paper: Paper) -> list[Row]:
         }
         for position, (burn, paid) in enumerate(zip(invoice.prepaid, paper.burns_paid, strict=True), start=1)
     ]
+
+
+def _settlement_row(posted: PostedSettlement) -> Row:
+    one = posted.settlement
+    same = (
+        "settlement_id", "kind", "invoice_id", "account_id", "amount", "currency", "paid_at", "read_at", "adapter",
+        "provider_id",
+    )  # fmt: skip
+    return {
+        **{name: getattr(one, name) for name in same},
+        "batch_id": posted.batch_id,
+        "date": one.posted_at.date(),
+        "number": posted.number,
+    }
 
 
 def _listed(values: Any) -> str | None:

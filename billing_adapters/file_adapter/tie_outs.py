@@ -4,9 +4,10 @@ Enters: the tables of a run, one after the other. Leaves: one row per comparison
 Refuses: to net, to tolerate, and to hide: a difference is a row of the published file, not an error. Sums are exact.
 
 What each compares: lines with the register (net, tax), changes with lines of corrections, components with lines, burns with the
-register, the register's payable amounts with the receivables of the journal, the net of lines with the revenue of the journal
-(accruals and releases included), roll-forwards with the legs of their role, debits with credits, the journal with its summary. A
-run of drafts posts nothing and has no comparisons with the journal. Source: finance files, section 1.
+register, the register's payable amounts with what documents and voids post on receivables, settlements with cash and bad debt,
+the net of lines with the revenue of the journal (accruals and releases included), roll-forwards with the legs of their role,
+debits with credits, the journal with its summary. A run of drafts posts nothing and has no comparisons with the journal.
+Source: finance files, section 1.
 """
 
 from __future__ import annotations
@@ -24,27 +25,42 @@ if TYPE_CHECKING:
     from billing_adapters.file_adapter.columns import FileShape
 
 Row = dict[str, Any]
-# A total: the file, what is added, what is taken off, and which rows count: of the journal by role, of lines by kind.
-Total = tuple[str, str, str | None, str | None]
+# A total: the file, what is added, what is taken off, and which rows count: columns, each with the values that it may have.
+Chosen = tuple[tuple[str, tuple[str, ...]], ...]
+Total = tuple[str, str, str | None, Chosen | None]
 
 _REGISTER, _LINES, _JOURNAL = "invoice_register", "invoice_lines", "journal_entries"
 CONTROLS: dict[str, tuple[Total, Total]] = {
     "BURNS_REGISTER": (("prepaid_burns", "amount", None, None), (_REGISTER, "amount_prepaid", None, None)),
-    "CHANGES_LINES": (("rated_changes", "amount_change", None, None), (_LINES, "amount", None, "correction")),
+    "CHANGES_LINES": (
+        ("rated_changes", "amount_change", None, None),
+        (_LINES, "amount", None, (("kind", ("correction",)),)),
+    ),
     "CHARGES_LINES": (("charges", "exact_amount", None, None), (_LINES, "exact_amount", None, None)),
     "DEFERRED_JOURNAL": (
         ("deferred_roll_forward", "of_this_run", None, None),
-        (_JOURNAL, "credit", "debit", "deferred_revenue"),
+        (_JOURNAL, "credit", "debit", (("role", ("deferred_revenue",)),)),
     ),
     "DEBITS_CREDITS": ((_JOURNAL, "debit", None, None), (_JOURNAL, "credit", None, None)),
     "JOURNAL_SUMMARY": ((_JOURNAL, "debit", None, None), ("journal_summary", "debit", None, None)),
-    "LINES_JOURNAL": ((_LINES, "net_amount", None, None), (_JOURNAL, "credit", "debit", "revenue")),
+    "LINES_JOURNAL": ((_LINES, "net_amount", None, None), (_JOURNAL, "credit", "debit", (("role", ("revenue",)),))),
     "LINES_REGISTER_NET": ((_LINES, "net_amount", None, None), (_REGISTER, "amount_net", None, None)),
     "LINES_REGISTER_TAX": ((_LINES, "tax_amount", None, None), (_REGISTER, "amount_tax", None, None)),
-    "REGISTER_JOURNAL": ((_REGISTER, "amount_payable", None, None), (_JOURNAL, "debit", "credit", "receivables")),
+    "RECEIVABLES_JOURNAL": (
+        ("receivables_roll_forward", "of_this_run", None, None),
+        (_JOURNAL, "debit", "credit", (("role", ("receivables",)),)),
+    ),
+    "REGISTER_JOURNAL": (
+        (_REGISTER, "amount_payable", None, None),
+        (_JOURNAL, "debit", "credit", (("role", ("receivables",)), ("kind", ("document", "void")))),
+    ),
+    "SETTLEMENTS_JOURNAL": (
+        ("settlements", "amount", None, None),
+        (_JOURNAL, "debit", "credit", (("role", ("cash", "bad_debt")),)),
+    ),
     "UNBILLED_JOURNAL": (
         ("unbilled_roll_forward", "of_this_run", None, None),
-        (_JOURNAL, "debit", "credit", "unbilled_receivables"),
+        (_JOURNAL, "debit", "credit", (("role", ("unbilled_receivables",)),)),
     ),
 }
 
@@ -84,12 +100,11 @@ class TieOuts:
 
 
 def _sums(table: pa.Table, total: Total) -> dict[str, Decimal]:
-    file, added, taken_off, chosen = total
-    by = "role" if file == _JOURNAL else "kind"
-    names = [name for name in ("currency", added, taken_off, by if chosen else None) if name]
+    _, added, taken_off, chosen = total
+    names = [name for name in ("currency", added, taken_off, *(column for column, _ in chosen or ())) if name]
     numbers: dict[str, list[Decimal]] = {}
     for row in (row for batch in table.select(names).to_batches(max_chunksize=16_384) for row in batch.to_pylist()):
-        if chosen is None or row[by] == chosen:
+        if all(row[column] in values for column, values in chosen or ()):
             parts = numbers.setdefault(row["currency"], [])
             parts.append(row[added])
             if taken_off:
@@ -99,5 +114,6 @@ def _sums(table: pa.Table, total: Total) -> dict[str, Decimal]:
 
 
 def _told(total: Total) -> str:
-    file, added, taken_off, role = total
-    return f"{file}.{added}{f' - {taken_off}' if taken_off else ''}{f' of {role}' if role else ''}"
+    file, added, taken_off, chosen = total
+    of = ", ".join(" or ".join(values) for _, values in chosen or ())
+    return f"{file}.{added}{f' - {taken_off}' if taken_off else ''}{f' of {of}' if of else ''}"

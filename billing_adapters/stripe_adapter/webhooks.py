@@ -26,7 +26,8 @@ import stripe
 from billing_adapters.errors import EventRefused, ReportEarly
 from billing_adapters.late_refusals import keep_refusals, park_refused
 from billing_adapters.minor_units import unit_of
-from billing_adapters.payments import Payment, is_known_event, keep_event, keep_payment
+from billing_adapters.payments import Payment, is_known_event, keep_event, keep_payment, readings_of
+from billing_adapters.settlements import book_readings
 from billing_adapters.stripe_adapter.meter_reports import REPORTS, refusals_of
 from metering.clock import SystemClock, from_us
 from metering.control_points import COLLECTED, ControlPoint, write_points
@@ -81,6 +82,7 @@ class StripeWebhooks:
             if payment is not None:
                 keep_payment(connection, payment)
                 write_points(connection, [_point(event["id"], payment)])
+                book_readings(connection, readings_of([payment]), now=from_us(self._clock.now_us()))
         return "taken"
 
     def _receive_thin(self, body: bytes, event_id: str, kind: str) -> Taken:
@@ -115,6 +117,7 @@ class StripeWebhooks:
             for name in ("total", "amount_due", "amount_paid", "amount_remaining")
         }
         metadata = there.metadata.to_dict() if there.metadata is not None else {}
+        paid_at_s = getattr(getattr(there, "status_transitions", None), "paid_at", None)
         return Payment(
             adapter=ADAPTER,
             provider_id=there.id,
@@ -122,6 +125,7 @@ class StripeWebhooks:
             status=there.status,
             currency=currency,
             read_at=read_at,
+            paid_at=None if paid_at_s is None else from_us(paid_at_s * 1_000_000),
             **amounts,
         )
 

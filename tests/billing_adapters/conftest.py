@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from billing_adapters.books import deliveries, delivery_attempts, delivery_links, delivery_paces
+from billing_adapters.books import deliveries, delivery_attempts, delivery_links, delivery_paces, payments, settlements
 from metering.books import control_points, snapshots
 from rating.books import closes, invoice_voids, invoices
 from tallybook.books import metadata, open_books
 from tests.postgres import postgres_server, postgres_url  # noqa: F401 (fixtures)
 
 DELIVERY_TABLES = [
-    deliveries, delivery_attempts, delivery_links, delivery_paces, control_points, snapshots, closes, invoices, invoice_voids,
+    deliveries, delivery_attempts, delivery_links, delivery_paces, payments, settlements, control_points, snapshots, closes,
+    invoices, invoice_voids,
 ]  # fmt: skip
 
 

@@ -23,7 +23,6 @@ from sqlalchemy.pool import StaticPool
 from billing_adapters.adapter import Document, Lowered
 from billing_adapters.books import (
     deliveries,
-    payments,
     provider_events,
 )
 from billing_adapters.deliver import Deliverer
@@ -59,7 +58,7 @@ def empty_books() -> Engine:
 
 def make_tables(engine: Engine) -> None:
     # The documents of the stories are not in the books; reconciliation looks for them there.
-    deliveries.metadata.create_all(engine, tables=[*DELIVERY_TABLES, payments, provider_events])
+    deliveries.metadata.create_all(engine, tables=[*DELIVERY_TABLES, provider_events])
 
 
 class Mortal(InProcess):

@@ -17,15 +17,19 @@ import stripe
 from typer.testing import CliRunner
 
 from billing_adapters.errors import ProviderAway, ProviderListRefused
+from billing_adapters.kept_lists import load_table, newest_tables
 from billing_adapters.reconciliation.statement import Statement
+from billing_adapters.stripe_adapter.webhooks import StripeWebhooks
 from billing_adapters.testing.stripe_fake import StripeFake
 from billing_adapters.testing.stripe_server import serve
 from metering.clock import FixedClock, SystemClock
 from metering.control_points import DELIVERED, HELD, INVOICED, RATED, read_points
+from metering.periods import parse_period
 from tallybook import Workspace
 from tallybook.cli import app
 from tallybook.errors import BadSettings
 from tallybook.provider_side import import_list, lists, read_list
+from tallybook.settling import booked_payments
 from tests.tallybook.shop import NOVEMBER, USAGE, import_text, open_shop
 
 stripe.enable_telemetry = False
@@ -138,6 +142,47 @@ def test_what_somebody_did_at_the_provider_is_found(shop: Workspace, fake: Strip
     assert found == {("PROVIDER_AMOUNT", Decimal("0.01")), ("STATUS_DRIFT", voided)}
     assert amount(statement, "confirmed", "provider_difference") == voided + Decimal("0.01")
     assert not any(statement.unexplained.amount.values())
+
+
+def test_what_webhooks_and_lists_tell_of_payment_is_booked_once(shop: Workspace, fake: StripeFake) -> None:
+    """Events in any order and twice, then the list that says the same, then a list that knows of a refund."""
+    shop.deliver()
+    clock = shop.clock
+    assert isinstance(clock, FixedClock)
+    client, (first, second) = fake.client(), fake.store.all("invoice")
+    client.v1.invoices.pay(first["id"])
+    receiver = StripeWebhooks(shop.books, client, secrets=lambda: [fake.webhook_secret], clock=clock)
+    for event in reversed(fake.signed_webhooks()):
+        again = {"taken": "known", "ignored": "ignored"}
+        assert again[receiver.receive(*event)] == receiver.receive(*event)
+    paid = Decimal(first["total"]) / 100
+    ((number, one),) = booked_payments(shop)
+    assert (one.kind, one.amount, one.adapter, one.provider_id) == ("payment", paid, "stripe", first["id"])
+    assert number == first["number"]
+    assert one.posted_at == one.paid_at == NOVEMBER
+    clock.advance(timedelta(minutes=1))
+    read_list(shop, "stripe", "2026-10")
+    assert len(booked_payments(shop)) == 1
+    client.v1.invoices.mark_uncollectible(second["id"])
+    clock.advance(timedelta(minutes=1))
+    read_list(shop, "stripe", "2026-10")
+    assert [(one.kind, one.amount) for _, one in booked_payments(shop)] == [
+        ("payment", paid), ("write_off", Decimal(second["total"]) / 100),
+    ]  # fmt: skip
+    with shop.books.connect() as connection:
+        october = parse_period("2026-10").in_zone("UTC")
+        newest = newest_tables(connection, "stripe", october.start, october.end)
+    # Given back beside credit notes: below zero on the row of the invoice, in an export.
+    table = load_table(shop.layout.root / "provider", newest["payments"])
+    rows = [
+        {**row, "refunded": Decimal("-1.25")} if row["provider_id"] == first["id"] else row for row in table.to_pylist()
+    ]
+    path = shop.layout.root / "payments.parquet"
+    pyarrow.parquet.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
+    clock.advance(timedelta(minutes=1))
+    for _ in range(2):
+        import_list(shop, "stripe", "2026-10", {"payments": path})
+    assert [(one.kind, one.amount) for _, one in booked_payments(shop)][2:] == [("refund", Decimal("-1.25"))]
 
 
 def test_a_list_that_was_changed_is_refused(shop: Workspace) -> None:
