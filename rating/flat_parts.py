@@ -13,6 +13,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from metering.periods import wall_to_instant, zone
+from rating.errors import AmountOverflow
 from rating.phases import quantities_at, start_of
 from rating.proration import amount_of_share
 from rating.tables import load_table
@@ -34,6 +35,8 @@ _COLUMNS = {
     "amount": "price", "exact_amount": "exact",
 }  # fmt: skip
 _ONE = Decimal(1)
+# Exact amounts have 17 digits before the point; two less, so that they are rounded in minor units.
+_FITS = Decimal(10) ** 15
 
 
 def load_flat_parts(
@@ -75,6 +78,12 @@ def _rows(
             free = share_in(span, plan, start, min(charged_from, end))
         share = max(whole - free, Fraction(0)) * Fraction(units)
         exact = amount_of_share(price.amount, share)
+        if abs(exact) >= _FITS:
+            raise AmountOverflow(
+                f"{units} of {price.per_unit_of} of tenant {span.tenant_id} at {price.amount} come to more than fits, under "
+                f"price {price.id} of {span.plan} version {span.plan_version}; correct the number of units or the amount",
+                tenant_id=span.tenant_id, price_id=price.id, subscription_id=span.subscription_id,
+            )  # fmt: skip
         yield span.span_id, price.id, number, start, units, price.amount, exact
 
 

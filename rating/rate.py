@@ -20,6 +20,7 @@ from rating.adjust_steps import add_true_ups, adjust_charges
 from rating.errors import AmountOverflow, UsageUnpriced
 from rating.granted import load_granted
 from rating.late import limits_of_spans, refuse_late
+from rating.overflow import named
 from rating.spans import BillingSpans
 from rating.terms import load_terms, usage_questions
 
@@ -111,9 +112,19 @@ def rate(
     `as_of` decides what is due, never what it is worth: fees in arrears and volume prices wait for the period's end.
     With `rollups`, states of usage that were worked out before are used, where they fit; nothing else changes.
     Use that a price takes and has no amount for is in `unpriced_usage`: it is not billed, and reconciliation finds it; one
-    strange attribute of one tenant holds up nobody's invoice. Raises AmountOverflow where a sum or a product does not fit.
+    strange attribute of one tenant holds up nobody's invoice. Raises AmountOverflow, with the tenant and the price, where a sum
+    or a product does not fit.
     """
     columns = BillingSpans.of(spans)
+    try:
+        _rate(engine, terms, columns, as_of, rollups)
+    except AmountOverflow as error:
+        raise named(engine, error, terms, columns, lambda some, few: _rate(engine, some, few, as_of, None)) from error
+
+
+def _rate(
+    engine: duckdb.DuckDBPyConnection, terms: Terms, columns: BillingSpans, as_of: datetime, rollups: Rollups | None
+) -> None:
     load_terms(engine, terms, columns)
     with overflow_named(engine):
         refuse_late(engine, limits_of_spans(terms, columns))
@@ -256,7 +267,8 @@ def check_priced(engine: duckdb.DuckDBPyConnection) -> None:
 def _overflow_message(engine: duckdb.DuckDBPyConnection, error: Exception) -> str:
     import duckdb
 
-    message = "an amount does not fit into 17 digits before the point; nothing was booked"
+    # 17 digits before the point are kept, and money is rounded in minor units.
+    message = "an amount does not fit into 15 digits before the point; nothing was booked"
     try:
         # All of it: the engine takes no other question while an answer is half read.
         rows = engine.execute(
