@@ -49,24 +49,30 @@ def phases_of(
     plan_called: Callable[[str, int], Plan],
     period_at: Callable[[Plan, datetime], Period],
 ) -> list[Phase]:
-    """Return the phases of a subscription in their order. `period_at` is the billing period of a plan at an instant."""
+    """Return the phases of a subscription in their order. `period_at` is the billing period of a plan at an instant.
+
+    A change takes the place of those before it that still wait: whoever is told of a smaller plan at the period's end, and takes
+    a larger one before that, has the larger one at once.
+    """
     plan = plan_called(subscription.plan, subscription.version)
     timezone = plan.billing_period.timezone
     end = None if subscription.ends_at is None else instant_of(subscription.ends_at, timezone)
     phases = [Phase(plan.name, plan.version, start_of(subscription, timezone), end)]
+    name = plan.name
     for change in subscription.changes:
         if change.version is None:
             continue
-        last = phases[-1]
-        new = plan_called(change.plan or last.plan, change.version)
+        name = change.plan or name
+        new = plan_called(name, change.version)
         at = instant_of(change.starts_at, new.billing_period.timezone)
+        while len(phases) > 1 and phases[-1].start >= at:
+            phases.pop()
+        last = phases[-1]
         if change.takes_effect == "period_end":
             period = period_at(plan_called(last.plan, last.version), at)
             at = at if at == period.start else period.end
         at = max(at, last.start)
-        if end is not None and at >= end:
-            break
-        phases[-1] = last._replace(end=at)
+        phases[-1] = last._replace(end=at if end is None else min(at, end))
         phases.append(Phase(new.name, new.version, at, end))
     return [phase for phase in phases if phase.end is None or phase.start < phase.end]
 

@@ -122,16 +122,29 @@ def phases(subscription: Row, plans: dict[tuple[str, str], Row]) -> list[tuple[R
     until = subscription.get("until") or subscription.get("to")
     never = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
     end = oracle.moment(until, zone(first)) if until else never
-    found = [(first, oracle.moment(subscription["from"], zone(first)), end)]
-    for change in subscription.get("changes", []):
-        if "version" in change:
-            old, opens, _ = found[-1]
-            plan = plans[change.get("plan", old["name"]), str(change["version"])]
-            at = oracle.moment(change["from"], zone(plan))
-            if at < end:
-                found[-1] = (old, opens, at)
-                found.append((plan, at, end))
-    return found
+    begin, name = oracle.moment(subscription["from"], zone(first)), first["name"]
+    # When each plan begins to hold, as far as it is known; what is said later takes the place of what still waits.
+    starts = [(begin, first)]
+    for change in (one for one in subscription.get("changes", []) if "version" in one):
+        name = change.get("plan", name)
+        plan = plans[name, str(change["version"])]
+        said = oracle.moment(change["from"], zone(plan))
+        starts = [starts[0], *(one for one in starts[1:] if one[0] < said)]
+        at = max(said, starts[-1][0])
+        if change.get("takes_effect") == "period_end":
+            at = end_of_period(starts[-1][1], begin, at)
+        starts.append((at, plan))
+    ends = [min(at, end) for at, _ in starts[1:]] + [end]
+    return [(plan, at, until) for (at, plan), until in zip(starts, ends, strict=True) if at < until]
+
+
+def end_of_period(plan: Row, begin: datetime, at: datetime) -> datetime:
+    """Return the end of the billing period of a plan that holds an instant; the instant itself where a period begins at it."""
+    cycle = plan.get("billing_period") or {}
+    zone, anchor = cycle.get("timezone", "UTC"), cycle.get("anchor", "calendar")
+    around = oracle.local(begin, zone).isoformat() if anchor == "subscription" else anchor
+    [period] = oracle.billing_periods(cycle.get("every", "month"), around, zone, at, at + timedelta(microseconds=1))
+    return at if at == period.start else period.end
 
 
 def overridden(plan: Row, subscription: Row) -> Row:

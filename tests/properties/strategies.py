@@ -278,7 +278,11 @@ def changes_of(chance: Random, start: str, *, has_next: bool) -> list[Row]:
     for at in chosen:
         seats = {"quantities": {"seats": chance.choice(("0", "1", "2.5", "7"))}}
         version = {"version": chance.choice((1, 2))} if has_next else {}
-        changes.append({"from": possible[at], **chance.choice((seats, version or seats, {**seats, **version}))})
+        change = {"from": possible[at], **chance.choice((seats, version or seats, {**seats, **version}))}
+        # A chance of its own: the worlds stay what they were. Units wait where their price says so.
+        if "quantities" not in change and Random(f"{change} of {start} waits").random() < 0.4:
+            change["takes_effect"] = "period_end"
+        changes.append(change)
     return changes
 
 

@@ -68,6 +68,38 @@ def test_a_change_may_wait_for_the_end_of_the_period() -> None:
     assert lines(company, "2026-05") == [("fee", "05-01", "06-01", "49.00")]
 
 
+def test_what_is_said_later_takes_the_place_of_what_still_waits() -> None:
+    """A smaller plan at the end of April, and then a larger one from the 16th on: the larger one holds from the 16th on."""
+    smaller = {"from": "2026-04-10", "version": 2, "takes_effect": "period_end"}
+    larger: dict[str, Any] = {"from": "2026-04-16", "version": 3}
+    company = Company([fee("30")], more_plans=[plan(2, fee("12")), plan(3, fee("60"))])
+    company.subscription = {"changes": [smaller, larger]}
+    assert lines(company, "2026-04") == [("fee", "04-01", "04-16", "15.00"), ("fee", "04-16", "05-01", "30.00")]
+    assert lines(company, "2026-05") == [("fee", "05-01", "06-01", "60.00")]
+
+
+def test_a_second_change_that_waits_waits_for_the_period_that_is_running() -> None:
+    """It had waited for the end of the year of the plan that never began."""
+    yearly = plan(2, fee("300"), billing_period={"every": "year"})
+    changes = [
+        {"from": "2026-04-10", "version": 2, "takes_effect": "period_end"},
+        {"from": "2026-04-16", "version": 3, "takes_effect": "period_end"},
+    ]
+    company = Company([fee("30")], more_plans=[yearly, plan(3, fee("60"))], subscription={"changes": changes})
+    assert lines(company, "2026-04") == [("fee", "04-01", "05-01", "30.00")]
+    assert lines(company, "2026-05") == [("fee", "05-01", "06-01", "60.00")]
+
+
+def test_a_change_beyond_the_end_of_the_subscription_hides_none_before_it() -> None:
+    changes = [
+        {"from": "2026-04-10", "version": 2, "takes_effect": "period_end"},
+        {"from": "2026-04-16", "version": 3},
+    ]
+    company = Company([fee("30")], more_plans=[plan(2, fee("12")), plan(3, fee("60"))])
+    company.subscription = {"changes": changes, "to": "2026-04-26"}
+    assert lines(company, "2026-04") == [("fee", "04-01", "04-16", "15.00"), ("fee", "04-16", "04-26", "20.00")]
+
+
 def test_minimums_take_their_share_in_each_phase() -> None:
     least = {"minimums": [{"id": "least", "amount": "100"}]}
     twice = {"minimums": [{"id": "least", "amount": "200"}]}
