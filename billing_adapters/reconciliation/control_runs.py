@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from billing_adapters.reconciliation.controls import PARAMETERS, SAYABLE, Control, Refused, parameters_of
@@ -28,6 +30,7 @@ from billing_adapters.reconciliation.tables import (
     refuse_floats,
 )
 from metering.engine import fetch
+from metering.numbers import trimmed
 from metering.usage import register
 
 if TYPE_CHECKING:
@@ -40,6 +43,9 @@ if TYPE_CHECKING:
     from billing_adapters.reconciliation.controls import Need
 
 Row = dict[str, Any]
+
+# A decimal of the engine in a text: all its places are written. Nothing else has nine and more.
+_DECIMAL = re.compile(r"(?<![\w.])(-?\d+\.\d{9,})(?![\w.])( [A-Z]{3}\b)?")
 
 # It reads how the others ran, so it runs when they have.
 _LAST = "control_run"
@@ -260,6 +266,19 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0]
 
 
+def _readable(detail: str) -> str:
+    """Return what a statement said with its decimals as people write them: 4.5 and 4.50 USD, not 4.500000000."""
+    return _DECIMAL.sub(lambda found: _shortened(*found.groups()), detail)
+
+
+def _shortened(number: str, currency: str | None) -> str:
+    short = trimmed(Decimal(number))
+    if not currency:
+        return short
+    whole, _, places = short.partition(".")
+    return f"{whole}.{places:0<2}{currency}"
+
+
 def _breaks_of(control: Control, said: Iterable[Row], asked: Asked) -> list[Row]:
     """Return what a statement said as rows of BREAK. Raises _NotRun where two rows would be the same finding."""
     empty = dict.fromkeys(break_schema().names)
@@ -303,6 +322,6 @@ def _break_of(control: Control, row: Row, asked: Asked) -> Row:
         "class": finding_class,
         "estimate_basis": _basis_of(row),
         "owner": control.owner,
-        "detail": row["detail"] or "",
+        "detail": _readable(row["detail"] or ""),
         "evidence_sample": sorted(row["evidence_sample"] or [])[:EVIDENCE_SAMPLE_MAX],
     }

@@ -10,7 +10,8 @@ Amounts are exact decimals; whoever shows them rounds for the eye. Pure: no cloc
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -298,7 +299,10 @@ def by_control(report: Report) -> list[ControlLine]:
     groups: dict[tuple[str, str, str], list[Finding]] = {}
     for one in report.unsettled:
         groups.setdefault((one.control_id, one.finding_class, one.currency or ""), []).append(one)
+    several = {control_id for control_id, count in Counter(key[0] for key in groups).items() if count > 1}
     lines = [_line(report, *key, members) for key, members in groups.items()]
+    # A run counts per control: what a control found before cannot be said of one of its lines.
+    lines = [replace(line, before=None) if line.control_id in several else line for line in lines]
     return sorted(lines, key=lambda line: (not line.currency, line.currency, -line.likely, line.control_id))
 
 

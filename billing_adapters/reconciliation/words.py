@@ -102,7 +102,7 @@ KPIS = {
     "realisation": "invoiced, of what it is worth at list prices",
     "delivery completeness": "confirmed by providers, of what was invoiced",
     "collection rate": "paid in full, of what was delivered",
-    "late usage share": "charged for billing periods that were over before, of all that was charged",
+    "late usage share": "charged by closes of this period for billing periods that were over before, of all that they charged",
 }
 OWNERS = {
     "ENG": "application engineers",

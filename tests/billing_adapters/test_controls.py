@@ -190,6 +190,25 @@ def test_settings_fit_their_defaults_or_the_control_does_not_run() -> None:
     assert "UNKNOWN_TENANT" not in {control.control_id for control in controls}
 
 
+@pytest.mark.parametrize(
+    ("said", "read"),
+    [
+        ("40.000000000000000000000 USD charged, 35.5 on lines", "40.00 USD charged, 35.5 on lines"),
+        ("-0.000322580645161290323 USD", "-0.000322580645161290323 USD"),
+        ("of 1200.000000000; rating took 0.100000000", "of 1200; rating took 0.1"),
+        # A version and an id stay as they are.
+        ("plan pro version 1.10 of p-1.100000000x", "plan pro version 1.10 of p-1.100000000x"),
+    ],
+)
+def test_figures_in_words_are_as_people_write_them(said: str, read: str) -> None:
+    body = BODY.replace("count(*) AS rows", f"'{said}' AS detail").replace("quantity > ", "quantity <= ")
+    control = read_control(HEAD + body, "big_event.sql", is_ours=False)
+    world = World()
+    world.write(event())
+    [one] = statement_of(world, controls=[control]).findings
+    assert one.detail == read
+
+
 def test_the_same_facts_are_the_same_run() -> None:
     world = World()
     world.write(event("nobody"))

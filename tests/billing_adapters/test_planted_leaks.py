@@ -14,7 +14,7 @@ import pytest
 
 from billing_adapters.reconciliation.controls import our_controls
 from tests.billing_adapters.planted import captured, in_books
-from tests.billing_adapters.world import World, event, statement_of
+from tests.billing_adapters.world import World, event, letter, statement_of
 
 if TYPE_CHECKING:
     from billing_adapters.reconciliation import Statement
@@ -190,6 +190,23 @@ def test_a_clean_world_has_no_finding_and_every_control_that_can_run_ran(world: 
     runs = {run["control_id"]: run["result"] for run in statement.runs.to_pylist()}
     assert set(runs) == {control.control_id for control in our_controls()}
     assert set(runs.values()) <= {"passed", "not_possible"}
+
+
+def test_a_dead_letter_is_one_finding_however_old_it_grows() -> None:
+    world = World()
+    batch = world.write(letter("bad_quantity", "acme", "3"))
+    [recorded] = batch.dead_letters["recorded_at"].to_pylist()
+    [control] = [one for one in our_controls() if one.control_id == "DEAD_LETTER_AGED"]
+    ids = [
+        [
+            one.finding_id
+            for one in statement_of(world, controls=[control], looked_at=recorded + timedelta(days=days)).findings
+        ]
+        for days in (6, 8, 31, 90)
+    ]
+    assert ids[0] == []
+    assert len(ids[1]) == 1
+    assert ids[1] == ids[2] == ids[3]
 
 
 @pytest.mark.parametrize(("minutes", "is_found"), [(59, False), (60, True)])

@@ -108,7 +108,7 @@ class Provider:
                 "account_id": "payer", "meter": "calls", "until": datetime(2026, 10, 6, tzinfo=UTC),
                 "quantity": quantity, "unit_size": Decimal(1)}  # fmt: skip
 
-    def statement(self, **more: Any) -> Statement:
+    def statement(self, looked_at: datetime | None = None, **more: Any) -> Statement:
         documents, quantities = frozenset({"documents", "payments"}), frozenset({"quantities"})
         used = World()
         points, documents_of_closes = self.acts or of_deliveries(self.booked, self.sent)
@@ -117,6 +117,7 @@ class Provider:
         return statement_of(
             used,
             controls=our_controls(),
+            looked_at=looked_at,
             given={
                 "booked_document": table("booked_document", self.booked),
                 "document_line": parts_of("document_line", self.booked),
@@ -432,7 +433,7 @@ PLANTED: list[tuple[Callable[[Provider], None], Expected]] = [
     (
         overdue,
         {
-            ("UNCOLLECTED_AGED", "AT_RISK", "past_due_30_days", None, Decimal(100)),
+            ("UNCOLLECTED_AGED", "AT_RISK", "past_due", None, Decimal(100)),
             ("UNCOLLECTED_AGED", "AT_RISK", "past_due", None, Decimal(200)),
         },
     ),
@@ -468,6 +469,22 @@ def test_every_control_has_a_planted_leak() -> None:
     planted = {control for _, expected in PLANTED for control, *_ in expected}
     assert planted | {"HELD_COLLECTED"} == set(OURS)
     assert set(OURS) <= {control.control_id for control in our_controls()}
+
+
+def test_an_invoice_that_stays_open_is_one_finding_however_old_it_grows() -> None:
+    world = Provider()
+    overdue(world)
+    ids = [
+        {
+            one.finding_id
+            for one in world.statement(looked_at=AFTER + timedelta(days=days)).findings
+            if one.reason == "past_due"
+        }
+        for days in (0, 20, 40, 80)
+    ]
+    assert len(ids[0]) == 2
+    # The third one is due later.
+    assert all(later >= ids[0] for later in ids)
 
 
 def test_money_that_is_in_no_part_of_a_payment_is_found() -> None:

@@ -117,6 +117,10 @@ def test_ages_deadlines_and_tops_are_of_what_nobody_dealt_with() -> None:
     assert (lines["UNPRICED_METER"].before, lines["SEQUENCE_GAP"].before) == (1, 0)
     assert lines["DEDUPE_EXCESS"].is_within
     assert (coverage(report()).due, coverage(report()).not_run, coverage(report()).not_possible) == (11, 1, 1)
+    # What a control found before is not said of one of its lines, where it has two.
+    [one] = [one for one in report().findings if one.control_id == "UNPRICED_METER"]
+    two = replace(report(), findings=(one, replace(one, currency="EUR")))
+    assert [(line.currency, line.before) for line in by_control(two)] == [("EUR", None), ("USD", None)]
 
 
 def test_json_keeps_its_contract() -> None:

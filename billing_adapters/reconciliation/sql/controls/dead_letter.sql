@@ -15,7 +15,8 @@ SELECT
     reason,
     count(*) AS rows,
     sum(quantity)::DECIMAL(38, 9) AS quantity_difference,
-    count(DISTINCT (producer_id, segment)) || ' segment(s), first ' || min(producer_id || ' #' || segment) AS detail
+    count(*) || ' row(s) were refused: ' || replace(reason, '_', ' ') || '; they are in ' || count(DISTINCT (producer_id, segment))
+        || ' segment(s), the first ' || min(producer_id || ' #' || segment) AS detail
 FROM dead_lettered
 GROUP BY dead_lettered.tenant_id, dead_lettered.meter, reason
 ORDER BY ALL

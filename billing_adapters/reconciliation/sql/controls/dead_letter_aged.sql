@@ -1,5 +1,5 @@
 -- control: DEAD_LETTER_AGED
--- version: 1
+-- version: 2
 -- point: P2
 -- compares: when rows were refused with how long they may wait to be corrected and recorded again
 -- catches: forgotten suspense: usage that nobody corrects until no provider takes it any more
@@ -15,15 +15,17 @@
 SELECT
     nullif(dead.tenant_id, '') AS tenant_id,
     nullif(dead.meter, '') AS meter,
-    CASE WHEN refused.recorded_at < $as_of - INTERVAL 30 DAY THEN 'waits_over_30_days' ELSE 'waits_too_long' END AS reason,
+    -- The same while it grows older: its age is no part of what it is.
+    'waits_too_long' AS reason,
     dead.reason AS subject,
     count(*) AS rows,
     sum(dead.quantity)::DECIMAL(38, 9) AS quantity_difference,
     min(refused.event_time) AS occurred_at,
-    'refused as ' || min(dead.reason) || ', the oldest on ' || strftime(min(refused.recorded_at), '%Y-%m-%d') AS detail,
+    'refused as ' || min(dead.reason) || ', the oldest on ' || strftime(min(refused.recorded_at), '%Y-%m-%d') || '; '
+        || count_if(refused.recorded_at < $as_of - INTERVAL 30 DAY) || ' of ' || count(*) || ' over 30 days old' AS detail,
     min(dead.producer_id || '#' || dead.segment || '/' || dead.row, 20) AS evidence_sample
 FROM dead_lettered AS dead
 JOIN dead_letter_row AS refused USING (producer_id, segment, row)
 WHERE refused.recorded_at < $as_of - to_days($age_max_days::INTEGER)
-GROUP BY dead.tenant_id, dead.meter, dead.reason, refused.recorded_at < $as_of - INTERVAL 30 DAY
+GROUP BY dead.tenant_id, dead.meter, dead.reason
 ORDER BY ALL

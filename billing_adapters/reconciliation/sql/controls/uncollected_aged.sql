@@ -1,5 +1,5 @@
 -- control: UNCOLLECTED_AGED
--- version: 2
+-- version: 3
 -- point: P8
 -- compares: what is still open of a provider's invoices with the day on which it was due; and the services that an account still
 --     uses with what it paid of its last invoices
@@ -57,18 +57,16 @@ silent AS (
 SELECT
     payment.adapter,
     NULL::VARCHAR AS account_id,
-    CASE
-        WHEN payment.due_at + to_days(60) <= $as_of THEN 'past_due_60_days'
-        WHEN payment.due_at + to_days(30) <= $as_of THEN 'past_due_30_days'
-        ELSE 'past_due'
-    END AS reason,
+    -- The same while it grows older: its age is no part of what it is.
+    'past_due' AS reason,
     payment.adapter || ' ' || coalesce(held.number, payment.provider_id) AS subject,
     1 AS rows,
     payment.open::DECIMAL(38, 21) AS amount_likely,
     payment.currency,
     'AT_RISK' AS class,
     payment.due_at AS occurred_at,
-    payment.open || ' of ' || payment.total || ' ' || payment.currency || ' open, due ' || strftime(payment.due_at, '%Y-%m-%d') AS detail
+    payment.open || ' of ' || payment.total || ' ' || payment.currency || ' open, due ' || strftime(payment.due_at, '%Y-%m-%d') || ', '
+        || date_diff('day', payment.due_at, $as_of) || ' days ago' AS detail
 FROM provider_payment AS payment
 JOIN document_held AS held USING (adapter, provider_id)
 WHERE payment.open > 0 AND payment.due_at + to_days($days_max) <= $as_of

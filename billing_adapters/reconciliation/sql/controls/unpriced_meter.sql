@@ -20,7 +20,8 @@ SELECT
     sum(event.quantity)::DECIMAL(38, 9) AS quantity_difference,
     min(event.event_time) AS occurred_at,
     min(event.producer_id || '#' || event.segment || '/' || event.row, 20) AS evidence_sample,
-    'attributes of one of them: ' || left(min(coalesce(event.attributes, '{}')), 200) AS detail
+    'no price of its plans takes these units'
+        || coalesce('; attributes of one of them: ' || left(min(nullif(event.attributes, '{}')), 200), '') AS detail
 FROM counted_event AS event
 SEMI JOIN service_span AS span
     ON span.tenant_id = event.tenant_id
