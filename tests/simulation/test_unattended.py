@@ -17,6 +17,7 @@ HAPPENED = (
     "a scheduler died",
     "the other looks in the middle",
     "overtaken in the middle",
+    "the other was faster",
     "a run ended overtaken",
     "a run ended interrupted",
 )

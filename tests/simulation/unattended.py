@@ -2,8 +2,8 @@
 
 Enters: a seed, when the schedulers wake, a folder. Leaves: the books and the fake Stripe after the quarter. On the way both are
 down for days, the provider is away for one, schedulers die in the middle of a step or stand still there until another has
-taken it over, usage comes late, clocks change. No sleeps: time is a clock that is told. What must be true at the end is in
-`breaks`, which adds up in plain Decimal what it recorded itself.
+taken it over, one does what the other was about to begin, usage comes late, clocks change. No sleeps: time is a clock that is
+told. What must be true at the end is in `breaks`, which adds up in plain Decimal what it recorded itself.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from metering.clock import FixedClock, from_us
 from rating.close import read_closes
 from tallybook import Workspace
 from tallybook.books import reading
+from tallybook.due import Markers
 from tallybook.run_books import Run, list_runs
 from tallybook.runner import LEASE, Runner
+from tallybook.steps import Step
 
 BEGIN, END = datetime(2026, 10, 1, tzinfo=UTC), datetime(2027, 1, 3, 12, tzinfo=UTC)
 MONTHS = ("2026-10", "2026-11", "2026-12")
@@ -48,6 +50,7 @@ DOWN = ((datetime(2026, 10, 30, 9, tzinfo=UTC), datetime(2026, 11, 4, 7, tzinfo=
 # The provider is away for the day after November's invoices are made.
 AWAY = (datetime(2026, 12, 1, 8, tzinfo=UTC), datetime(2026, 12, 2, 14, tzinfo=UTC))
 # Nothing is recorded for a month that is closed, but this: it comes late, and is booked with the next month.
+GRACE = timedelta(minutes=180)
 LATE_AT = datetime(2026, 12, 5, tzinfo=UTC)
 SETTINGS = """
 [books]
@@ -86,6 +89,9 @@ def sparse() -> list[datetime]:
         datetime(2027, 1, 1, tzinfo=UTC),
     ):
         edges += [month + timedelta(hours=hours) for hours in (-14, 0, 2, 12)]
+        # Just before and after the month ends in Berlin and in Los Angeles, whose clocks were changed since it began; and when
+        # its grace is over by UTC, and Los Angeles still has hours of it.
+        edges += [month + timedelta(hours=hours) for hours in (-1.5, -0.5, 4, 6.5, 7.5, 8.5)]
     edges += [BEGIN, END, *(AWAY[0] + timedelta(hours=hours) for hours in (8, 16))]
     return sorted(set(edges))
 
@@ -116,6 +122,17 @@ class Interrupted(Workspace):
 
     def report(self, period: str, **options: Any) -> Any:
         return self._told("reconcile", lambda: super(Interrupted, self).report(period, **options))
+
+
+class Racing(Runner):
+    """A runner that tells a story between its look at the markers and its claim."""
+
+    story: Callable[[str], object] = staticmethod(lambda _grain: None)
+
+    def _once(self, step: Step, place: str, as_of: datetime, markers: Markers) -> list[Run]:
+        if (step.name, place) in markers and self._standing(step, place, markers, as_of).obstacle is None:
+            self.story(step.grain)
+        return super()._once(step, place, as_of, markers)
 
 
 class Quarter:
@@ -192,7 +209,22 @@ class Quarter:
     def _runner(self, number: int) -> Runner:
         workspace = Interrupted(self.root, clock=self.clock)
         workspace.moment = self._moment  # type: ignore[method-assign]
-        return Runner(workspace, holder=f"scheduler-{number}", chance=self.chance.random, on_run=self._ran)
+        made = Racing(workspace, holder=f"scheduler-{number}", chance=self.chance.random, on_run=self._ran)
+        made.story = self._overtake  # type: ignore[method-assign]
+        return made
+
+    def _overtake(self, grain: str) -> None:
+        """Let another do all that is due after this one has seen that it is, and before it claims it."""
+        if not self.is_calm and self.depth == 0 and self.chance.random() < (0.3 if grain == "month" else 0.02):
+            self.told["the other was faster"] += 1
+            self._other_runs()
+
+    def _other_runs(self) -> None:
+        self.depth += 1
+        runner = self._runner(1000 + sum(self.told.values()))
+        runner.run_due()
+        runner.workspace.close()
+        self.depth -= 1
 
     def _ran(self, run: Run) -> None:
         # Counted as they end: of passes the books keep five weeks.
@@ -233,15 +265,11 @@ class Quarter:
         if chance < (0.25 if rare else 0.01):
             raise Crashed(what)
         if chance < (0.6 if rare else 0.03):
-            self.depth += 1
             is_long = self.chance.random() < 0.6
             if is_long:
                 self.clock.advance(LEASE + timedelta(seconds=1))
             self.told["overtaken in the middle" if is_long else "the other looks in the middle"] += 1
-            runner = self._runner(1000 + sum(self.told.values()))
-            runner.run_due()
-            runner.workspace.close()
-            self.depth -= 1
+            self._other_runs()
 
     # --- what must be true --------------------------------------------------------------------------------------------
 
@@ -257,6 +285,12 @@ class Quarter:
         complete = Counter(f"{close.period_start:%Y-%m}" for close in closes)
         if complete != Counter(MONTHS) or not all(one.is_complete for one in closes):
             found.append(f"closes: {complete}")
+        for close in closes:
+            over = max(_month(f"{close.period_start:%Y-%m}", zone)[1] for zone in ZONES.values())
+            if close.as_of < over + GRACE:
+                found.append(
+                    f"{close.period_start:%Y-%m} was closed at {close.as_of}, and is over everywhere at {over}"
+                )
         if {one.state for one in deliveries} != {"delivered"} or len(deliveries) != len(invoices):
             found.append(f"deliveries: {Counter(one.state for one in deliveries)} of {len(invoices)} invoices")
         ours = {one.number: int(one.amount_due * 100) for one in invoices}
@@ -281,11 +315,23 @@ class Quarter:
     def _broken_money(self, invoices: list[Any]) -> list[str]:
         found = []
         for name, zone in ZONES.items():
-            begin = datetime(2026, 10, 1, tzinfo=ZoneInfo(zone))
-            end = datetime(2027, 1, 1, tzinfo=ZoneInfo(zone))
-            billed = sum(quantity for at, quantity in self.used[name] if begin <= at < end)
-            due = 3 * FEE + UNIT_PRICE * billed
-            ours = sum((one.total for one in invoices if one.account_id == f"{name}-inc"), Decimal(0))
-            if ours != due:
-                found.append(f"{name} was invoiced {ours} for {due}")
+            lines = [line for one in invoices if one.account_id == f"{name}-inc" for line in one.lines]
+            for month in MONTHS:
+                begin, end = _month(month, zone)
+                due = FEE + UNIT_PRICE * sum(quantity for at, quantity in self.used[name] if begin <= at < end)
+                # What came late stands on a later invoice, and belongs to this month all the same.
+                ours = sum((line.amount for line in lines if line.period_start == begin), Decimal(0))
+                if ours != due:
+                    found.append(f"{name} was invoiced {ours} for {due} of {month}")
+            if sum((one.total for one in invoices if one.account_id == f"{name}-inc"), Decimal(0)) != sum(
+                (line.amount for line in lines), Decimal(0)
+            ):
+                found.append(f"the invoices of {name} are not the sum of their lines")
         return found
+
+
+def _month(month: str, zone: str) -> tuple[datetime, datetime]:
+    """Return when a month begins and ends in a zone."""
+    year, number = (int(part) for part in month.split("-"))
+    begin = datetime(year, number, 1, tzinfo=ZoneInfo(zone))
+    return begin, datetime(year + number // 12, number % 12 + 1, 1, tzinfo=ZoneInfo(zone))
