@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     import pyarrow as pa
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from metering.periods import WallPeriod
     from rating.invoice import Invoice
     from rating.paper import Paper
+
+    # Opens the rows of every usage event of a run, some at a time, in the order of the file; see file_adapter/usage_detail.
+    UsageDetail = Callable[[], AbstractContextManager[Iterable[pa.Table]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,7 @@ class PublishedRun:
     earlier: Sequence[Paper] = ()
     settlements: Sequence[PostedSettlement] = ()
     owed: Sequence[Leg] = ()
+    usage_detail: UsageDetail | None = None
 
     @property
     def invoices(self) -> list[Invoice]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import getpass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
 
 import typer
 
@@ -25,6 +25,7 @@ from tallybook.cli_shell import (
     print_json,
     progress,
 )
+from tallybook.errors import BadSettings
 
 if TYPE_CHECKING:
     from tallybook.workspace import Invoiced
@@ -90,6 +91,25 @@ def publish(
         print_json({"folder": str(published), "files": sorted(path.name for path in published.iterdir())})
     else:
         out.print(str(published), highlight=False, soft_wrap=True)
+
+
+@documents.command("usage-detail")
+def usage_detail(
+    folder: Annotated[Path, typer.Argument(help="A published run with usage_detail.parquet.")],
+    tenant: Annotated[str, typer.Option("--tenant", help="Whose usage events.")],
+    to: Annotated[Path, typer.Option("--out", help="The CSV file to write.")],
+    meter: Annotated[str | None, typer.Option("--meter", help="Only of this meter.")] = None,
+) -> None:
+    """Write one tenant's usage events of a published run as CSV: what became of each, and on which line it is billed."""
+    from billing_adapters.file_adapter.usage_detail import FILE, write_slice
+    from metering.durable import HashedFile
+
+    if not (folder / FILE).exists():
+        raise BadSettings(f"{folder} has no {FILE}; set usage_detail = true under [files], and publish again")
+    with HashedFile(to.parent, to.suffix) as file:
+        rows = write_slice(folder, cast("BinaryIO", file), tenant=tenant, meter=meter)
+        file.settle(to)
+    out.print(f"{rows:,} usage events of {tenant} in {to}", highlight=False, soft_wrap=True)
 
 
 @documents.command()

@@ -7,17 +7,20 @@ Refuses: periods without invoices.
 from __future__ import annotations
 
 from bisect import bisect_right
+from contextlib import contextmanager
 from datetime import UTC, datetime, time
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from billing_adapters.file_adapter import usage_of
 from billing_adapters.file_adapter.roll_forwards import rolled_from
+from billing_adapters.file_adapter.usage_detail import detail_tables
 from billing_adapters.ledger_accounts import LedgerMap
 from billing_adapters.ports import PublishedRun
 from billing_adapters.receivables import Asked, keep_asked, legs_before, not_kept, posted
 from billing_adapters.settlements import read_settlements
 from metering.periods import parse_period
+from metering.usage import Snapshot
 from rating.close import read_closes
 from rating.errors import NotFound
 from rating.ledger import read_around, read_invoices, read_posting_since
@@ -27,8 +30,12 @@ from rating.terms import Terms
 from tallybook.books import reading
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from datetime import date
 
+    import pyarrow as pa
+
+    from billing_adapters.ports import UsageDetail
     from billing_adapters.receivables import Leg, PostedSettlement
     from metering.periods import WallPeriod
     from rating.close import Close
@@ -71,7 +78,33 @@ def run_to_publish(workspace: Workspace, period: str) -> PublishedRun:
         earlier=[] if is_draft else earlier_papers(workspace, wall, chosen, last),
         settlements=settled,
         owed=owed,
+        usage_detail=detail_of(workspace, wall, own, used) if workspace.settings.files.usage_detail else None,
     )
+
+
+def detail_of(workspace: Workspace, wall: WallPeriod, own: list[Paper], used: list[Close]) -> UsageDetail:
+    """Return what opens the rows of every usage event of a run: its last close is rated again, and nothing is kept of it."""
+
+    @contextmanager
+    def opened() -> Iterator[Iterable[pa.Table]]:
+        first = min(close.position for close in used)
+        last = max(used, key=lambda close: close.position)
+        with reading(workspace.books) as connection:
+            before = [one for one in read_closes(connection) if not one.is_draft and one.position < first]
+        tenants = {
+            tenant for account in workspace.catalog(last.catalog_revision).accounts for tenant in account.tenants
+        }
+        with workspace.rating(last) as (connection, terms, files), rated(connection, last, terms, files) as engine:
+            yield detail_tables(
+                engine,
+                wall,
+                [paper.invoice for paper in own if paper.voided is None],
+                tenants=tenants,
+                dead_letters=workspace.lake.dead_letters(),
+                seen=before[-1].snapshot if before else Snapshot.of({}),
+            )
+
+    return opened
 
 
 def earlier_papers(workspace: Workspace, wall: WallPeriod, own: list[Invoice], last: Close) -> list[Paper]:

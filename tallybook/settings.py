@@ -104,6 +104,7 @@ url = "sqlite:///books.sqlite"
 # [files]
 # What a published run consists of. By default all formats.
 # formats = ["csv", "jsonl", "parquet", "xlsx", "html"]
+# usage_detail = true
 
 # [run]
 # What `tallybook run` does by itself, and when; `tallybook steps` lists the steps.
@@ -147,9 +148,10 @@ class StripeKey(_Section):
 
 
 class FileSettings(_Section):
-    """In which formats runs are published."""
+    """In which formats runs are published, and whether every usage event is listed (a file as large as the usage itself)."""
 
     formats: tuple[Format, ...] = Field(default=tuple(Format), min_length=1)
+    usage_detail: bool = False
 
 
 def _no_float(given: object) -> object:

@@ -76,9 +76,18 @@ def original_text(text: str) -> str:
 
 def write_csv(shape: FileShape, table: pa.Table, file: BinaryIO, _about: About) -> None:
     """Write the table as CSV; text columns neutralised, numbers and times left as they are (-5.00 stays a number)."""
-    names = [column.name for column in shape.columns]
+    csv_head(shape, file)
+    csv_rows(shape, table, file)
+
+
+def csv_head(shape: FileShape, file: BinaryIO) -> None:
+    """Write the head line of a file as CSV."""
+    _write_csv_rows(file, [[column.name for column in shape.columns]])
+
+
+def csv_rows(shape: FileShape, table: pa.Table, file: BinaryIO) -> None:
+    """Write the rows of a table as CSV, below a head line that is there."""
     texts = [column.name for column in shape.columns if column.type == "text"]
-    _write_csv_rows(file, [names])
     for columns in written_batches(shape, table):
         for name in texts:
             columns[name] = [None if text is None else neutralise(text) for text in columns[name]]

@@ -39,8 +39,9 @@ from billing_adapters.file_adapter.formats import (
     write_json_lines,
 )
 from billing_adapters.file_adapter.letter import letter, letter_name
-from billing_adapters.file_adapter.shapes import USAGE
+from billing_adapters.file_adapter.shapes import USAGE, USAGE_DETAIL
 from billing_adapters.file_adapter.tables import tables_of, usage_table
+from billing_adapters.file_adapter.usage_detail import FILE, write_detail
 from billing_adapters.file_adapter.workbook import XLSX_SETTINGS, About
 from billing_adapters.ports import Published, PublishedFile
 from metering.durable import TEMPORARY_PREFIX, HashedFile, fsync_path, make_folder, write_durably
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from billing_adapters.file_adapter.columns import FileShape
-    from billing_adapters.ports import PublishedRun
+    from billing_adapters.ports import PublishedRun, UsageDetail
     from billing_adapters.receivables import Leg
     from billing_adapters.settlements import Settlement
     from rating.paper import Paper
@@ -243,7 +244,10 @@ def _write_files(
             step(name)
             with _new_file(folder / name) as file:
                 FORMATS[file_format](shape, table, cast("BinaryIO", file), _about(run, run_id, totals))
-            told.append({**_describe(shape, file_format, table, name, file), "control_totals": listed})
+            told.append({**_describe(shape, file_format, table.num_rows, name, file), "control_totals": listed})
+    if run.usage_detail is not None:
+        step(FILE)
+        told.append(_write_usage_detail(folder, run.usage_detail, run_id))
     if Format.HTML in formats:
         told += _write_letters(folder / LETTERS, run, step)
     manifest = {"manifest_version": MANIFEST_VERSION, "run_id": run_id, **_head(run, formats), "files": told}
@@ -259,6 +263,15 @@ def _write_files(
         for name, content in ((SUMS, sums), (MANIFEST, written))
     ]
     return tuple(sorted(files, key=lambda file: file.name))
+
+
+def _write_usage_detail(folder: Path, detail: UsageDetail, run_id: str) -> dict[str, Any]:
+    """Write the file of every usage event, in one format, and return what the manifest says of it."""
+    with detail() as tables, _new_file(folder / FILE) as file:
+        rows, by_meter = write_detail(tables, run_id, cast("BinaryIO", file))
+    sums = {meter: trimmed(exact_sum(parts)) for meter, parts in sorted(by_meter.items())}
+    listed = [{"sum_of": "quantity", "per": "meter", "sums": sums}]
+    return {**_describe(USAGE_DETAIL, "parquet", rows, FILE, file), "control_totals": listed}
 
 
 def _write_letters(folder: Path, run: PublishedRun, step: Callable[[str], None]) -> list[dict[str, Any]]:
@@ -314,16 +327,17 @@ def _head(run: PublishedRun, formats: Sequence[str]) -> dict[str, Any]:
         "generator": dict(run.generator_versions),
         "libraries": {**{library: version(library) for library in LIBRARIES}, "zlib": zlib.ZLIB_RUNTIME_VERSION},
         "parameters": {name: _SETTINGS[name] for name in formats},
+        "usage_detail": run.usage_detail is not None,
     }
 
 
-def _describe(shape: FileShape, file_format: str, table: pa.Table, name: str, file: HashedFile) -> dict[str, Any]:
+def _describe(shape: FileShape, file_format: str, rows: int, name: str, file: HashedFile) -> dict[str, Any]:
     return {
         "name": name,
         "format": file_format,
         "grain": shape.grain,
         "sorted_by": list(shape.key),
-        "rows": table.num_rows,
+        "rows": rows,
         "bytes": file.size,
         "sha256": file.sha256(),
         "schema": [

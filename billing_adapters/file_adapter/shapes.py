@@ -414,6 +414,47 @@ TIE_OUTS = FileShape(
     key=("control_id", "currency"),
     control_totals=(("difference", "currency"),),
 )
+USAGE_DETAIL = FileShape(
+    name="usage_detail",
+    grain="one row per usage event and price that counts it, and one row per event that none counts; only on request, as Parquet",
+    columns=(
+        _RUN,
+        Column("producer_id", "text", "who recorded it"),
+        Column("segment", "integer", "the segment of the producer's journal"),
+        Column("row", "integer", "its row in the segment; with the two before it, the event's own name"),
+        Column("idempotency_key", "text", "the caller's identity for it", nullable=True),
+        Column("tenant_id", "text", "who used it; of a dead letter, as far as it could be read", nullable=True),
+        Column("meter", "text", "what was counted; fees have none", nullable=True),
+        Column("attributes", "text", "its attributes as JSON", nullable=True),
+        Column("quantity", "quantity", "units of the meter, exact", nullable=True),
+        Column("event_time", "instant", "when it was used", nullable=True),
+        Column("recorded_at", "instant", "when we learnt of it"),
+        Column(
+            "disposition",
+            "text",
+            "billed, included (its price comes to nothing), unpriced, duplicate, voided, late, dead_lettered",
+        ),
+        Column("reason", "text", "why, where the disposition alone does not say it", nullable=True),
+        Column("account_id", "text", "who pays for it", nullable=True),
+        Column("subscription_id", "text", "the subscription under which it counts", nullable=True),
+        Column("price_id", "text", "the price that counts it", nullable=True),
+        Column(
+            "billing_period_start",
+            "instant",
+            "the first instant of the billing period that it counts in",
+            nullable=True,
+        ),
+        Column(
+            "line_id",
+            "text",
+            "the line of this run that bills it; none where the run books nothing new of its price",
+            nullable=True,
+        ),
+    ),
+    key=("tenant_id", "event_time", "producer_id", "segment", "row", "price_id", "subscription_id"),
+    control_totals=(("quantity", "meter"),),
+)
+# Every file of a run in every format; usage_detail is by itself.
 SHAPES = (
     INVOICE_REGISTER,
     INVOICE_LINES,

@@ -6,16 +6,17 @@ import re
 from pathlib import Path
 
 from billing_adapters.file_adapter.columns import ALL_FORMATS
-from billing_adapters.file_adapter.shapes import SHAPES
+from billing_adapters.file_adapter.shapes import SHAPES, USAGE_DETAIL
 
+ALL = (*SHAPES, USAGE_DETAIL)
 PAGE = (Path(__file__).parents[2] / "docs" / "files.md").read_text(encoding="utf-8")
 
 
 def test_every_file_and_column_is_explained_as_in_the_code() -> None:
     sections = re.split(r"^### (\w+)\n", PAGE, flags=re.MULTILINE)
     said = dict(zip(sections[1::2], sections[2::2], strict=True))
-    assert list(said) == [shape.name for shape in SHAPES]
-    for shape in SHAPES:
+    assert list(said) == [shape.name for shape in ALL]
+    for shape in ALL:
         rows = re.findall(r"^\| `(\w+)` \| ([\w ,]+) \| (.+) \|$", said[shape.name], flags=re.MULTILINE)
         assert rows == [
             (column.name, column.type.replace("_", " ") + (", may be empty" if column.nullable else ""), column.meaning)
@@ -32,7 +33,7 @@ def test_every_format_is_explained() -> None:
 
 def test_a_column_of_one_name_means_one_thing() -> None:
     meanings: dict[str, set[str]] = {}
-    for shape in SHAPES:
+    for shape in ALL:
         for column in shape.columns:
             assert column.meaning, column.name
             meanings.setdefault(column.name, set()).add(column.type)
