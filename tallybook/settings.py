@@ -119,6 +119,8 @@ PREFIX = "TALLYBOOK_"
 NO_SETTINGS = frozenset({"TALLYBOOK_WORKSPACE", "TALLYBOOK_INSTANCE"})
 # What Kubernetes puts into every container for a service that is called tallybook, or tallybook-run.
 _OF_KUBERNETES = re.compile(r"TALLYBOOK(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_[0-9]+_\w+)?)", re.IGNORECASE)
+# A part of a path that is so long was made up, not named.
+GUESSED_NEVER = 16
 # What a YAML error quotes of the file may be a secret; a character may be said.
 _QUOTED = re.compile(r"'[^']{3,}'")
 
@@ -320,18 +322,13 @@ class Settings(BaseSettings):
         """Return a text in which every secret of these settings, and of the environment, stands as `***`."""
         kept = {one.get_secret_value() for one in (self.alerts.secret, self.stripe.key) if one is not None}
         webhook = "" if self.alerts.webhook is None else self.alerts.webhook.get_secret_value()
-        told = {
-            value
-            for section in self.delivery.values()
-            for name, value in section.items()
-            if isinstance(value, str) and is_secret(name)
-        }
-        addresses = {
-            *secrets_of_url(self.books.url.get_secret_value()),
-            *secrets_of_url(webhook),
-            urlsplit(webhook).query,
-        }
-        return hide(text, {*kept, *told, *addresses, *secrets_around()})
+        told = [pair for section in self.delivery.values() for pair in section.items() if isinstance(pair[1], str)]
+        named = {value for name, value in told if is_secret(name)}
+        urls = [self.books.url.get_secret_value(), webhook, *(value for _, value in told if "://" in value)]
+        # Who knows the path of such an address may post to it, where it was made to be hard to guess.
+        parts = urlsplit(webhook)
+        paths = {parts.path} if any(len(one) >= GUESSED_NEVER for one in parts.path.split("/")) else set()
+        return hide(text, {*kept, *named, *paths, parts.query, *secrets_around()}.union(*map(secrets_of_url, urls)))
 
     def _books_url(self) -> URL:
         return parse_books_url(self.books.url.get_secret_value())

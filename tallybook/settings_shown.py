@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, SecretStr
 
@@ -72,6 +73,10 @@ def _text(name: str, value: Any) -> str:
         return shown_url(text)
     if name != "alerts.webhook" and (isinstance(value, SecretStr) or is_secret(name.rpartition(".")[2])):
         return HIDDEN
+    if name == "alerts.webhook":
+        # The address itself may be the secret: of it the host is shown.
+        address = urlsplit(text)
+        return f"{address.scheme}://{address.netloc.rpartition('@')[2]}/{HIDDEN}"
     if isinstance(value, list | tuple):
         return ", ".join(str(one) for one in value)
     return _QUERY.sub(f"?{HIDDEN}", _USER.sub(f"://{HIDDEN}@", text)) if "://" in text else text

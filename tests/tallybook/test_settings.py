@@ -76,7 +76,7 @@ def test_the_environment_wins_over_the_file_and_each_value_says_where_it_is_from
     assert found["files.formats"] == ("csv, html", "TALLYBOOK_FILES_FORMATS")
     assert found["delivery.stripe.from"] == ("2026-11-01", "tallybook.toml")
     assert found["delivery.aws_marketplace.region"] == ("us-east-1", "TALLYBOOK_DELIVERY_AWS_MARKETPLACE")
-    assert found["alerts.webhook"] == ("https://example.com/a", "tallybook.toml"), "an empty variable says nothing"
+    assert found["alerts.webhook"] == ("https://example.com/***", "tallybook.toml"), "an empty variable says nothing"
     assert found["books.url"] == ("sqlite:///books.sqlite", "default")
 
 
@@ -228,6 +228,23 @@ def test_no_secret_is_shown_anywhere(
     assert any("postgresql" in one for one in said), "it was looked at"
     for secret in (*HIDDEN, "aws+secret/of+the+seller"):
         assert not [one for one in said if secret in one], secret
+
+
+def test_an_address_that_is_a_secret_itself_and_logins_of_sections_are_hidden(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TALLYBOOK_ALERTS_WEBHOOK", "https://hooks.example.com/services/T0001/B0002/kZ9wXq3nUv7rTs1p")
+    section = '[delivery.stripe]\nfrom = 2026-11-01\naddress = "https://clerk:pa55-of-stripe@127.0.0.1:1/"\n'
+    settings = settings_of(root, section)
+    assert shown(root)["alerts.webhook"][0] == "https://hooks.example.com/***"
+    assert shown(root)["delivery.stripe.address"][0] == "https://***@127.0.0.1:1/"
+    told = "POST https://hooks.example.com/services/T0001/B0002/kZ9wXq3nUv7rTs1p and https://clerk:pa55-of-stripe@127.0.0.1:1/"
+    said = settings.without_secrets(told)
+    State.root = root
+    report(RuntimeError(told))
+    said += capsys.readouterr().err
+    assert "hooks.example.com" in said
+    assert not [one for one in ("kZ9wXq3nUv7rTs1p", "B0002", "pa55-of-stripe") if one in said]
 
 
 @pytest.mark.parametrize(("url", "secret"), [(QUERY, "in-the-query"), (ESCAPED, "w0rd-escaped")])
