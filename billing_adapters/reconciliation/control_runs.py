@@ -32,6 +32,7 @@ from billing_adapters.reconciliation.tables import (
 from metering.engine import fetch
 from metering.numbers import trimmed
 from metering.usage import register
+from rating.iso4217 import MINOR_UNITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -46,6 +47,10 @@ Row = dict[str, Any]
 
 # A decimal of the engine in a text: all its places are written. Nothing else has nine and more.
 _DECIMAL = re.compile(r"(?<![\w.])(-?\d+\.\d{9,})(?![\w.])( [A-Z]{3}\b)?")
+
+# In the order in which amounts must be.
+_AMOUNTS = ("amount_low", "amount_likely", "amount_high")
+_FIGURES = ("rows", "quantity_difference", *_AMOUNTS)
 
 # It reads how the others ran, so it runs when they have.
 _LAST = "control_run"
@@ -300,12 +305,28 @@ def _basis_of(row: Row) -> str:
     return said
 
 
+def _refuse_figures(row: Row) -> None:
+    """Raise _NotRun for figures that a sum must not have: below zero they would net, without a currency they would be lost."""
+    below = [name for name in _FIGURES if row[name] is not None and row[name] < 0]
+    if below:
+        raise _NotRun(
+            f"{below[0]} is below zero; return its size, and OVERBILL as the class where the payer is charged too much"
+        )
+    amounts = [row[name] for name in _AMOUNTS if row[name] is not None]
+    # A low or a high one alone bounds what is still to be estimated.
+    if row["amount_likely"] is not None and row["currency"] not in MINOR_UNITS:
+        raise _NotRun(f"an amount has the currency {row['currency']!r}; return a code of ISO 4217 beside it")
+    if amounts != sorted(amounts):
+        raise _NotRun("amount_low, amount_likely and amount_high are not in this order; exchange them")
+
+
 def _break_of(control: Control, row: Row, asked: Asked) -> Row:
     if not row["reason"]:
         raise _NotRun("a row has no reason; say in a word why it is a break")
     finding_class = row["class"] or control.finding_class
     if finding_class not in CLASSES:
         raise _NotRun(f"class {finding_class!r} is not known; return one of {', '.join(CLASSES)}")
+    _refuse_figures(row)
     subject = row["subject"] or ""
     key = dedupe_key_of(control.control_id, row["tenant_id"], row["meter"], asked.period, row["reason"], subject)
     return {

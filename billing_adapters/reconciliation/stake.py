@@ -22,18 +22,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from decimal import Decimal, localcontext
+from decimal import Decimal, InvalidOperation, localcontext
 from typing import TYPE_CHECKING, Any
 
 from metering.engine import fetch
 from metering.usage import register
 from rating.allocation import allocate
+from rating.errors import AmountOverflow
 from rating.list_prices import CatalogPrices
 from rating.rate import rate_usage
 from rating.rounding import exact_sum
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     import duckdb
@@ -74,16 +75,21 @@ def value_breaks(
     }
     wanted = {at: row for at, row in open_rows.items() if _quantity_of(row) > 0 and row["meter"]}
     known = {at: row for at, row in wanted.items() if row["tenant_id"] and money[row["control_id"]] == "E1"}
-    _value_marginally(engine, known, as_of)
+    _as_far_as_it_fits(known, lambda rows: _value_marginally(engine, rows, as_of))
     later = {
         at: _Rest(row, units)
         for at, row in wanted.items()
         if not row["estimate_basis"] and (units := _units_of(row, terms)) is not None
     }
     prices = CatalogPrices(terms, _list_prices(engine))
-    _value_by_last_plan([rest for at, rest in later.items() if at in known], prices)
-    _value_as_realised(engine, [rest for rest in _open(later) if rest.basis(money) in {"E1", "E2"}], prices)
-    _value_by_list([rest for rest in _open(later) if rest.basis(money) != "E4"], prices)
+    steps: list[tuple[Callable[[int, _Rest], bool], Callable[[list[_Rest]], None]]] = [
+        (lambda at, _: at in known, lambda rests: _value_by_last_plan(rests, prices)),
+        (lambda _, rest: rest.basis(money) in {"E1", "E2"}, lambda rests: _value_as_realised(engine, rests, prices)),
+        (lambda _, rest: rest.basis(money) != "E4", lambda rests: _value_by_list(rests, prices)),
+    ]
+    for takes, value in steps:
+        taken = {at: rest.row for at, rest in _open(later).items() if takes(at, rest)}
+        _as_far_as_it_fits(taken, lambda rows, value=value: value([later[at] for at in rows]))  # type: ignore[misc]
     for row in open_rows.values():
         row["estimate_basis"] = row["estimate_basis"] or "E4"
     for row in valued:
@@ -105,8 +111,30 @@ class _Rest:
         return money[self.row["control_id"]]
 
 
-def _open(rests: Mapping[int, _Rest]) -> list[_Rest]:
-    return [rest for rest in rests.values() if not rest.row["estimate_basis"]]
+def _open(rests: Mapping[int, _Rest]) -> dict[int, _Rest]:
+    return {at: rest for at, rest in rests.items() if not rest.row["estimate_basis"]}
+
+
+def _as_far_as_it_fits(rows: Mapping[int, Row], value: Callable[[Mapping[int, Row]], None]) -> None:
+    """Value rows together; where an amount fits no decimal, half of the tenants' meters at a time.
+
+    So one quantity in the wrong unit leaves nobody else without an amount; what does not fit by itself stays without one.
+    """
+    import duckdb
+    import pyarrow as pa
+
+    before = {at: dict(row) for at, row in rows.items()}
+    try:
+        value(rows)
+    except (duckdb.OutOfRangeException, duckdb.ConversionException, pa.ArrowInvalid, AmountOverflow, InvalidOperation):
+        for at, row in rows.items():
+            row.update(before[at])
+        keys = sorted({(row["tenant_id"] or "", row["meter"]) for row in rows.values()})
+        if len(keys) < 2:
+            return
+        for half in (set(keys[: len(keys) // 2]), set(keys[len(keys) // 2 :])):
+            part = {at: row for at, row in rows.items() if (row["tenant_id"] or "", row["meter"]) in half}
+            _as_far_as_it_fits(part, value)
 
 
 def _units_of(row: Row, terms: Terms) -> Decimal | None:

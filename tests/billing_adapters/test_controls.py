@@ -191,6 +191,48 @@ def test_settings_fit_their_defaults_or_the_control_does_not_run() -> None:
 
 
 @pytest.mark.parametrize(
+    ("figures", "said"),
+    [
+        ("(-5)::DECIMAL(38, 21) AS amount_likely, 'USD' AS currency", "amount_likely is below zero"),
+        ("(-1)::DECIMAL(38, 9) AS quantity_difference", "quantity_difference is below zero"),
+        ("5::DECIMAL(38, 21) AS amount_likely", "an amount has the currency None"),
+        ("5::DECIMAL(38, 21) AS amount_likely, 'dollars' AS currency", "an amount has the currency 'dollars'"),
+        (
+            "5::DECIMAL(38, 21) AS amount_likely, 'USD' AS currency, 3::DECIMAL(38, 21) AS amount_high",
+            "not in this order",
+        ),
+    ],
+)
+def test_figures_that_no_sum_may_have_are_refused(figures: str, said: str) -> None:
+    body = BODY.replace("count(*) AS rows", figures).replace("quantity > ", "quantity <= ")
+    control = read_control(HEAD + body, "big_event.sql", is_ours=False)
+    world = World()
+    world.write(event())
+    statement = statement_of(world, controls=[control])
+    [run] = statement.runs.to_pylist()
+    assert (run["result"], statement.findings) == ("not_run", ())
+    assert said in run["explanation"]
+
+
+def test_a_quantity_that_fits_no_amount_leaves_the_others_theirs() -> None:
+    # A control says of one tenant that a number of 28 digits is missing; at 0.001 it has no room before the point.
+    most = "max(CASE WHEN tenant_id = 'late' THEN 9999999999999999999999999999::DECIMAL(38, 9) ELSE quantity END)"
+    body = BODY.replace("count(*) AS rows", f"{most}::DECIMAL(38, 9) AS quantity_difference").replace(
+        "['late', 'idle']", "[]"
+    )
+    head = HEAD.replace("E4", "E1").replace("['late', 'idle']", "[]")
+    world = World()
+    world.write(event(quantity="100"), event("late", quantity="100", day=12), event("idle", quantity="300"))
+    statement = statement_of(world, controls=[read_control(head + body, "big_event.sql", is_ours=False)])
+    assert statement.runs["explanation"].to_pylist() == [""]
+    found = {one.tenant_id: one for one in statement.findings}
+    assert (found["acme"].estimate_basis, found["acme"].amount_likely) == ("E1", Decimal("0.1"))
+    assert (found["late"].estimate_basis, found["late"].amount_likely) == ("E4", None)
+    # Idle has no subscription, now or before: the newest plan says what it would cost.
+    assert (found["idle"].estimate_basis, found["idle"].amount_likely) == ("E3", Decimal("0.3"))
+
+
+@pytest.mark.parametrize(
     ("said", "read"),
     [
         ("40.000000000000000000000 USD charged, 35.5 on lines", "40.00 USD charged, 35.5 on lines"),
