@@ -30,6 +30,7 @@ PRICES: dict[str, dict[str, Any]] = {
     "seat": {"type": "flat", "amount": "9.99", "per_unit_of": "seats"},
     "unit": {**CALLS, "type": "unit", "unit_price": "0.333"},
     "graduated": {**CALLS, "type": "graduated", "by": ["model"], "tiers": TIERS},
+    "packaged": {**CALLS, "type": "graduated", "tiers": [{"up_to": "5", "unit_price": "1", "package_size": "2"}, {}]},
     "climbing": {**CALLS, "type": "graduated", "by": ["model"], "tiers_over": "all_groups", "tiers": TIERS},
     "volume": {**CALLS, "type": "volume", "tiers": TIERS},
     "together": {**CALLS, "type": "volume", "by": ["model"], "tiers_over": "all_groups", "tiers": TIERS},

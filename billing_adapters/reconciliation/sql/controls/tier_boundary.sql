@@ -1,5 +1,5 @@
 -- control: TIER_BOUNDARY
--- version: 1
+-- version: 2
 -- point: P4
 -- compares: the booked components of graduated prices with the tiers worked out again, by arithmetic that rating does not share:
 --     each tier takes what of the quantity lies between its bounds
@@ -32,6 +32,11 @@ WITH billed AS (
         AND NOT price.edge_is_lower
         AND NOT price.gap_is_lost
         AND NOT price.rounds_components
+        -- Tiers that go on from what was used before, and components that are packages, say nothing of where a unit lies.
+        AND price.selector_before IS NULL
+        AND (price.plan_key, price.price_id) NOT IN (
+            SELECT (tier.plan_key, tier.price_id) FROM price_tier AS tier WHERE tier.package_size IS NOT NULL
+        )
     GROUP BY ALL
 ),
 again AS (
