@@ -4,11 +4,14 @@ where the same figures are usual, on purpose, or too few."""
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pytest
 
 from billing_adapters.reconciliation.controls import our_controls
+from billing_adapters.reconciliation.inputs import schema_of
 from tests.billing_adapters.world import World, event, letter, statement_of
 
 if TYPE_CHECKING:
@@ -112,3 +115,36 @@ def test_a_reason_that_no_earlier_period_has_is_told_whatever_its_number() -> No
     assert refused(["bad_quantity"], ["bad_quantity"]) == []
     # In the first period of all, every reason is new.
     assert refused([], ["bad_quantity"]) == []
+
+
+def ratio(seen: dict[int, int], metered: dict[int, int], *, hours: int = 24) -> list[tuple[str, str, Decimal | None]]:
+    """Return what WITNESS_RATIO finds of so many calls a day of October, seen in so many of its hours, metered at its noon."""
+    world = World()
+    world.write(*[event(quantity=str(count), day=day) for day, count in metered.items()])
+    rows = [
+        {
+            "tenant_id": "acme", "meter": "calls", "count": Decimal(count) / hours,
+            "bucket_start": datetime(2026, 10, day, hour * (24 // hours), tzinfo=UTC),
+        }
+        for day, count in seen.items()
+        for hour in range(hours)
+    ]  # fmt: skip
+    last = {**rows[-1], "bucket_start": datetime(2026, 10, 31, 0, tzinfo=UTC), "count": Decimal(0)}
+    witness = pa.Table.from_pylist([*rows, last], schema=schema_of("witness"))
+    found = findings(world, "WITNESS_RATIO", given={"witness": witness})
+    return [(one.reason, one.finding_class, one.quantity_difference) for one in found]
+
+
+def test_a_day_metered_twice_does_not_hide_a_day_that_was_not_metered() -> None:
+    missing, twice = ("metered_less", "AT_RISK", Decimal(480)), ("metered_more", "DATA_QUALITY", Decimal(480))
+    assert ratio({5: 480, 6: 480, 7: 480}, {5: 480, 6: 480, 7: 480}) == []
+    assert ratio({5: 480, 6: 480, 7: 480}, {5: 480, 6: 960}) == [missing, twice]
+    assert ratio({5: 480, 6: 480, 7: 480}, {5: 480, 6: 480}) == [missing]
+
+
+def test_edges_of_days_and_days_of_other_zones_are_no_days_apart() -> None:
+    # Requests of midnight, and a tenant with few of them.
+    assert ratio({5: 480, 6: 480}, {5: 490, 6: 470}) == []
+    assert ratio({5: 24, 6: 24}, {5: 36, 6: 12}) == []
+    # One bucket a day: whose midnight it begins at, nobody knows.
+    assert ratio({5: 480, 6: 480, 7: 480}, {5: 480, 6: 960}, hours=1) == []
