@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from billing_adapters.file_adapter import usage_of
 from billing_adapters.ledger_accounts import LedgerAccount, LedgerMap
 from billing_adapters.ports import PublishedRun
+from billing_adapters.receivables import PostedSettlement
+from billing_adapters.settlements import Settlement
 from metering.engine import open_engine
 from metering.periods import parse_period
 from metering.usage import Snapshot, load_events
@@ -184,7 +186,16 @@ def make_run(events: list[dict[str, Any]] | None = None) -> PublishedRun:
         ledger=LedgerMap([LedgerAccount.model_validate(one) for one in LEDGER]),
         generator_versions={"tallybook": "0.1.0"},
         earlier=papers_for([fee_of_a_year(invoices[0])]),
+        settlements=[settled(invoices[0])],
     )
+
+
+def settled(one: Invoice) -> PostedSettlement:
+    """Return a payment of an invoice, by a provider whose ids look like formulas."""
+    paid_at = one.issued_at + timedelta(hours=3)
+    row = Settlement("stl-1", 2, "files", "=1+1", "payment", 1, one.invoice_id, one.account_id, one.currency,
+                     Decimal("0.05"), paid_at, paid_at, paid_at, paid_at)  # fmt: skip
+    return PostedSettlement(row, one.close_id, str(one.number), None, one.issued_at.date())
 
 
 def ending_in_a_correction(like: Invoice) -> tuple[InvoiceLine, ...]:
