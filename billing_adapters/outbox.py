@@ -123,6 +123,8 @@ class Outbox:
                     # Whoever enqueues the same at the same time may be first.
                     connection.execute(insertion(connection, deliveries).on_conflict_do_nothing(), rows)
                     write_points(connection, (delivery_point(row, "meant", self.now) for row in rows))
+                    at_once = [row for row in rows if row["state"] == "parked"]
+                    write_points(connection, (delivery_point(row, "parked", self.now) for row in at_once))
             new += sum(row["state"] == "pending" for row in rows)
             parked += sum(row["state"] == "parked" for row in rows)
         return Enqueued(new, len(intents) - new - parked, parked)

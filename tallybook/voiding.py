@@ -14,6 +14,8 @@ from sqlalchemy import and_, select, update
 
 from billing_adapters.books import deliveries
 from billing_adapters.errors import DeliveryNotOpen
+from billing_adapters.outbox import delivery_point
+from metering.control_points import write_points
 from rating.books import invoices
 from rating.voids import void_invoice
 from tallybook.books import lock_for_writing
@@ -71,4 +73,7 @@ def _waive_unsent(connection: Connection, voided: Voided) -> None:
         "ended_at": voided.voided_at,
         "fence": deliveries.c.fence + 1,
     }
-    connection.execute(update(deliveries).where(unsent).values(**values))
+    waived = (
+        connection.execute(update(deliveries).where(unsent).values(**values).returning(deliveries)).mappings().all()
+    )
+    write_points(connection, (delivery_point(row, "waived", voided.voided_at) for row in waived))

@@ -21,6 +21,7 @@ from billing_adapters.errors import AdapterMisconfigured, BudgetSpent, DeliveryN
 from billing_adapters.outbox import Outbox
 from billing_adapters.outcomes import Next, Outcome
 from metering.clock import FixedClock
+from metering.control_points import DELIVERED, read_points
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 LEASE = timedelta(minutes=10)
@@ -133,6 +134,8 @@ def test_what_can_never_be_sent_is_parked_at_once_with_its_reason(outbox: Outbox
     outbox.enqueue([intent("a", refusal="four decimals")])
     row = only(books)
     assert (row.state, row.reason, row.money) == ("parked", "four decimals", "DATA_QUALITY")  # type: ignore[attr-defined]
+    with books.connect() as connection:
+        assert {one.reason for one in read_points(connection, DELIVERED)} == {"meant", "parked"}
 
 
 def test_the_nearest_deadline_comes_first_and_none_comes_last(outbox: Outbox) -> None:

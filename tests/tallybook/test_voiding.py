@@ -16,6 +16,7 @@ from billing_adapters.errors import DeliveryNotOpen
 from billing_adapters.testing.stripe_fake import StripeFake
 from billing_adapters.testing.stripe_server import serve
 from metering.clock import FixedClock, SystemClock
+from metering.control_points import DELIVERED, read_points
 from tallybook import Workspace
 from tests.tallybook.shop import DECEMBER, NOVEMBER, USAGE, import_text, open_shop
 from tests.tallybook.test_delivery import run, void_first_usage
@@ -100,6 +101,10 @@ def test_a_void_is_voided_at_the_provider_and_what_was_not_sent_never_is(
             ("INV-00000001", "invoice"): "delivered", ("INV-00000001", "void"): "delivered",
             ("INV-00000002", "invoice"): "waived", ("INV-00000002", "void"): "delivered",
         }  # fmt: skip
+        # Whatever a delivery has become, an act has written it down.
+        with now.books.connect() as connection:
+            acts = {(one.batch_id, one.reason) for one in read_points(connection, DELIVERED)}
+        assert {(one["id"], state) for one in listed.values() for state in ("meant", one["state"])} == acts
         with pytest.raises(DeliveryNotOpen, match="is void, so it is not sent any more"):
             retry(now.books, listed["INV-00000002", "invoice"]["id"], who="ann", why="please", now=NOVEMBER)
 
