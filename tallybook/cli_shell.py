@@ -36,7 +36,8 @@ DONE, FINDING, BAD_INPUT, OUR_FAULT = 0, 1, 2, 3
 # Piped into a file or a pager there is no width to ask for; a wide one keeps ids on one line.
 PIPED_WIDTH = 160
 out = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
-err = Console(stderr=True, width=None if sys.stderr.isatty() else PIPED_WIDTH)
+# Sentences name sections, [delivery.stripe]: nothing in brackets is markup unless it is said.
+err = Console(stderr=True, markup=False, width=None if sys.stderr.isatty() else PIPED_WIDTH)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 WhyOption = Annotated[str, typer.Option("--why", help="The reason; it stays in the books.")]
@@ -64,12 +65,13 @@ def report(error: Exception) -> int:
     """Say on stderr what went wrong and what to do; return the exit code."""
     code = exit_code_of(error)
     if code == OUR_FAULT and not isinstance(error, Retryable):
-        err.print("[bold]This is a fault of Tallybook, not yours.[/bold] Nothing was half done. What happened:")
+        said = "[bold]This is a fault of Tallybook, not yours.[/bold] Nothing was half done. What happened:"
+        err.print(said, markup=True)
         told = _without_secrets("".join(traceback.format_exception(error)))
         err.print(told, markup=False, highlight=False, soft_wrap=True)
         return code
     message = _without_secrets(getattr(error, "message", str(error)))
-    err.print(f"[bold red]{type(error).__name__}[/bold red]", highlight=False)
+    err.print(f"[bold red]{type(error).__name__}[/bold red]", markup=True, highlight=False)
     err.print(message, markup=False, highlight=False, soft_wrap=True)
     return code
 

@@ -119,6 +119,9 @@ def deliver(
 
 def adapter_of(workspace: Workspace, name: str) -> Adapter:
     """Return the adapter of a section of the settings. Raises BadSettings, AdapterMisconfigured."""
+    if name not in workspace.settings.delivery:
+        known = ", ".join(sorted(workspace.settings.delivery)) or "none"
+        raise BadSettings(f"there is no section [delivery.{name}] in the settings; there are {known}")
     _, options, _ = _taken(name, workspace.settings.delivery[name])
     return make_adapter(name, options)
 

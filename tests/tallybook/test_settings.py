@@ -230,6 +230,18 @@ def test_no_secret_is_shown_anywhere(
         assert not [one for one in said if secret in one], secret
 
 
+def test_a_section_that_is_missing_is_named(root: Path) -> None:
+    """In brackets, as it is written in the file: the console takes nothing in them for markup."""
+    Workspace.init(root).close()
+    result = CliRunner().invoke(app, ["-w", str(root), "deliver"])
+    assert result.exit_code == 0
+    assert "add a section [delivery.stripe] to tallybook.toml" in result.stderr
+    assert "[[waivers]] of the settings" in CliRunner().invoke(app, ["-w", str(root), "findings", "waivers"]).stderr
+    result = CliRunner().invoke(app, ["-w", str(root), "provider", "read", "stripe", "-p", "2026-10"])
+    assert isinstance(result.exception, BadSettings)
+    assert "there is no section [delivery.stripe] in the settings; there are none" in result.exception.message
+
+
 def test_an_address_that_is_a_secret_itself_and_logins_of_sections_are_hidden(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
