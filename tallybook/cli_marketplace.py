@@ -7,6 +7,7 @@ or left in the queue. Refuses: a registration token as an argument, which every 
 from __future__ import annotations
 
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -168,7 +169,7 @@ def feeds(
     folder: Annotated[Path, typer.Option("--out", help="The folder of the lists that are written.")],
     usage: Annotated[list[Path] | None, typer.Option("--usage", help="A usage report; may be repeated.")] = None,
     shape: Annotated[
-        str, typer.Option("--shape", help="Which report: daily_usage or subscribed_usage.")
+        str, typer.Option("--shape", help="Which report: daily_usage, subscribed_usage, or one of the settings.")
     ] = "daily_usage",
     billing: Annotated[list[Path] | None, typer.Option("--billing", help="A billing event feed; repeatable.")] = None,
     as_json: JsonOption = False,
@@ -183,6 +184,25 @@ def feeds(
         print_json({"files": {str(path): count for path, count in written.items()}})
         return
     out.print(table("", [("list", "left"), ("rows", "right")], rows))
+
+
+@marketplace.command("request-report")
+def request_report(
+    name: Annotated[str, typer.Argument(help="A data set, such as daily_business_usage_by_instance_type.")],
+    day: Annotated[datetime, typer.Option("--day", formats=["%Y-%m-%d"], help="Its day (UTC).")],
+    role: Annotated[str, typer.Option("--role", help="The role that AWS writes as, by ARN.")],
+    bucket: Annotated[str, typer.Option("--bucket", help="The bucket that it is written to.")],
+    topic: Annotated[str, typer.Option("--topic", help="The SNS topic that is told, by ARN.")],
+    prefix: Annotated[str, typer.Option("--prefix", help="Where in the bucket.")] = "",
+) -> None:
+    """Ask AWS for a report of Commerce Analytics: it comes later, as a CSV file in the bucket, which `feeds` reads."""
+    from billing_adapters.aws_marketplace_adapter.data_sets import SERVICE, Destination, request_data_set
+    from tallybook.marketplace import clients_of
+
+    with open_workspace() as workspace:
+        client = clients_of(workspace)(SERVICE)
+        request = request_data_set(client, name, day.date(), Destination(role, bucket, topic, prefix))
+    out.print(f"asked for: {name} of {day:%Y-%m-%d}, request {request}", highlight=False)
 
 
 def _say(done: Imported) -> None:

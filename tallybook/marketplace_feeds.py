@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from billing_adapters.aws_marketplace_adapter.feeds import SHAPES, documents_of, read_billing, read_usage
 from tallybook.errors import BadSettings
-from tallybook.marketplace import accounts_of_aws
+from tallybook.marketplace import accounts_of_aws, options_of
+from tallybook.marketplace_settings import SECTION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,11 +28,15 @@ def write_lists(
     """Write `quantities`, `documents` and `invoiced` as Parquet into a folder; return their rows. Raises ProviderListRefused."""
     import pyarrow.parquet
 
-    if shape not in SHAPES:
-        raise BadSettings(f"a usage report is one of {', '.join(SHAPES)}, not {shape!r}")
+    shapes = {**SHAPES, **(options_of(workspace)[0].reports if SECTION in workspace.settings.delivery else {})}
+    if shape not in shapes:
+        raise BadSettings(
+            f"a usage report is one of {', '.join(shapes)}, not {shape!r}; "
+            f"say what its columns mean in [delivery.{SECTION}.reports.{shape}]"
+        )
     lists: dict[str, pa.Table] = {}
     if usage:
-        lists["quantities"] = read_usage(usage, accounts_of_aws(workspace), SHAPES[shape])
+        lists["quantities"] = read_usage(usage, accounts_of_aws(workspace), shapes[shape])
     if billing:
         lists["invoiced"] = read_billing(billing)
         lists["documents"] = documents_of(lists["invoiced"])

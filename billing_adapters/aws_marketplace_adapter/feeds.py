@@ -16,6 +16,7 @@ tolerance. Whose use it was is said by its agreement; what belongs to no buyer o
 from __future__ import annotations
 
 import csv
+import hashlib
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -47,15 +48,16 @@ _ZERO = Decimal(0)
 class FeedShape:
     """Which column of a usage report says what. `key` names a fact; `newest` sorts its versions, as text.
 
-    `deleted`: the column, and the values that say that a fact is gone (none: any value). A column that is "" is not there.
+    `deleted`: the column, and the values that say that a fact is gone (none: any value). A column that is "" is not there: of a
+    report without a `key` every line is a fact of its own, so that each of its files is read once.
     """
 
-    key: str
-    newest: tuple[str, ...]
-    deleted: tuple[str, tuple[str, ...]]
     day: str
     dimension: str
     quantity: str
+    key: str = ""
+    newest: tuple[str, ...] = ()
+    deleted: tuple[str, tuple[str, ...]] = ("", ())
     unit_price: str = ""
     agreement: str = ""
     buyer: str = ""
@@ -109,12 +111,14 @@ class _Day:
 def read_usage(paths: Sequence[Path], accounts: Mapping[str, str], shape: FeedShape = DAILY_USAGE) -> pa.Table:
     """Return PROVIDER_QUANTITIES of usage reports, by day. `accounts`: our billing account by agreement, or by buyer's id."""
     days: defaultdict[tuple[str, str, date], _Day] = defaultdict(_Day)
+    if not shape.key:
+        _refuse_repeats(paths)
     for place, row in _facts(paths, shape.columns, shape.key, shape.newest, shape.deleted):
         refs = [row[name] for name in (shape.agreement, shape.buyer) if name and row[name]]
         account = next((accounts[one] for one in refs if one in accounts), None) or (refs or ["unknown"])[0]
         found = days[account, row[shape.dimension], _day(place, row, shape.day)]
         found.quantities.append(_number(place, row, shape.quantity))
-        found.ids.append(row[shape.key])
+        found.ids.append(row[shape.key] if shape.key else place)
         if shape.unit_price and row[shape.unit_price]:
             found.prices.add(_number(place, row, shape.unit_price))
     rows = []
@@ -130,10 +134,25 @@ def read_usage(paths: Sequence[Path], accounts: Mapping[str, str], shape: FeedSh
                 "quantity": exact_sum(one.quantities),
                 "unit_price": next(iter(one.prices)) if len(one.prices) == 1 else None,
                 "status": "reported",
-                "provider_id": one.ids[0] if len(one.ids) == 1 else None,
+                "provider_id": one.ids[0] if shape.key and len(one.ids) == 1 else None,
             }
         )
     return provider_table(QUANTITIES, rows)
+
+
+def _refuse_repeats(paths: Sequence[Path]) -> None:
+    """Refuse a file that is given twice, under whatever name: without keys its lines would be added up twice."""
+    seen: dict[str, Path] = {}
+    for path in paths:
+        try:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as refused:
+            raise ProviderListRefused(f"{path} cannot be read: {refused}") from refused
+        if digest in seen:
+            raise ProviderListRefused(
+                f"{path} is {seen[digest]} once more; its report has no keys, so give each file once"
+            )
+        seen[digest] = path
 
 
 @cache
@@ -253,12 +272,13 @@ def _facts(
     """Return the newest version of every fact that is not deleted, with where it stands."""
     held: dict[str, tuple[tuple[str, ...], str, Row]] = {}
     for place, row in _rows(paths, columns):
-        if not row[key]:
+        fact = row[key] if key else place
+        if not fact:
             raise ProviderListRefused(f"{place}: {key} is empty")
         version = tuple(row[name] for name in newest)
         # Of one version read twice (the file of a month grows) the later line stands; it is the same.
-        if row[key] not in held or held[row[key]][0] <= version:
-            held[row[key]] = (version, place, row)
+        if fact not in held or held[fact][0] <= version:
+            held[fact] = (version, place, row)
     name, values = deleted
     return [
         (place, row)

@@ -80,6 +80,8 @@ class MarketplaceFake:
         self.billed: dict[tuple[str, str, str], Decimal] = {}
         self.allocated: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
         self.calls: list[dict[str, Any]] = []
+        # The data sets of Commerce Analytics that were asked for: whoever tests writes their files.
+        self.data_sets: list[dict[str, Any]] = []
         self.is_disabled = False
         self._clock = clock
         self._calls_per_s = calls_per_s
@@ -104,6 +106,7 @@ class MarketplaceFake:
             "BatchCreateBillingAdjustmentRequest": self.agreements.create,
             "GetBillingAdjustmentRequest": self.agreements.get,
             "ListBillingAdjustmentRequests": self.agreements.list,
+            "GenerateDataSet": self._generate_data_set,
             "ReceiveMessage": self.queue.receive_message,
             "DeleteMessage": self.queue.delete_message,
         }
@@ -187,6 +190,10 @@ class MarketplaceFake:
         taken = [one for one in records if one not in left]
         results = [self._take(one, request.get("ProductCode")) for one in taken]
         return {"Results": results, "UnprocessedRecords": left}
+
+    def _generate_data_set(self, asked: Asked, _how: str | None) -> dict[str, Any]:
+        self.data_sets.append(asked.parameters)
+        return {"dataSetRequestId": f"data-set-{len(self.data_sets)}"}
 
     def _is_too_fast(self) -> bool:
         now_us = self._clock.now_us()

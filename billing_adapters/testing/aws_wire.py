@@ -23,7 +23,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 JSON, CBOR = "application/x-amz-json-1.1", "application/cbor"
-SERVICES = ("meteringmarketplace", "marketplace-entitlement", "marketplace-agreement", "sqs")
+SERVICES = (
+    "meteringmarketplace",
+    "marketplace-entitlement",
+    "marketplace-agreement",
+    "marketplacecommerceanalytics",
+    "sqs",
+)
 _SIGNED = re.compile(r"Credential=([^/]+)/\d{8}/([^/]+)/")
 
 

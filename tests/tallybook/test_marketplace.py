@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from billing_adapters.aws_marketplace_adapter import Adjustment
 from billing_adapters.aws_marketplace_adapter.buyers import note_start
 from billing_adapters.deliveries import list_deliveries
-from billing_adapters.errors import QuestionRefused, RegistrationRefused
+from billing_adapters.errors import ProviderAway, ProviderListRefused, QuestionRefused, RegistrationRefused
 from billing_adapters.provider_list import QUANTITIES, read_table
 from billing_adapters.testing.aws_feeds import write_usage_feed
 from billing_adapters.testing.aws_marketplace_server import MarketplaceFake, serve
@@ -24,6 +24,7 @@ from rating.errors import CatalogInvalid
 from tallybook import Workspace
 from tallybook.carried_hours import carried_hours
 from tallybook.cli import app
+from tallybook.errors import BadSettings
 from tallybook.marketplace import (
     adjust,
     assign_buyer,
@@ -468,3 +469,53 @@ contracts:
     market.go_to(hour(4))
     market.deliver()
     assert market.billed() == {2: Decimal(7)}
+
+
+def test_a_report_of_commerce_analytics_is_asked_for_and_read_by_what_the_settings_say_of_it(
+    market: Market, tmp_path: Path
+) -> None:
+    """Its columns are the seller's to name; without a key no file is read twice."""
+    market.register("t-1")
+    root = ["-w", str(market.workspace.layout.root), "marketplace"]
+    where = ["--day", "2026-03-10", "--role", "arn:r", "--bucket", "ours", "--topic", "arn:t", "--prefix", "cas"]
+    asked = CliRunner().invoke(app, [*root, "request-report", "daily_business_usage_by_instance_type", *where])
+    assert asked.exit_code == 0, asked.output
+    assert "request data-set-1" in asked.output
+    (request,) = market.fake.data_sets
+    assert request["dataSetType"] == "daily_business_usage_by_instance_type"
+    assert from_us(int(request["dataSetPublicationDate"]) * 1_000_000) == BEGIN
+    unknown = CliRunner().invoke(app, [*root, "request-report", "everything", *where])
+    assert isinstance(unknown.exception, QuestionRefused)
+    assert "daily_business_fees" in str(unknown.exception)
+    market.fake.fail("away")
+    assert isinstance(
+        CliRunner().invoke(app, [*root, "request-report", "daily_business_fees", *where]).exception, ProviderAway
+    )
+
+    path = tmp_path / "daily_business_usage_by_instance_type_2026-03-10.csv"
+    path.write_text(
+        "Usage Date,Customer,What,Units\n2026-03-10,000000000001,tok,2.50\n2026-03-10,000000000001,tok,2.50\n"
+    )
+    command = [*root, "feeds", "--out", str(tmp_path / "lists"), "--shape", "commerce", "--usage", str(path)]
+    assert isinstance(CliRunner().invoke(app, command).exception, BadSettings)
+    settings = market.workspace.layout.settings_file
+    settings.write_text(
+        settings.read_text()
+        + """
+[delivery.aws_marketplace.reports.commerce]
+day = "Usage Date"
+dimension = "What"
+quantity = "Units"
+buyer = "Customer"
+"""
+    )
+    read = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert read.exit_code == 0, read.output
+    (found,) = read_table(QUANTITIES, tmp_path / "lists" / "aws_marketplace_quantities.parquet").to_pylist()
+    assert (found["account_id"], found["name"], found["quantity"]) == ("a", "tok", Decimal(5))
+    copy = tmp_path / "copy.csv"
+    copy.write_bytes(path.read_bytes())
+    twice = CliRunner().invoke(app, [*command, "--usage", str(copy)])
+    assert isinstance(twice.exception, ProviderListRefused)
+    # Delivery goes on with the section as it is.
+    market.deliver()
