@@ -1,5 +1,5 @@
 -- control: BATCH_TOTALS
--- version: 1
+-- version: 2
 -- point: P2
 -- compares: the control totals of every segment trailer, made when rows were written, with the same figures counted
 --     in the lake
@@ -18,7 +18,7 @@ SELECT
     meter,
     CASE WHEN surplus_rows > 0 THEN 'rows_not_promised' ELSE 'quantity_differs' END AS reason,
     sum(surplus_rows)::BIGINT AS rows,
-    sum(surplus_quantity)::DECIMAL(38, 9) AS quantity_difference,
+    abs(sum(surplus_quantity))::DECIMAL(38, 9) AS quantity_difference,
     count(DISTINCT (producer_id, segment)) || ' segment(s), first ' || min(producer_id || ' #' || segment) AS detail
 FROM break_of_segment
 WHERE surplus_rows <> 0 OR surplus_quantity <> 0

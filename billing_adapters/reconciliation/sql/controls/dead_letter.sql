@@ -1,5 +1,5 @@
 -- control: DEAD_LETTER
--- version: 1
+-- version: 2
 -- point: P2
 -- compares: the rows that were recorded with those that passed every check: what was refused, and why
 -- catches: a deployment that breaks a field
@@ -14,7 +14,8 @@ SELECT
     nullif(meter, '') AS meter,
     reason,
     count(*) AS rows,
-    sum(quantity)::DECIMAL(38, 9) AS quantity_difference,
+    abs(sum(quantity))::DECIMAL(38, 9) AS quantity_difference,
+    CASE WHEN sum(quantity) < 0 THEN 'OVERBILL' ELSE 'AT_RISK' END AS class,
     count(*) || ' row(s) were refused: ' || replace(reason, '_', ' ') || '; they are in ' || count(DISTINCT (producer_id, segment))
         || ' segment(s), the first ' || min(producer_id || ' #' || segment) AS detail
 FROM dead_lettered

@@ -1,5 +1,5 @@
 -- control: DEAD_LETTER_AGED
--- version: 2
+-- version: 3
 -- point: P2
 -- compares: when rows were refused with how long they may wait to be corrected and recorded again
 -- catches: forgotten suspense: usage that nobody corrects until no provider takes it any more
@@ -19,7 +19,8 @@ SELECT
     'waits_too_long' AS reason,
     dead.reason AS subject,
     count(*) AS rows,
-    sum(dead.quantity)::DECIMAL(38, 9) AS quantity_difference,
+    abs(sum(dead.quantity))::DECIMAL(38, 9) AS quantity_difference,
+    CASE WHEN sum(dead.quantity) < 0 THEN 'OVERBILL' ELSE 'AT_RISK' END AS class,
     min(refused.event_time) AS occurred_at,
     'refused as ' || min(dead.reason) || ', the oldest on ' || strftime(min(refused.recorded_at), '%Y-%m-%d') || '; '
         || count_if(refused.recorded_at < $as_of - INTERVAL 30 DAY) || ' of ' || count(*) || ' over 30 days old' AS detail,

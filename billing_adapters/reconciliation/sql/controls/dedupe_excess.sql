@@ -1,5 +1,5 @@
 -- control: DEDUPE_EXCESS
--- version: 2
+-- version: 3
 -- point: P2
 -- compares: suppressed duplicates with the usage event that won: the same key with other quantities, times or attributes;
 --     and the share of duplicates of a day with that of the days before
@@ -62,7 +62,7 @@ SELECT
     lost.meter,
     'key_used_again' AS reason,
     count(*) AS rows,
-    sum(lost.quantity)::DECIMAL(38, 9) AS quantity_difference,
+    abs(sum(lost.quantity))::DECIMAL(38, 9) AS quantity_difference,
     -- Payloads that are suppressed may be mistakes that were corrected: perhaps nothing is missing.
     0::DECIMAL(38, 21) AS amount_low,
     'AT_RISK' AS class,

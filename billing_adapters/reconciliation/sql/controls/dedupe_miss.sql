@@ -1,5 +1,5 @@
 -- control: DEDUPE_MISS
--- version: 1
+-- version: 2
 -- point: P2
 -- compares: usage events that are alike to the microsecond, quantity and attributes included, with their keys
 -- catches: retries with fresh keys, which are counted twice
@@ -36,7 +36,7 @@ SELECT
     alike.meter,
     'fresh_keys' AS reason,
     sum(alike.copies)::BIGINT AS rows,
-    sum(alike.copies * alike.quantity)::DECIMAL(38, 9) AS quantity_difference,
+    abs(sum(alike.copies * alike.quantity))::DECIMAL(38, 9) AS quantity_difference,
     min(alike.event_time) AS occurred_at,
     count(*) || ' usage event(s) were recorded ' || sum(alike.copies) || ' more time(s) under other keys' AS detail,
     min(alike.first_event, 20) AS evidence_sample

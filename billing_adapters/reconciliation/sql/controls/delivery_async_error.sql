@@ -1,5 +1,5 @@
 -- control: DELIVERY_ASYNC_ERROR
--- version: 1
+-- version: 2
 -- point: P6
 -- compares: what a provider accepted at once with what it refused afterwards, in its late reports
 -- catches: usage that was answered with success and is never billed
@@ -18,7 +18,7 @@ SELECT
     'refused_later' AS reason,
     adapter || ' ' || subscription_id AS subject,
     count(*) AS rows,
-    sum(quantity)::DECIMAL(38, 9) AS quantity_difference,
+    abs(sum(quantity))::DECIMAL(38, 9) AS quantity_difference,
     min(start) AS occurred_at,
     min(recover_by) AS recover_by,
     'first ' || min(strftime(start, '%Y-%m-%dT%H:%MZ') || ': ' || left(sent_quantity.reason, 150)) AS detail,

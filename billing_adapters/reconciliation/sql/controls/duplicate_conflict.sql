@@ -1,5 +1,5 @@
 -- control: DUPLICATE_CONFLICT
--- version: 1
+-- version: 2
 -- point: P2
 -- compares: the payload of every duplicate with that of the usage event that won
 -- catches: idempotency keys that are used again for something else and so swallow real usage
@@ -14,7 +14,7 @@ SELECT
     meter,
     'other_payload' AS reason,
     count(*) AS rows,
-    sum(quantity)::DECIMAL(38, 9) AS quantity_difference,
+    abs(sum(quantity))::DECIMAL(38, 9) AS quantity_difference,
     count(DISTINCT idempotency_key) || ' key(s), first ' || min(idempotency_key) AS detail
 FROM duplicate
 WHERE is_conflict AND event_time >= $start_instant AND event_time < $end_instant

@@ -1,5 +1,5 @@
 -- control: LATE_USAGE
--- version: 1
+-- version: 2
 -- point: P5
 -- compares: usage events of a closed period that came after its close with the corrections that final invoices booked
 -- catches: usage that was forgotten after a close. While no later close has seen it, it only waits for the next one
@@ -74,7 +74,7 @@ SELECT
     late.meter,
     'not_corrected' AS reason,
     late.rows,
-    late.quantity::DECIMAL(38, 9) AS quantity_difference,
+    abs(late.quantity)::DECIMAL(38, 9) AS quantity_difference,
     abs(of_meter.amount)::DECIMAL(38, 21) AS amount_likely,
     of_meter.currency,
     'E1' AS estimate_basis,

@@ -1,5 +1,5 @@
 -- control: LATE_USAGE_REFUSED
--- version: 1
+-- version: 2
 -- point: P5
 -- compares: when usage was recorded with how late a plan still bills it (late_usage_days)
 -- catches: usage that arrived after that: it is stored, and not billed, as the plan says
@@ -15,7 +15,8 @@ SELECT
     event.meter,
     'recorded_too_late' AS reason,
     count(*) AS rows,
-    sum(event.quantity)::DECIMAL(38, 9) AS quantity_difference,
+    abs(sum(event.quantity))::DECIMAL(38, 9) AS quantity_difference,
+    CASE WHEN sum(event.quantity) < 0 THEN 'OVERBILL' ELSE 'AT_RISK' END AS class,
     min(event.event_time) AS occurred_at,
     min(event.producer_id || '#' || event.segment || '/' || event.row, 20) AS evidence_sample,
     'recorded from ' || strftime(min(event.recorded_at), '%Y-%m-%d') || ' to ' || strftime(max(event.recorded_at), '%Y-%m-%d')

@@ -1,5 +1,5 @@
 -- control: METER_SILENT
--- version: 1
+-- version: 2
 -- point: P1
 -- compares: the days on which a tenant's meter was silent with its own days before, and with the tenant's other meters
 -- catches: instrumentation that broke for one tenant or one version
@@ -74,7 +74,7 @@ SELECT
     'silent' AS reason,
     expected.quantity::DECIMAL(38, 9) AS quantity_expected,
     0::DECIMAL(38, 9) AS quantity_actual,
-    expected.quantity::DECIMAL(38, 9) AS quantity_difference,
+    abs(expected.quantity)::DECIMAL(38, 9) AS quantity_difference,
     (before.last_on + 1)::TIMESTAMP AT TIME ZONE 'UTC' AS occurred_at,
     'no use for ' || before.silent_days || ' days after ' || before.last_on || ', and use on every one of ' || days_used
         || ' days before; the tenant used its other meters meanwhile' AS detail

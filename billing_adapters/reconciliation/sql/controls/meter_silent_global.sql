@@ -1,5 +1,5 @@
 -- control: METER_SILENT_GLOBAL
--- version: 1
+-- version: 2
 -- point: P1
 -- compares: the meters that prices of the period read with those that anybody used in it, and in the period before
 -- catches: a lost instrumentation release, or a meter that was renamed in the code alone
@@ -25,7 +25,7 @@ SELECT
     'nobody_used_it' AS reason,
     used.quantity::DECIMAL(38, 9) AS quantity_expected,
     0::DECIMAL(38, 9) AS quantity_actual,
-    used.quantity::DECIMAL(38, 9) AS quantity_difference,
+    abs(used.quantity)::DECIMAL(38, 9) AS quantity_difference,
     $start_instant AS occurred_at,
     events_before || ' usage events in the time before, of the same length, and none in the period' AS detail
 FROM used

@@ -1,5 +1,5 @@
 -- control: NO_SUBSCRIPTION
--- version: 1
+-- version: 2
 -- point: P3
 -- compares: the time of use with the subscriptions of a known tenant
 -- catches: use before the start, after the end, or between two subscriptions; trials that were never converted
@@ -16,7 +16,8 @@ SELECT
     event.meter,
     'no_subscription' AS reason,
     count(*) AS rows,
-    sum(event.quantity)::DECIMAL(38, 9) AS quantity_difference,
+    abs(sum(event.quantity))::DECIMAL(38, 9) AS quantity_difference,
+    CASE WHEN sum(event.quantity) < 0 THEN 'DATA_QUALITY' ELSE 'AT_RISK' END AS class,
     min(event.event_time) AS occurred_at,
     min(event.producer_id || '#' || event.segment || '/' || event.row, 20) AS evidence_sample,
     'used from ' || strftime(min(event.event_time), '%Y-%m-%d') || ' to ' || strftime(max(event.event_time), '%Y-%m-%d')

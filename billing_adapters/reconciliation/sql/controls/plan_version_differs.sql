@@ -1,5 +1,5 @@
 -- control: PLAN_VERSION_DIFFERS
--- version: 1
+-- version: 2
 -- point: P4
 -- compares: the plan version that final invoices name with the one that the subscription is on at that time
 -- catches: an upgrade that was billed at the old price, a change of plan that was entered late
@@ -29,7 +29,7 @@ SELECT
     billed.meter,
     'other_plan_version' AS reason,
     span.subscription_id || ' ' || billed.price_id AS subject,
-    billed.quantity::DECIMAL(38, 9) AS quantity_difference,
+    abs(billed.quantity)::DECIMAL(38, 9) AS quantity_difference,
     abs(coalesce(worth_now.exact_amount, 0) - billed.exact_amount)::DECIMAL(38, 21) AS amount_likely,
     span.currency,
     'E1' AS estimate_basis,

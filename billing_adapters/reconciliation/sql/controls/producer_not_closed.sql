@@ -1,5 +1,5 @@
 -- control: PRODUCER_NOT_CLOSED
--- version: 1
+-- version: 2
 -- point: P1
 -- compares: what producers recorded and still have in the journal of this host with when they recorded it; a producer that is
 --     closed, or killed, has nothing there once it is shipped
@@ -17,7 +17,7 @@ SELECT
     nullif(flying.meter, '') AS meter,
     'waits_in_journal' AS reason,
     sum(flying.rows)::BIGINT AS rows,
-    coalesce(sum(flying.quantity), 0)::DECIMAL(38, 9) AS quantity_difference,
+    abs(coalesce(sum(flying.quantity), 0))::DECIMAL(38, 9) AS quantity_difference,
     min(flying.event_date)::TIMESTAMP AT TIME ZONE 'UTC' AS occurred_at,
     count(DISTINCT flying.producer_id) || ' producer(s), first ' || min(flying.producer_id || ' #' || flying.segment)
         || '; recorded since ' || strftime(min(flying.recorded_from), '%Y-%m-%d %H:%M') || ' UTC and not in the lake' AS detail

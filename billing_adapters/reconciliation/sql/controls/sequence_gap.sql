@@ -1,5 +1,5 @@
 -- control: SEQUENCE_GAP
--- version: 1
+-- version: 2
 -- point: P1
 -- compares: the rows that producers promised (segment trailers) with the positions that the lake holds
 -- catches: a lost data file, rows that vanished from one, a segment that was quarantined, skipped or never shipped
@@ -16,7 +16,7 @@ SELECT
     meter,
     'rows_missing' AS reason,
     sum(missing_rows)::BIGINT AS rows,
-    sum(missing_quantity)::DECIMAL(38, 9) AS quantity_difference,
+    abs(sum(missing_quantity))::DECIMAL(38, 9) AS quantity_difference,
     count(DISTINCT (producer_id, segment)) || ' segment(s), first ' || min(producer_id || ' #' || segment) AS detail
 FROM break_of_segment
 WHERE missing_rows > 0

@@ -1,5 +1,5 @@
 -- control: UNPRICED_METER
--- version: 1
+-- version: 2
 -- point: P4
 -- compares: what a subscribed tenant used with what its plans have a price for
 -- catches: a new meter that no plan sells, a filter that leaves out some attributes, a name that no catalog knows
@@ -17,7 +17,8 @@ SELECT
     event.meter,
     CASE WHEN known_meter.meter IS NULL THEN 'unknown_meter' ELSE 'no_price' END AS reason,
     count(*) AS rows,
-    sum(event.quantity)::DECIMAL(38, 9) AS quantity_difference,
+    abs(sum(event.quantity))::DECIMAL(38, 9) AS quantity_difference,
+    CASE WHEN sum(event.quantity) < 0 THEN 'DATA_QUALITY' ELSE 'AT_RISK' END AS class,
     min(event.event_time) AS occurred_at,
     min(event.producer_id || '#' || event.segment || '/' || event.row, 20) AS evidence_sample,
     'no price of its plans takes these units'
