@@ -145,3 +145,18 @@ def test_every_long_test_that_is_listed_exists() -> None:
         if name not in {getattr(node, "name", None) or getattr(node, "id", None) for node in known}:
             gone.append(entry)
     assert not gone, "take these out of tests/long_tests.txt, or give them their new names"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").glob("oracle*.py")), ids=name_of)
+def test_an_oracle_shares_no_code_with_what_it_judges(path: Path) -> None:
+    imported: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported |= (
+                {f"tests.{alias.name}" for alias in node.names} if node.module == "tests" else {str(node.module)}
+            )
+    # Nothing but the language, and other oracles: neither the packages nor the engine that they calculate in.
+    others = {name for name in imported if name.partition(".")[0] not in sys.stdlib_module_names}
+    assert {name for name in others if not name.startswith("tests.oracle")} == set()
