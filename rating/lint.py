@@ -39,6 +39,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "tier_cliff": ("warning", "one unit more than a tier holds costs less than the tier's last unit"),
     "tier_jump": ("warning", "one unit more makes every unit before it dearer"),
     "tier_beyond_quota": ("warning", "a blocked quota ends before the tier begins, so nobody reaches it"),
+    "tier_unreachable": ("warning", "quantities come in whole steps, and none lies between the edges of the tier"),
     "prices_overlap": ("warning", "two prices charge the same usage events"),
     "price_negative": ("warning", "using more lowers the invoice"),
     "included_and_free_tier": ("warning", "units are free twice: included, and again in a first tier at 0"),
@@ -202,6 +203,32 @@ def find_repeated_tiers(plan: Plan, _: Terms) -> Iterator[Finding]:
                 yield _of(plan, price, "tier_repeated", (
                     f"tier {number + 1} has the same price as tier {number}; join them, or correct one of the two prices"
                 ))  # fmt: skip
+
+
+def find_unreachable_tiers(plan: Plan, terms: Terms) -> Iterator[Finding]:
+    """Find tiers between whose edges no quantity lies: 1.2 to 1.8 calls, or 5,000 to 5,400 units in whole thousands."""
+    is_lower = plan.reading["tier_edge"] == "lower"
+    for price in plan.prices:
+        step, tiers = _whole_step(price, terms), () if price.type == "capacity" else getattr(price, "tiers", ())
+        for number, (low, high) in enumerate(pairwise(_edges(price)) if step and tiers else (), start=2):
+            # The first quantity that is beyond the lower edge, or on it where it belongs to this tier.
+            first = low if is_lower and low % step == 0 else (low // step + 1) * step
+            if first > high or (is_lower and first == high):
+                yield _of(plan, price, "tier_unreachable", (
+                    f"tier {number} holds no quantity: they come in steps of {trimmed(step)}, and none lies from {trimmed(low)} "
+                    f"to {trimmed(high)} {_unit(price, terms)}; remove the tier, or correct its edges"
+                ), edge=low)  # fmt: skip
+
+
+def _whole_step(price: Any, terms: Terms) -> Decimal:
+    """Return the step in which quantities come, however much is used; 0 where they may have any decimals."""
+    convert = getattr(price, "convert", None)
+    if convert is not None:
+        return Decimal(0) if convert.rounding == "none" else step_of(price, terms)
+    meter = terms.meters.get(price.meter or "")
+    is_counted = meter is not None and meter.aggregation in {"count", "unique_count"} and meter.prorate is None
+    is_split = any(getattr(price, name, None) is not None for name in ("weights", "combine"))
+    return Decimal(1) if is_counted and not is_split else Decimal(0)
 
 
 def find_overlaps(plan: Plan, _: Terms) -> Iterator[Finding]:
@@ -383,6 +410,7 @@ def find_unused_plans(terms: Terms) -> Iterator[Finding]:
 PLAN_CHECKS: tuple[Callable[[Plan, Terms], Iterator[Finding]], ...] = (
     find_cliffs,
     find_repeated_tiers,
+    find_unreachable_tiers,
     find_overlaps,
     find_odd_amounts,
     find_first_tiers,

@@ -128,6 +128,33 @@ def test_quotas_are_compared_with_tiers() -> None:
     assert codes(lint_catalog(terms_of(catalog(graduated, entitlements=[equal])))) == set()
 
 
+@pytest.mark.parametrize(
+    ("price", "switches", "found"),
+    [
+        ({}, {}, set()),
+        ({"meter": "counted"}, {}, {"tier_unreachable"}),
+        ({"meter": "counted", "included": "0.5"}, {}, set()),
+        ({"convert": {"divide": "1000", "round": "ceil"}}, {}, {"tier_unreachable"}),
+        ({"convert": {"divide": "1000"}}, {}, set()),
+        ({"meter": "counted", "tiers": tiers(("1", "3", "0"), ("2", "2", "0"), (None, "1", "0"))}, {}, set()),
+        ({"meter": "counted", "tiers": tiers(("1.5", "3", "0"), ("2", "2", "0"), (None, "1", "0"))}, {}, set()),
+        (
+            {"meter": "counted", "tiers": tiers(("1.5", "3", "0"), ("2", "2", "0"), (None, "1", "0"))},
+            {"tier_edge": "lower"},
+            {"tier_unreachable"},
+        ),
+    ],
+    ids=["any decimals", "counted", "shifted", "whole thousands", "not rounded", "whole", "its edge", "lower edges"],
+)
+def test_a_tier_between_two_whole_steps_is_never_reached(
+    price: dict[str, Any], switches: dict[str, str], found: set[str]
+) -> None:
+    steps = tiers(("1.2", "3", "0"), ("1.8", "2", "0"), (None, "1", "0"))
+    asked = catalog({**calls("graduated", tiers=steps), **price}, switches=switches)
+    asked["meters"].append({"name": "counted", "aggregation": "count"})
+    assert codes(lint_catalog(terms_of(asked))) & {"tier_unreachable"} == found
+
+
 def test_what_no_plan_prices_and_nobody_uses() -> None:
     two = catalog(calls("unit", unit_price="1"))
     two["plans"].append({**two["plans"][0], "version": 2})
