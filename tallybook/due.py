@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # A host that shipped nothing for so long is gone; closes do not wait for it. What its journal holds is booked later.
 HOST_GONE_AFTER = DAY
 MOMENT = timedelta(microseconds=1)
+# What no adapter could deliver for so long is what a reconciliation is there to find; it does not wait for longer.
+ADAPTER_AWAY_FOR = DAY
 Markers = Mapping[tuple[str, str], "Marker"]
 
 
@@ -137,10 +139,12 @@ class Rules:
             return all(one is None or one.due_at > now for one in nexts)
         held = self._that_count(needed, markers, now)
         # What the step is made of was there before the pass began.
-        since = max((one.done for name in step.needs if BY_NAME[name].grain == step.grain != "pass"
-                     for one in _of(markers, name)), default=0)  # fmt: skip
+        made = [one for name in step.needs if BY_NAME[name].grain == step.grain != "pass" for one in _of(markers, name)]
+        since = max((one.done for one in made), default=0)
         if not held:
             return needed.scope == "adapter"
+        if needed.scope == "adapter" and all(one.began_at and one.began_at <= now - ADAPTER_AWAY_FOR for one in made):
+            return bool(made)
         return all(one.begun > since and one.began_at is not None and one.began_at >= coming.due_at for one in held)
 
 

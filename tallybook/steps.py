@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Literal
 
 from metering.clock import EPOCH, iso_utc
 from metering.numbers import exact_sum, plain
+from metering.periods import add_months
+from rating.close import read_closes
+from tallybook.books import reading
 from tallybook.run_books import forget_runs
 from tallybook.triggers import HOUR, floor_month, month_from
 
@@ -173,8 +176,16 @@ def reconcile(workspace: Workspace, _place: str, period: str) -> Done:
 
 
 def reconcile_open(workspace: Workspace, place: str, _period: str) -> Done:
-    """Reconcile the month that is open, while what is found can still be mended."""
-    return reconcile(workspace, place, month_from(floor_month(workspace.now))[0])
+    """Reconcile the month that is open, while what is found can still be mended; and the one before, once it is invoiced: its
+    payments, the lists of its providers and what came late are known by and by."""
+    start = floor_month(workspace.now)
+    done = [reconcile(workspace, place, month_from(start)[0])]
+    before, wall = month_from(add_months(start, -1))
+    with reading(workspace.books) as connection:
+        closes = read_closes(connection, wall=wall)
+    if any(one.is_complete and one.invoices_made and not one.is_draft for one in closes):
+        done.append(reconcile(workspace, place, before))
+    return Done("; ".join(one.detail for one in done), any(one.is_finding for one in done))
 
 
 def alerts(workspace: Workspace, _place: str, _period: str) -> Done:
@@ -208,7 +219,8 @@ STEPS = (
          follows=("invoice", "thresholds", "cut"), scope="adapter"),
     Step("reconcile", "a month that was invoiced and delivered", "month", _MONTHLY, "reconcile", reconcile,
          needs=("invoice", "deliver")),
-    Step("reconcile_open", "the open month", "pass", "daily at 04:00", "reconcile", reconcile_open, needs=("ship",)),
+    Step("reconcile_open", "the open month, and the one before it", "pass", "daily at 04:00", "reconcile",
+         reconcile_open, needs=("ship",)),
     Step("alerts", "thresholds of quotas and of money", "pass", "every 5 minutes", "alerts", alerts, needs=("ship",)),
 )  # fmt: skip
 BY_NAME = {step.name: step for step in STEPS}

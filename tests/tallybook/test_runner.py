@@ -19,6 +19,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from sqlalchemy import Engine
 
+from billing_adapters.findings import list_findings
+from billing_adapters.findings import list_runs as list_reconciliations
 from metering.clock import FixedClock, from_us
 from tallybook import Workspace
 from tallybook import steps as steps_module
@@ -315,6 +317,41 @@ def test_a_section_that_is_wrong_holds_up_its_own_adapter_alone(shop: Workspace,
     assert ("ship", "done") in ran
     assert ("invoice", "done") in ran
     assert ran["deliver", "failed"].startswith(f"BadSettings: {wrong.split(maxsplit=1)[0]}")
+
+
+def test_a_month_is_reconciled_though_nothing_can_be_delivered_for_days(
+    shop: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All else that a month can be compared with is there; what was not delivered is for its controls to find."""
+    monkeypatch.delenv("TALLYBOOK_STRIPE_KEY", raising=False)
+    shop.layout.settings_file.write_text(f"{QUIET}\n[delivery.stripe]\nfrom = 2026-10-01\n", encoding="utf-8")
+    with Workspace(shop.layout.root, clock=shop.clock) as opened:
+        runner = Runner(opened)
+        assert went(runner.run_due()) == [("close", "2026-10", "done"), ("invoice", "2026-10", "done")]
+        advance_to(opened, NOW + timedelta(hours=23))
+        assert went(runner.run_due()) == []
+        assert {one.step.name: one.obstacle for one in runner.standings()}["reconcile"] == "waits for deliver"
+        advance_to(opened, NOW + timedelta(hours=25))
+        assert [step for step, period, _ in went(runner.run_due()) if period == "2026-10"] == ["reconcile"]
+        with reading(opened.books) as connection:
+            assert {one.control_id for one in list_findings(connection)} >= {"NO_SUBSCRIPTION", "UNKNOWN_TENANT"}
+
+
+def test_the_month_before_is_reconciled_every_day_with_the_open_one(shop: Workspace) -> None:
+    """Payments, provider lists and late usage of a month come when it is closed."""
+    daily = QUIET.replace('reconcile_open = "off"', 'reconcile_open = "daily at 04:00"')
+    shop.layout.settings_file.write_text(daily, encoding="utf-8")
+    with Workspace(shop.layout.root, clock=shop.clock) as opened:
+        runner = Runner(opened)
+        [first] = [one for one in runner.run_due() if one.step == "reconcile_open"]
+        advance_to(opened, NOW + timedelta(days=1))
+        [again] = [one for one in runner.run_due() if one.step == "reconcile_open"]
+        with reading(opened.books) as connection:
+            days = [(one.period_start.month, one.as_of.day) for one in list_reconciliations(connection)]
+    assert again.detail.startswith("2026-11: conserved, ")
+    assert "; 2026-10: conserved, " in again.detail
+    assert sorted(set(days)) == [(10, 1), (10, 2), (11, 1), (11, 2)]
+    assert first.outcome == again.outcome == "done"
 
 
 def test_every_need_of_the_table_is_a_step_before_it() -> None:
