@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from billing_adapters.ledger_accounts import LedgerMap
+    from billing_adapters.prepaid_balances import PrepaidLeg
     from billing_adapters.receivables import Leg, PostedSettlement
     from metering.periods import WallPeriod
     from rating.invoice import Invoice
@@ -36,8 +37,8 @@ class PublishedRun:
     period, price and group. `ledger`: where journal entries are posted. `generator_versions`: what computed it, e.g.
     `{"tallybook": "0.1.0"}`. `earlier`: papers of earlier closes whose entries roll-forwards open with or move by, as they
     stood at the last close of the run. `settlements`: payments, refunds and write-offs between its closes and those before;
-    `owed`: the legs on receivables of earlier documents and settlements. There is no time of publication: the same run is the
-    same files, whenever it is published.
+    `owed`: the legs on receivables of earlier documents and settlements; `prepaid`: those of prepaid balances. There is no time
+    of publication: the same run is the same files, whenever it is published.
     """
 
     period: WallPeriod
@@ -51,6 +52,7 @@ class PublishedRun:
     earlier: Sequence[Paper] = ()
     settlements: Sequence[PostedSettlement] = ()
     owed: Sequence[Leg] = ()
+    prepaid: Sequence[PrepaidLeg] = ()
     usage_detail: UsageDetail | None = None
 
     @property

@@ -273,6 +273,28 @@ def _lines_of(connection: Connection, ids: Any) -> dict[str, list[InvoiceLine]]:
     return lines
 
 
+def read_burns(connection: Connection) -> Sequence[Any]:
+    """Return every burn of final and void documents, with position and day of its close, and of its void."""
+    return connection.execute(
+        select(
+            balance_burns.c.invoice_id,
+            balance_burns.c.balance_id,
+            balance_burns.c.amount,
+            closes.c.position,
+            invoices.c.issued_at,
+            invoice_voids.c.position.label("void_position"),
+            invoice_voids.c.voided_at,
+        )
+        .select_from(
+            balance_burns.join(invoices, invoices.c.invoice_id == balance_burns.c.invoice_id)
+            .join(closes, closes.c.close_id == invoices.c.close_id)
+            .outerjoin(invoice_voids, invoice_voids.c.invoice_id == invoices.c.invoice_id)
+        )
+        .where(invoices.c.status != "draft")
+        .order_by(closes.c.position, balance_burns.c.invoice_id, balance_burns.c.position)
+    ).all()
+
+
 def burned_before(
     connection: Connection, position: int | None, *, account: str | None = None
 ) -> dict[str, list[Burned]]:

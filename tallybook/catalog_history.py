@@ -152,6 +152,17 @@ def _read_entries(connection: Connection, revision: int, *conditions: ColumnElem
     }
 
 
+def balance_versions(connection: Connection) -> list[tuple[int, int | None, Balance]]:
+    """Return every prepaid balance that the catalog ever had, with its first revision and the first one without it."""
+    entry = catalog_entries.c
+    query = select(entry.revision_from, entry.revision_to, entry.definition).where(entry.kind == "balance")
+    rows = connection.execute(query.order_by(entry.key, entry.revision_from))
+    return [
+        (first, ended, Balance.model_validate(json.loads(text), by_alias=True, by_name=False))
+        for first, ended, text in rows
+    ]
+
+
 def _plans_ever_used(connection: Connection) -> dict[str, str]:
     """Return, by plan key, one subscription that uses the plan version or used it in any earlier revision."""
     table = catalog_entries.c

@@ -17,17 +17,19 @@ from billing_adapters.file_adapter.roll_forwards import rolled_from
 from billing_adapters.file_adapter.usage_detail import detail_tables
 from billing_adapters.ledger_accounts import LedgerMap
 from billing_adapters.ports import PublishedRun
+from billing_adapters.prepaid_balances import Burnt, Seen, prepaid_legs
 from billing_adapters.receivables import Asked, keep_asked, legs_before, not_kept, posted
 from billing_adapters.settlements import read_settlements
 from metering.periods import parse_period
 from metering.usage import Snapshot
 from rating.close import read_closes
 from rating.errors import NotFound
-from rating.ledger import read_around, read_invoices, read_posting_since
+from rating.ledger import read_around, read_burns, read_invoices, read_posting_since
 from rating.paper import as_issued, papers_of
 from rating.run import rated
 from rating.terms import Terms
 from tallybook.books import reading
+from tallybook.catalog_history import balance_versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from billing_adapters.ports import UsageDetail
+    from billing_adapters.prepaid_balances import PrepaidLeg
     from billing_adapters.receivables import Leg, PostedSettlement
     from metering.periods import WallPeriod
     from rating.close import Close
@@ -78,6 +81,7 @@ def run_to_publish(workspace: Workspace, period: str) -> PublishedRun:
         earlier=[] if is_draft else earlier_papers(workspace, wall, chosen, last),
         settlements=settled,
         owed=owed,
+        prepaid=[] if is_draft else prepaid_at(workspace, own, max(close.position for close in used)),
         usage_detail=detail_of(workspace, wall, own, used) if workspace.settings.files.usage_detail else None,
     )
 
@@ -146,6 +150,46 @@ def receivables_at(
             own={one.settlement_id for one in settled},
         )
         return posted(connection, settled, batch_of), owed
+
+
+def prepaid_at(workspace: Workspace, own: list[Paper], position: int) -> list[PrepaidLeg]:
+    """Return what moved prepaid balances up to a position among the closes, voids of own documents too, whenever they came."""
+    mine = {paper.invoice.invoice_id for paper in own}
+    with reading(workspace.books) as connection:
+        versions = balance_versions(connection)
+        if not versions:
+            return []
+        closes = [one for one in read_closes(connection) if not one.is_draft and one.position <= position]
+        burned = [row for row in read_burns(connection) if row.position <= position]
+    seen = [
+        Seen(
+            close.position,
+            close.as_of,
+            {
+                balance.id: balance
+                for first, ended, balance in versions
+                if first <= close.catalog_revision and (ended is None or ended > close.catalog_revision)
+            },
+        )
+        for close in closes
+    ]
+    burnt = [
+        Burnt(row.balance_id, row.position, row.issued_at.date(), row.amount, "burned", row.invoice_id in mine)
+        for row in burned
+    ]
+    burnt += [
+        Burnt(
+            row.balance_id,
+            row.void_position,
+            row.voided_at.date(),
+            row.amount.copy_negate(),
+            "given_back",
+            row.invoice_id in mine,
+        )
+        for row in burned
+        if row.void_position is not None and (row.void_position < position or row.invoice_id in mine)
+    ]
+    return prepaid_legs(seen, burnt)
 
 
 def keep_what_is_asked(workspace: Workspace) -> None:

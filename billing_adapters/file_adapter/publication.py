@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 
     from billing_adapters.file_adapter.columns import FileShape
     from billing_adapters.ports import PublishedRun, UsageDetail
+    from billing_adapters.prepaid_balances import PrepaidLeg
     from billing_adapters.receivables import Leg
     from billing_adapters.settlements import Settlement
     from rating.paper import Paper
@@ -182,13 +183,14 @@ def run_id_of(run: PublishedRun, formats: Sequence[str] = ALL_FORMATS) -> str:
         "earlier": sorted(_paper_identity(paper) for paper in run.earlier),
         "settlements": [[one.batch_id, one.number, *_texts(one.settlement)] for one in run.settlements],
         "owed": _sha256(orjson.dumps([_texts(leg) for leg in run.owed])),
+        "prepaid": _sha256(orjson.dumps([_texts(leg) for leg in run.prepaid])),
         "usage": digest.sha256.hexdigest(),
         "ledger": [account.model_dump_json() for account in run.ledger.accounts],
     }
     return "run-" + _sha256(orjson.dumps(identity, option=orjson.OPT_SORT_KEYS))[:24]
 
 
-def _texts(row: Settlement | Leg) -> list[str]:
+def _texts(row: Settlement | Leg | PrepaidLeg) -> list[str]:
     values = (getattr(row, name) for name in row.__slots__)
     return [trimmed(value) if isinstance(value, Decimal) else str(value) for value in values]
 

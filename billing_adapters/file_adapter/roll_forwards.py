@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from metering.periods import WallPeriod
     from rating.invoice import Invoice
 
-FILES = ("receivables_roll_forward", "unbilled_roll_forward", "deferred_roll_forward")
+FILES = ("receivables_roll_forward", "unbilled_roll_forward", "deferred_roll_forward", "prepaid_roll_forward")
 _POSTED = ("account_id", "currency", "date", "role", "kind", "debit", "credit", "invoice_id")
 _ZERO = Decimal(0)
 
@@ -63,6 +63,7 @@ def roll_forwards(run: PublishedRun, entries: pa.Table) -> dict[str, pa.Table]:
     try:
         register(engine, "posting", pa.concat_tables(parts))
         register(engine, "document_due", _due(run))
+        register(engine, "prepaid_leg", _prepaid(run))
         span = pa.schema([("first_month", pa.date32()), ("last_month", pa.date32())])
         register(engine, "roll_span", pa.Table.from_pylist([{"first_month": first, "last_month": last}], schema=span))
         engine.execute(read_sql("billing_adapters.file_adapter", "rolled_month"))
@@ -97,3 +98,13 @@ def _due(run: PublishedRun) -> pa.Table:
     due |= {paper.invoice.invoice_id: as_issued(paper).due_date or paper.issue_date for paper in run.papers}
     schema = pa.schema([("invoice_id", pa.string()), ("due_on", pa.date32())])
     return pa.Table.from_pylist([{"invoice_id": one, "due_on": day} for one, day in sorted(due.items())], schema=schema)
+
+
+def _prepaid(run: PublishedRun) -> pa.Table:
+    """Return the legs of prepaid balances as a table."""
+    import pyarrow as pa
+
+    texts = [(name, pa.string()) for name in ("balance_id", "account_id", "currency", "kind")]
+    schema = pa.schema([*texts, ("posted_on", pa.date32()), ("amount", pa.decimal128(38, 4)), ("is_own", pa.bool_())])
+    rows = [{name: getattr(leg, name) for name in schema.names} for leg in run.prepaid]
+    return pa.Table.from_pylist(rows, schema=schema)

@@ -398,6 +398,28 @@ DEFERRED_ROLL_FORWARD = FileShape(
     key=("account_id", "currency", "period"),
     control_totals=(("deferred", "currency"), ("released", "currency"), ("voided", "currency")),
 )
+PREPAID_ROLL_FORWARD = FileShape(
+    name="prepaid_roll_forward",
+    grain="one row per prepaid balance and month: what was granted, what of it was used, what is left",
+    columns=(
+        _RUN,
+        Column("balance_id", "text", "the prepaid balance"),
+        *_ROLLED[1:],
+        _OPENING,
+        Column("granted", "amount", "what became effective in the month"),
+        Column("burned", "amount", "what documents issued in the month burned, so mostly negative"),
+        Column("given_back", "amount", "what voids in the month gave back"),
+        Column(
+            "expired",
+            "amount",
+            "what was left at its end, so negative; positive where a late document burned it after all",
+        ),
+        _CLOSING,
+        Column("used_by_this_run", "amount", "what documents of this run burned, less what their voids gave back"),
+    ),
+    key=("balance_id", "period"),
+    control_totals=(("granted", "currency"), ("burned", "currency"), ("expired", "currency")),
+)
 TIE_OUTS = FileShape(
     name="tie_outs",
     grain="one row per pair of totals that must agree, and currency",
@@ -468,5 +490,6 @@ SHAPES = (
     RECEIVABLES_ROLL_FORWARD,
     UNBILLED_ROLL_FORWARD,
     DEFERRED_ROLL_FORWARD,
+    PREPAID_ROLL_FORWARD,
     TIE_OUTS,
 )

@@ -20,6 +20,7 @@ from billing_adapters.file_adapter.shapes import (
     JOURNAL_ENTRIES,
     JOURNAL_SUMMARY,
     PREPAID_BURNS,
+    PREPAID_ROLL_FORWARD,
     RATED_CHANGES,
     RECEIVABLES_ROLL_FORWARD,
     SETTLEMENTS,
@@ -90,7 +91,7 @@ def _facts_of(run: PublishedRun, run_id: str) -> Iterator[tuple[FileShape, pa.Ta
     yield JOURNAL_ENTRIES, _table(JOURNAL_ENTRIES, run_id, _rows_of(entries))
     yield JOURNAL_SUMMARY, _table(JOURNAL_SUMMARY, run_id, _rows_of(summary))
     rolled = roll_forwards(run, entries)
-    for shape in (RECEIVABLES_ROLL_FORWARD, UNBILLED_ROLL_FORWARD, DEFERRED_ROLL_FORWARD):
+    for shape in (RECEIVABLES_ROLL_FORWARD, UNBILLED_ROLL_FORWARD, DEFERRED_ROLL_FORWARD, PREPAID_ROLL_FORWARD):
         yield shape, _table(shape, run_id, _rows_of(rolled[shape.name]))
 
 

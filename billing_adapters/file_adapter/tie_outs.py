@@ -6,8 +6,8 @@ Refuses: to net, to tolerate, and to hide: a difference is a row of the publishe
 What each compares: lines with the register (net, tax), changes with lines of corrections, components with lines, burns with the
 register, the register's payable amounts with what documents and voids post on receivables, settlements with cash and bad debt,
 the net of lines with the revenue of the journal (accruals and releases included), roll-forwards with the legs of their role,
-debits with credits, the journal with its summary. A run of drafts posts nothing and has no comparisons with the journal.
-Source: finance files, section 1.
+debits with credits, the journal with its summary. A run of drafts posts nothing and has no comparisons with the journal and
+prepaid balances. Source: finance files, section 1.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ Chosen = tuple[tuple[str, tuple[str, ...]], ...]
 Total = tuple[str, str, str | None, Chosen | None]
 
 _REGISTER, _LINES, _JOURNAL = "invoice_register", "invoice_lines", "journal_entries"
+# What a run of drafts has nothing of, because drafts book nothing.
+_BOOKED = {_JOURNAL, "prepaid_roll_forward"}
 CONTROLS: dict[str, tuple[Total, Total]] = {
     "BURNS_REGISTER": (("prepaid_burns", "amount", None, None), (_REGISTER, "amount_prepaid", None, None)),
     "CHANGES_LINES": (
@@ -46,6 +48,10 @@ CONTROLS: dict[str, tuple[Total, Total]] = {
     "LINES_JOURNAL": ((_LINES, "net_amount", None, None), (_JOURNAL, "credit", "debit", (("role", ("revenue",)),))),
     "LINES_REGISTER_NET": ((_LINES, "net_amount", None, None), (_REGISTER, "amount_net", None, None)),
     "LINES_REGISTER_TAX": ((_LINES, "tax_amount", None, None), (_REGISTER, "amount_tax", None, None)),
+    "PREPAID_REGISTER": (
+        (_REGISTER, "amount_prepaid", None, None),
+        ("prepaid_roll_forward", "used_by_this_run", None, None),
+    ),
     "RECEIVABLES_JOURNAL": (
         ("receivables_roll_forward", "of_this_run", None, None),
         (_JOURNAL, "debit", "credit", (("role", ("receivables",)),)),
@@ -83,7 +89,7 @@ class TieOuts:
     def rows(self) -> Iterator[Row]:
         """Yield one row per comparison and currency, zero where one side has none of the currency."""
         for control_id, (one, other) in CONTROLS.items():
-            if _JOURNAL in {one[0], other[0]} and not self._has_journal:
+            if not self._has_journal and _BOOKED & {one[0], other[0]}:
                 continue
             for currency in sorted(self._sums[one].keys() | self._sums[other].keys()):
                 first = self._sums[one].get(currency, Decimal(0))

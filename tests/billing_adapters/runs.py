@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from billing_adapters.file_adapter import usage_of
 from billing_adapters.ledger_accounts import LedgerAccount, LedgerMap
 from billing_adapters.ports import PublishedRun
+from billing_adapters.prepaid_balances import PrepaidLeg
 from billing_adapters.receivables import PostedSettlement
 from billing_adapters.settlements import Settlement
 from metering.engine import open_engine
@@ -187,7 +188,22 @@ def make_run(events: list[dict[str, Any]] | None = None) -> PublishedRun:
         generator_versions={"tallybook": "0.1.0"},
         earlier=papers_for([fee_of_a_year(invoices[0])]),
         settlements=[settled(invoices[0])],
+        prepaid=prepaid_of(invoices),
     )
+
+
+def prepaid_of(invoices: list[Invoice]) -> list[PrepaidLeg]:
+    """Return what the invoices burned as legs, and a balance of a hostile name beside them."""
+    legs = [
+        PrepaidLeg(burn.balance_id, one.account_id, one.currency, one.issued_at.date(), "burned", -burn.amount, True)
+        for one in invoices
+        for burn in one.prepaid
+    ]
+    first = invoices[0]
+    granted = PrepaidLeg(
+        "=1+1", first.account_id, first.currency, first.period_start.date(), "granted", Decimal("30.00"), False
+    )
+    return [*legs, granted]
 
 
 def settled(one: Invoice) -> PostedSettlement:
