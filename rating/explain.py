@@ -48,6 +48,7 @@ def explain_line(connection: Connection, line_id: str, close: Close, terms: Term
         steps = _steps(engine, terms, line, span_id, tiers)
         latest_first = _aggregation(terms, line) == "last"
         event_count, new_event_count, events = _events_of(connection, engine, close, line, span_id, latest_first)
+        taken_back_count, taken_back = _taken_back(engine, line, span_id)
     return Explanation(
         invoice=invoice,
         line=line,
@@ -57,6 +58,8 @@ def explain_line(connection: Connection, line_id: str, close: Close, terms: Term
         event_count=event_count,
         new_event_count=new_event_count,
         events=events,
+        taken_back_count=taken_back_count,
+        taken_back=taken_back,
     )
 
 
@@ -231,3 +234,15 @@ def _events_of(
     rows = fetch(engine, read_sql("rating", "explain_event"), question).to_pylist()
     events = tuple(OriginEvent(**{name: row[name] for name in OriginEvent.__slots__}) for row in rows)
     return (rows[0]["event_count"], rows[0]["new_event_count"], events) if rows else (0, 0, ())
+
+
+def _taken_back(
+    engine: duckdb.DuckDBPyConnection, line: InvoiceLine, span_id: int
+) -> tuple[int, tuple[OriginEvent, ...]]:
+    """Return how many events of the line count no more, and the largest of them; `seen` is loaded."""
+    question: dict[str, object] = {
+        "span_id": span_id, "price_id": line.price_id, "group_key": line.group_key, "sample": SAMPLE_EVENTS,
+    }  # fmt: skip
+    rows = fetch(engine, read_sql("rating", "explain_taken_back"), question).to_pylist()
+    events = tuple(OriginEvent(**{name: row[name] for name in OriginEvent.__slots__}) for row in rows)
+    return (rows[0]["event_count"] if rows else 0), events

@@ -122,7 +122,8 @@ class Explanation:
     """One line, taken apart: line -> steps -> components -> events.
 
     `tiers` are the components of what the whole period is worth, `line.charges` what this invoice books of them.
-    `events` is a sample, those first that the close before had not seen; `event_count` counts all.
+    `events` is a sample, those first that the close before had not seen; `event_count` counts all. `taken_back` is a
+    sample of the events that count no more, because a later one voids or replaces them; `taken_back_count` counts these.
     """
 
     invoice: Invoice
@@ -133,6 +134,8 @@ class Explanation:
     event_count: int
     new_event_count: int
     events: tuple[OriginEvent, ...]
+    taken_back_count: int = 0
+    taken_back: tuple[OriginEvent, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values: numbers as text, times as ISO 8601 UTC."""
@@ -159,6 +162,8 @@ class Explanation:
             "event_count": self.event_count,
             "new_event_count": self.new_event_count,
             "events": [event.to_json() for event in self.events],
+            "taken_back_count": self.taken_back_count,
+            "taken_back": [event.to_json() for event in self.taken_back],
         }
 
     def to_arrow(self) -> pa.Table:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rating.balances import BalanceState
-    from rating.explanation import Explanation
+    from rating.explanation import Explanation, OriginEvent
     from rating.invoice import Charge, Invoice
     from rating.run import Verified
     from tallybook.lease_accounts import LeaseAccounts
@@ -187,7 +187,10 @@ def explanation(found: Explanation) -> RenderableType:
     if line.kind == "correction" or found.booked_before:
         parts.append(_charges("What this invoice books of it", line.charges, line.currency))
     if found.event_count:
-        parts.append(_events(found))
+        news = f"({found.new_event_count:,} new since the close before)"
+        parts.append(_events(f"of {found.event_count:,} usage events {news}", found.events))
+    if found.taken_back_count:
+        parts.append(_events(f"of {found.taken_back_count:,} that were taken back and count no more", found.taken_back))
     return Group(*parts)
 
 
@@ -240,7 +243,7 @@ def _steps(found: Explanation) -> RenderableType:
     return table("", [*columns, ("exact", "right"), (found.line.currency, "right")], rows)
 
 
-def _events(found: Explanation) -> RenderableType:
+def _events(title: str, events: Sequence[OriginEvent]) -> RenderableType:
     rows = [
         (
             iso_utc(event.event_time),
@@ -249,12 +252,11 @@ def _events(found: Explanation) -> RenderableType:
             f"{event.producer_id[:14]} / {event.segment} / {event.row}",
             "new" if event.is_new else "",
         )
-        for event in found.events
+        for event in events
     ]
     columns = [("event time", "left"), ("quantity", "right"), ("attributes", "left")]
     columns += [("producer / segment / row", "left"), ("", "left")]
-    title = f"{len(rows)} of {found.event_count:,} usage events ({found.new_event_count:,} new since the close before)"
-    return table(title, columns, rows)
+    return table(f"{len(rows)} {title}", columns, rows)
 
 
 def leases(accounts: LeaseAccounts) -> list[str]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+import rich.console
 
+from metering import Recorder
 from metering.clock import FixedClock
+from metering.corrections import Origin
 from rating.explain import Explanation
 from rating.explanation import Step, explanation_schema, origin_event_schema
-from tallybook import Workspace
+from tallybook import Workspace, show
 from tests.tallybook.shop import CATALOG, DECEMBER, LATE, NOVEMBER, USAGE, import_text, open_shop
 
 
@@ -210,3 +214,27 @@ def test_a_line_under_switches_adds_up(tmp_path: Path) -> None:
     ]
     assert step(found, "discount").exact_amount == Decimal("-1.33")
     assert step(found, "amount").amount == Decimal("12.01")
+
+
+def test_a_credit_says_which_usage_was_taken_back(tmp_path: Path) -> None:
+    """Of 1,500 tokens and 80 the 1,500 are voided after the invoice; nothing else has their attributes."""
+    with open_shop(tmp_path, now=NOVEMBER) as workspace:
+        import_text(workspace, "usage.csv", USAGE + LATE.split("\n", 1)[1])
+        workspace.invoice("2026-10", final=True)
+    with Workspace(tmp_path, clock=FixedClock(DECEMBER)) as workspace:
+        with Recorder(tmp_path, ship="none", clock=workspace.clock) as usage:
+            usage.void("tokens", tenant="acme", key="a1")
+            usage.void("calls", tenant="acme", origin=Origin("nobody", 1, 1))
+        workspace.ship()
+        workspace.correct()
+        found = explained(workspace, "2026-12", "acme", "tokens_out", "correction")
+        page = io.StringIO()
+        rich.console.Console(file=page, width=200).print(show.explanation(found))
+        untouched = explained(workspace, "2026-10", "acme", "calls", "usage")
+    assert (step(found, "aggregate").quantity, step(found, "amount").amount) == (80, Decimal("-7.25"))
+    assert [one.idempotency_key for one in found.events] == ["late1"]
+    assert [(one.idempotency_key, one.quantity, one.is_new) for one in found.taken_back] == [("a1", 1500, False)]
+    assert found.to_json()["taken_back_count"] == 1
+    assert found.to_json()["taken_back"][0]["quantity"] == "1500"
+    assert "1 of 1 that were taken back and count no more" in page.getvalue()
+    assert untouched.taken_back == ()
