@@ -20,6 +20,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from billing_adapters.errors import ProviderListRefused
+from rating.iso4217 import MINOR_UNITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -203,6 +204,10 @@ def _typed(path: Path, column: Any, wanted: pa.Field) -> Any:
         _look(path, wanted.name, column, pc.match_substring_regex(column, pattern), words)
     if not wanted.nullable:
         _look(path, wanted.name, column, pc.is_valid(column), "there")
+    if wanted.name == "currency" and pa.types.is_string(column.type):
+        # In another spelling nothing of the list would be in the currency of our documents.
+        known = pa.array(list(MINOR_UNITS), pa.string())
+        _look(path, wanted.name, column, pc.is_in(column, known), "a code of ISO 4217, in three capitals")
     try:
         return column.cast(wanted.type)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:

@@ -48,7 +48,6 @@ def points_of(close: Close, made: Sequence[Invoice], terms: Terms) -> Iterator[C
 def _is_own(close: Close, line: InvoiceLine, terms: Terms) -> bool:
     """Return whether the billing period of a line belongs to the period of the close: its last instant lies in it."""
     plan = terms.plans.get(plan_key(line.plan, line.plan_version))
-    if plan is None:
-        return line.kind != "correction"
-    period = close.wall.in_zone(plan.billing_period.timezone)
+    # A plan that is gone takes back what it booked; its zone is gone with it, and no zone is a day away from UTC.
+    period = close.wall.in_zone("UTC" if plan is None else plan.billing_period.timezone)
     return period.start < line.period_end <= period.end

@@ -57,6 +57,15 @@ def test_what_is_not_right_is_refused_where_it_stands(tmp_path: Path, old: str, 
         read_table("quantities", written(tmp_path, QUANTITIES.replace(old, new)))
 
 
+@pytest.mark.parametrize("currency", ["usd", "XYZ", "US$"])
+def test_a_currency_is_one_of_ours(tmp_path: Path, currency: str) -> None:
+    head = "adapter,kind,provider_id,currency,total,lines,status,created_at"
+    row = "stripe,invoice,in_{},{},10.00,1,open,2026-10-05T10:00:00Z"
+    text = "\n".join([head, row.format(1, "USD"), row.format(2, currency), ""])
+    with pytest.raises(ProviderListRefused, match=r"row 2: currency '.+' is not a code of ISO 4217, in three capitals"):
+        read_table("documents", written(tmp_path, text))
+
+
 def test_floats_of_parquet_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "list.parquet"
     rows = provider_table("quantities", []).to_pylist()

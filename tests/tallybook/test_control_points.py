@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -13,6 +14,8 @@ import metering.rollups
 from metering.books import control_points
 from metering.clock import FixedClock
 from metering.control_points import ATTRIBUTED, RATED, read_points
+from rating.points import points_of
+from rating.terms import Terms
 from tallybook import Workspace
 from tests.tallybook.shop import DECEMBER, LATE, NOVEMBER, USAGE, import_text, open_shop
 
@@ -92,6 +95,15 @@ def test_what_is_rated_is_charged_and_corrections_stand_apart(tmp_path: Path) ->
     assert sums["11", "rated"] == sums["11", "charged"] != 0
     # 80 tokens more, each at 0.0125.
     assert sums["11", "corrected"] == Decimal("1.00")
+
+
+def test_lines_of_a_plan_that_is_gone_are_of_the_period_in_which_they_end(shop: Workspace) -> None:
+    made = shop.invoice("2026-10", final=True)
+    nothing = Terms.of([], [], [], [])
+    of_october = {one.reason for one in points_of(made.close, made.invoices, nothing) if one.point == RATED}
+    november = replace(made.close, period_start=made.close.period_end, period_end=datetime(2026, 12, 1, tzinfo=UTC))
+    of_november = {one.reason for one in points_of(november, made.invoices, nothing) if one.point == RATED}
+    assert (of_october, of_november) == ({"charged"}, {"corrected"})
 
 
 def test_only_what_books_a_period_writes_and_writes_once(shop: Workspace) -> None:
