@@ -181,9 +181,12 @@ def make(settings: Mapping[str, Any]) -> FileAdapter:
 
 def _document(source: Document) -> Intent:
     invoice = source.invoice
+    is_note = invoice.document_type == "credit_note"
+    # Whoever works out what the next credit note lowers reads the invoice from behind the colon.
+    lowered = f":{source.lowers[0].invoice_id if source.lowers else ''}" if is_note else ""
     intent = Intent(
-        kind="credit_note" if invoice.document_type == "credit_note" else "invoice",
-        natural_key=invoice.invoice_id,
+        kind="credit_note" if is_note else "invoice",
+        natural_key=f"{invoice.invoice_id}{lowered}",
         payload="",
         account_id=invoice.account_id,
         subject=invoice.invoice_id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
@@ -12,15 +13,21 @@ from typing import Any
 
 import pytest
 import stripe
-from sqlalchemy import Engine
+from sqlalchemy import Engine, insert
 
 from billing_adapters.adapter import Document
 from billing_adapters.books import payments, provider_events
 from billing_adapters.deliver import Deliverer
 from billing_adapters.errors import EventRefused
 from billing_adapters.payments import list_payments
+from billing_adapters.settlements import read_settlements
 from billing_adapters.stripe_adapter.webhooks import StripeWebhooks
+from metering.clock import from_us
 from metering.control_points import COLLECTED, read_points
+from metering.usage import Snapshot
+from rating.books import invoices, number_series
+from rating.close import Close, write_close
+from rating.invoice import Invoice, content_hash
 from tallybook.books import metadata, open_books
 from tests.billing_adapters.conftest import DELIVERY_TABLES
 from tests.billing_adapters.invoices import invoice
@@ -69,6 +76,54 @@ def test_payment_comes_back_whatever_the_order_and_however_often(world: StripeWo
         assert set(said) <= {"taken", "known", "ignored"}
         assert known(engine) == expected
     assert said.count("taken") == 0
+
+
+def book_document(engine: Engine, one: Invoice) -> None:
+    """Put the row of a document into the books, with the close that it follows from."""
+    close = Close(
+        one.close_id, one.period_start, one.period_end, 1, 1, one.issued_at, True, "period", Snapshot.of({}), 1, True
+    )
+    heads = {name: getattr(one, name) for name in Invoice.__slots__ if name in invoices.c}
+    row = {**heads, "series": "INV", "snapshot_id": close.snapshot.snapshot_id, "content_hash": content_hash(one)}
+    with engine.begin() as connection:
+        write_close(connection, close)
+        connection.execute(insert(invoices).values(row))
+
+
+def test_what_events_tell_of_payment_is_booked_once_in_both_databases(world: StripeWorld, engine: Engine) -> None:
+    """Any order, twice, and by four receivers at once: the settlement is one, on the day of the payment."""
+    metadata.create_all(engine, tables=[number_series])
+    one = invoice(1, "49.00")
+    book_document(engine, one)
+    deliver(world, engine, Document(one))
+    (there,) = world.fake.store.all("invoice")
+    world.clock.advance(timedelta(hours=1))
+    world.client.v1.invoices.pay(there["id"], {})
+    events = world.fake.signed_webhooks() * 2
+    failures: list[BaseException] = []
+
+    def take(seed: int) -> None:
+        mine = list(events)
+        random.Random(seed).shuffle(mine)
+        try:
+            for event in mine:
+                receiver(world, engine).receive(*event)
+        except BaseException as failure:  # noqa: BLE001 (told to the test)
+            failures.append(failure)
+
+    threads = [threading.Thread(target=take, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    with engine.connect() as connection:
+        (settled,) = read_settlements(connection)
+    paid_at = from_us(there["status_transitions"]["paid_at"] * 1_000_000)
+    assert (settled.kind, settled.amount, settled.invoice_id, settled.account_id) == (
+        "payment", Decimal("49.00"), "invoice-1", "acme-inc",
+    )  # fmt: skip
+    assert (settled.paid_at, settled.posted_at, settled.sequence) == (paid_at, paid_at, 1)
 
 
 def test_each_event_writes_once_what_it_told_of_payment(world: StripeWorld, engine: Engine) -> None:
