@@ -132,16 +132,17 @@ def phases(subscription: Row, plans: dict[tuple[str, str], Row]) -> list[tuple[R
         starts = [starts[0], *(one for one in starts[1:] if one[0] < said)]
         at = max(said, starts[-1][0])
         if change.get("takes_effect") == "period_end":
-            at = end_of_period(starts[-1][1], begin, at)
+            at = end_of_period(starts[-1][1], subscription, at)
         starts.append((at, plan))
     ends = [min(at, end) for at, _ in starts[1:]] + [end]
     return [(plan, at, until) for (at, plan), until in zip(starts, ends, strict=True) if at < until]
 
 
-def end_of_period(plan: Row, begin: datetime, at: datetime) -> datetime:
+def end_of_period(plan: Row, subscription: Row, at: datetime) -> datetime:
     """Return the end of the billing period of a plan that holds an instant; the instant itself where a period begins at it."""
     cycle = plan.get("billing_period") or {}
     zone, anchor = cycle.get("timezone", "UTC"), cycle.get("anchor", "calendar")
+    begin = oracle.moment(subscription["from"], zone)
     around = oracle.local(begin, zone).isoformat() if anchor == "subscription" else anchor
     [period] = oracle.billing_periods(cycle.get("every", "month"), around, zone, at, at + timedelta(microseconds=1))
     return at if at == period.start else period.end

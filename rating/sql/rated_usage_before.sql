@@ -19,8 +19,10 @@ FROM (
             least(usage.converted_quantity, coalesce(price.tiers_end - used_before, usage.converted_quantity)), 0
         )::DECIMAL(38, 9) AS priced_quantity,
         (used_before + priced_quantity)::DECIMAL(38, 9) AS tiers_reached,
-        -- A group begins with its first use, a price without groups with the plan.
+        -- A group begins with its first use, a price without groups with the plan; where zero usage owes no flat amount, both
+        -- begin with the first use that is more than zero.
         CASE
+            WHEN price.flat_waits THEN used_before = 0
             WHEN price.has_groups THEN earlier.span_id IS NULL
             ELSE billing_span.service_start = billing_span.since
         END AS is_first_period

@@ -3,7 +3,8 @@
 CREATE OR REPLACE TABLE true_up_ceiling AS
 WITH covered AS (
     SELECT minimum_ceiling.span_id, minimum_ceiling.minimum_id, minimum_ceiling.scope_id, sum(worth_line.amount) AS amount
-    FROM minimum_ceiling
+    -- Two maximums over the same prices cover the same lines, once.
+    FROM (SELECT DISTINCT span_id, minimum_id, scope_id FROM minimum_ceiling) AS minimum_ceiling
     JOIN worth_line USING (span_id)
     JOIN adjust_scope ON adjust_scope.scope_id = minimum_ceiling.scope_id AND adjust_scope.price_id = worth_line.price_id
     GROUP BY ALL

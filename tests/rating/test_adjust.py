@@ -278,3 +278,28 @@ def test_a_discount_keeps_what_was_written() -> None:
     written = {"id": "d", "percent": "12.5000", "from": "2026-01-01", "to": "2026-02-01", "periods": 3}
     kept = Discount.model_validate(written).model_dump(mode="json", by_alias=True, exclude_defaults=True)
     assert kept == written
+
+
+def test_a_first_flat_amount_that_waits_is_due_with_the_first_use_of_a_plan() -> None:
+    """Nothing used in January, and so nothing owed; its flat amount comes with the first unit, once."""
+    steps = [{"up_to": "10", "unit_price": "1", "flat_amount": "5"}, {"unit_price": "0.5"}]
+    price = {"id": "calls", "meter": "calls", "type": "graduated", "tiers_since": "plan_start", "tiers": steps}
+    company = Company([price], around={"switches": {"flat_at_zero": "waived"}})
+    assert company.invoice("2026-01") == []
+    company.use("2026-02-10", "2")
+    assert amounts(company.invoice("2026-02")) == {"calls": "7.00"}
+    company.use("2026-03-10", "3")
+    assert amounts(company.invoice("2026-03")) == {"calls": "3.00"}
+
+
+def test_two_maximums_over_the_same_prices_leave_a_minimum_what_the_lower_one_leaves() -> None:
+    """6, minimum 10, maximums 8 and 9: 8."""
+    price = {"id": "calls", "meter": "calls", "type": "unit", "unit_price": "1"}
+    around = {
+        "switches": {"min_max_order": "minimum_first"},
+        "minimums": [{"id": "least", "amount": "10"}],
+        "maximums": [{"id": "most", "amount": "8"}, {"id": "more", "amount": "9"}],
+    }
+    company = Company([price], around=around)
+    company.use("2026-01-10", "6")
+    assert amounts(company.invoice("2026-01")) == {"calls": "6.00", "least": "2.00"}
