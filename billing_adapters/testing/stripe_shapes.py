@@ -1,7 +1,8 @@
 """The shapes of Stripe's requests, taken from the SDK that is installed: what its typed parameters refuse is refused.
 
 Enters: the raw parameters of a request, as nested texts (forms) or JSON. Leaves: typed values. Refuses: unknown names, missing
-ones, texts where numbers belong, and any number with a float's point or an exponent, which the SDK itself would let through.
+ones, words that are not listed, texts where numbers belong, and any number with a float's point or an exponent, which the SDK
+itself would let through.
 Source: reference/providers.md, section 9 (contract check from the installed SDK).
 """
 
@@ -22,6 +23,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 _OPTIONS = frozenset(import_module("stripe._request_options").RequestOptions.__annotations__)
 _WHOLE = re.compile(r"-?(0|[1-9]\d*)")
 _DECIMAL = re.compile(r"-?(0|[1-9]\d*)(\.\d{1,12})?")
+_OPEN_WORDS = re.compile(r"(Literal\[[^\]]*\])\s*\|\s*str")
 
 
 class ShapeRefused(Exception):
@@ -90,6 +92,7 @@ def _adapter(module: str, name: str) -> TypeAdapter[Any]:
     for one in vars(parameters).values():
         if isinstance(one, type) and "Params" in one.__name__:
             one.__pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=True)  # type: ignore[attr-defined]
+            one.__annotations__ = {key: _closed(kind) for key, kind in one.__annotations__.items()}
     names = {
         **vars(typing),
         **vars(typing_extensions),
@@ -103,3 +106,15 @@ def _adapter(module: str, name: str) -> TypeAdapter[Any]:
     adapter: TypeAdapter[Any] = TypeAdapter(getattr(parameters, name))
     adapter.rebuild(force=True, _types_namespace=names)
     return adapter
+
+
+def _closed(kind: Any) -> Any:
+    """Return an annotation without the `|str` that the SDK adds to lists of words: it lets any word pass, Stripe does not."""
+    if isinstance(kind, typing.ForwardRef):
+        words = _OPEN_WORDS.fullmatch(kind.__forward_arg__)
+        return kind if words is None else typing.ForwardRef(words[1])
+    origin = typing_extensions.get_origin(kind)
+    if origin in {typing_extensions.NotRequired, typing.NotRequired}:
+        (inner,) = typing_extensions.get_args(kind)
+        return typing.NotRequired[_closed(inner)]
+    return kind

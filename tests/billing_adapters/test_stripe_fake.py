@@ -122,6 +122,14 @@ def test_keys_that_are_not_known_or_may_not(fake: StripeFake, clock: FixedClock)
 # --- shapes -------------------------------------------------------------------------------------------------------------
 
 
+def test_words_that_stripe_does_not_list_are_refused(v1: Any, customer: str) -> None:
+    """The SDK's types end every list of words with `|str`, so that its own check lets them pass."""
+    with pytest.raises(stripe.InvalidRequestError, match="collection_method"):
+        v1.invoices.create({"customer": customer, "collection_method": "later"})
+    with pytest.raises(stripe.InvalidRequestError, match="reason"):
+        v1.credit_notes.create({"invoice": "in_1", "amount": 1, "reason": "because"})
+
+
 @pytest.mark.parametrize(
     "line",
     [{"amount": 1.5}, {"amount": 1.0}, {"amount": "1E2"}, {"amount": Decimal("1E+2")}, {"amount": "1_0"}, {"amount": True},
