@@ -87,7 +87,7 @@ class JournalDamaged(MeteringError, Terminal):
 
 
 class LakeDamaged(MeteringError, Terminal):
-    """A data file of the lake does not have the hash it was committed with. Nothing is rated from it."""
+    """A data file of the lake has not the hash it was committed with, or the lake is not whole. Nothing is rated from it."""
 
     code = "lake_damaged"
 

@@ -172,6 +172,19 @@ def read_closes(connection: Connection, *, close_id: str | None = None, wall: Wa
     ]
 
 
+def last_cut(connection: Connection) -> tuple[tuple[str, int], ...]:
+    """Return what the last close, drafts left out, had of every producer; nothing before the first."""
+    query = (
+        select(snapshots.c.cut)
+        .join(closes, snapshots.c.snapshot_id == closes.c.snapshot_id)
+        .where(closes.c.sequence != DRAFT_SEQUENCE)
+        .order_by(closes.c.position.desc())
+        .limit(1)
+    )
+    cut: str | None = connection.scalar(query)
+    return () if cut is None else Snapshot.from_json(cut).cut
+
+
 def next_number(connection: Connection, series: str, count: int = 1) -> int:
     """Take `count` numbers of a gapless series and return the first. The row stays locked until the transaction ends."""
     insert_if_absent(connection, number_series, {"series": series, "last_number": 0})

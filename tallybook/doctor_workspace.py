@@ -28,6 +28,7 @@ from tallybook.run_books import read_markers, runs
 from tallybook.run_health import DEADLINE_NEAR, UNSHIPPED_MAX, is_late
 from tallybook.runner import Runner
 from tallybook.triggers import floor_month, month_from
+from tallybook.whole_lake import whole_cut
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,6 +102,7 @@ def _journal(workspace: Workspace) -> Check:
 
 
 def _lake(workspace: Workspace) -> Check:
+    whole_cut(workspace)
     files = workspace.lake.data_files(None, None)
     workspace.lake.verify(files)
     size = sum(file.size for file in files)

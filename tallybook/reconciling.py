@@ -37,6 +37,7 @@ from tallybook.control_inputs import (
 )
 from tallybook.overuse import entitled_use
 from tallybook.provider_side import both_sides
+from tallybook.whole_lake import whole_cut
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -84,7 +85,7 @@ def compare(workspace: Workspace, period: str, given: Mapping[str, pa.Table] | N
     wall = parse_period(period)
     layout = workspace.layout
     journal = in_flight_of(in_flight(layout, load_rules(layout.meters_file), workspace.clock.now_us()))
-    files, snapshot = workspace.evidence()
+    files, snapshot = workspace.evidence(whole_cut(workspace))
     capture = Capture(snapshot, workspace.lake.segments(), workspace.lake.dead_letters(), journal)
     terms = workspace.terms_or_empty()
     with reading(workspace.books) as connection:

@@ -37,6 +37,7 @@ from tallybook.catalog import load_catalog, meter_rules
 from tallybook.catalog_entries import Catalog
 from tallybook.catalog_history import Applied, apply_catalog, load_revision
 from tallybook.settings import DEFAULT_SETTINGS, Settings, load_settings
+from tallybook.whole_lake import whole_cut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -513,7 +514,7 @@ class Workspace:
     def _cut(self, wall: WallPeriod) -> tuple[int, Snapshot, datetime]:
         """Return what a close of now would pin, catalog revision and snapshot, and when the last plan's period ends."""
         revision = self.catalog().revision or 0
-        return revision, Snapshot.of(self.lake.cut()), _end_of(self.terms(revision), wall)
+        return revision, whole_cut(self), _end_of(self.terms(revision), wall)
 
     def _book(self, close: Close) -> list[Invoice]:
         with self.rating(close) as (connection, terms, files):
