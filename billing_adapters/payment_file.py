@@ -25,6 +25,8 @@ COLUMNS = ("payment_id", "number", "kind", "amount", "currency", "paid_at")
 # Who reports payments by a file: the name that stands with what is booked of them.
 ADAPTER = "files"
 _AMOUNT = re.compile(r"(0|[1-9][0-9]{0,25})(\.[0-9]{1,4})?")
+# Without control characters and line breaks, and not blank.
+_ID = re.compile(r"(?=.*\S)[^\x00-\x1f\x7f-\x9f\u2028\u2029]{1,200}")
 _KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -58,8 +60,10 @@ def _payment(
     refuse: Callable[[str, str], ProviderListRefused],
 ) -> NamedPayment:
     text = {name: row.get(name) or "" for name in COLUMNS}
-    if None in row or not text["payment_id"].strip():
-        raise refuse("payment_id", "is no id, or the row has more cells than columns")
+    if None in row or not _ID.fullmatch(text["payment_id"]):
+        raise refuse(
+            "payment_id", "is no id of up to 200 characters on one line, or the row has more cells than columns"
+        )
     if text["number"] not in documents:
         raise refuse("number", "is the number of no final document")
     invoice_id, currency = documents[text["number"]]

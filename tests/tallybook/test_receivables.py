@@ -298,6 +298,11 @@ def test_a_file_of_payments_is_booked_once(shop: Workspace) -> None:
         ("p,INV-00000001,payment,1.00,USD,yesterday", "is no ISO 8601"),
         (",INV-00000001,payment,1.00,USD,2026-11-10", "payment_id '' is no id"),
         ("p,INV-00000001,payment,1.00,USD,2026-11-10,more", "more cells than columns"),
+        ('"p\nq",INV-00000001,payment,1.00,USD,2026-11-10', "is no id"),
+        ("p\x01q,INV-00000001,payment,1.00,USD,2026-11-10", "is no id"),
+        (" ,INV-00000001,payment,1.00,USD,2026-11-10", "is no id"),
+        (f"{'p' * 201},INV-00000001,payment,1.00,USD,2026-11-10", "is no id"),
+        ("p,INV-00000001,payment,1.00,USD", "is no ISO 8601"),
     ],
 )
 def test_a_file_with_one_bad_row_books_nothing(shop: Workspace, line: str, said: str) -> None:
