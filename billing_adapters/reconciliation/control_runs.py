@@ -50,7 +50,7 @@ _DECIMAL = re.compile(r"(?<![\w.])(-?\d+\.\d{9,})(?![\w.])( [A-Z]{3}\b)?")
 
 # In the order in which amounts must be.
 _AMOUNTS = ("amount_low", "amount_likely", "amount_high")
-_FIGURES = ("rows", "quantity_difference", *_AMOUNTS)
+_FIGURES = ("quantity_difference", *_AMOUNTS)
 
 # It reads how the others ran, so it runs when they have.
 _LAST = "control_run"
