@@ -51,6 +51,13 @@ DOWN = ((datetime(2026, 10, 30, 9, tzinfo=UTC), datetime(2026, 11, 4, 7, tzinfo=
 AWAY = (datetime(2026, 12, 1, 8, tzinfo=UTC), datetime(2026, 12, 2, 14, tzinfo=UTC))
 # Nothing is recorded for a month that is closed, but this: it comes late, and is booked with the next month.
 GRACE = timedelta(minutes=180)
+# What compares each control point with its neighbour.
+NEIGHBOURS = frozenset(
+    {
+        "SEQUENCE_GAP", "BATCH_TOTALS", "STORED_ATTRIBUTED", "ATTRIBUTED_RATED", "RATED_INVOICED", "CLOSE_REWRITTEN",
+        "INVOICE_NOT_DELIVERED", "INVOICED_DELIVERED", "DELIVERED_HELD", "HELD_COLLECTED",
+    }
+)  # fmt: skip
 LATE_AT = datetime(2026, 12, 5, tzinfo=UTC)
 SETTINGS = """
 [books]
@@ -282,6 +289,7 @@ class Quarter:
             invoices = [one for one in workspace.invoices() if one.status == "final"]
             found = [*self._broken_runs(runs), *self._broken_money(invoices)]
             found += [f"{one.invoice_id} is not what its close says" for one in workspace.verify() if not one.matches]
+            found += self._broken_between(workspace)
         complete = Counter(f"{close.period_start:%Y-%m}" for close in closes)
         if complete != Counter(MONTHS) or not all(one.is_complete for one in closes):
             found.append(f"closes: {complete}")
@@ -297,6 +305,17 @@ class Quarter:
         theirs = [(one["number"], one["total"], one["status"]) for one in self.fake.store.all("invoice")]
         if sorted(theirs) != sorted((number, total, "open") for number, total in ours.items()):
             found.append(f"the provider has {sorted(theirs)}, and we {sorted(ours.items())}")
+        return found
+
+    def _broken_between(self, workspace: Workspace) -> list[str]:
+        """Whatever crashed and came late: every month is conserved, and nothing changed between two control points."""
+        found = []
+        for month in MONTHS:
+            statement = workspace.reconcile(month)
+            if not statement.is_conserved:
+                found.append(f"{month} is not conserved: {statement.unexplained}")
+            between = [one for one in statement.findings if one.control_id in NEIGHBOURS]
+            found += [f"{month}: {one.control_id} {one.reason} {one.detail}" for one in between]
         return found
 
     def _broken_runs(self, runs: list[Run]) -> list[str]:
