@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from random import Random
 from typing import Any
 
@@ -204,6 +205,10 @@ def dense_world_of(seed: int, switches: dict[str, str], *, is_held: bool = False
     }  # fmt: skip
     if "min_max_order" not in switches:
         plan.pop("maximums", None)
+    elif seed % 2:
+        # A second maximum over the same prices, which never decides.
+        first = plan["maximums"][0]
+        plan["maximums"] = [*plan["maximums"], {**first, "id": "more", "amount": str(Decimal(first["amount"]) + 1)}]
     plan["prices"] = [read_price(chance, price, switches) for price in prices]
     joined = {"id": "s0", "tenant": "t0", "plan": "p0", "version": 1, "from": "2026-03-02T12:00:00+01:00"}
     catalog = {

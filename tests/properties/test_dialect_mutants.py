@@ -97,6 +97,9 @@ MUTANTS = {
     "a true-up fills the maximum whatever the lines are": Mutant(
         MINIMUM_FIRST, "true_up_ceiling", " - coalesce(covered.amount, 0)", ""
     ),
+    "two maximums take off the same lines twice": Mutant(
+        MINIMUM_FIRST, "true_up_ceiling", "SELECT DISTINCT span_id", "SELECT span_id"
+    ),
 }  # fmt: skip
 
 
