@@ -68,7 +68,7 @@ def test_nothing_is_invoiced_from_it_until_it_is_restored(shop: Path) -> None:
 
 def test_the_doctor_and_what_runs_by_itself_say_so(shop: Path) -> None:
     with Workspace(shop, clock=FixedClock(datetime(2026, 12, 2, tzinfo=UTC))) as workspace:
-        found = guarded("lake", dict(CHECKS)["lake"], workspace)
+        found = guarded("lake of the books", dict(CHECKS)["lake of the books"], workspace)
         assert found.result == "fail"
         assert "the lake is not whole" in found.what
         runs = {one.step: one for one in Runner(workspace).run_due()}
