@@ -155,7 +155,7 @@ def _by_cell(charges: Sequence[Charge], price: Any, unit: str | None) -> tuple[S
     if cells in ([], [""]):
         return parts.get("", ())
     return tuple(
-        Step("cell", cell or "the rest", exact_amount=_sum([one for one in charges if one.cell_key == cell]),
+        Step("cell", cell or "of the whole line", exact_amount=_sum([one for one in charges if one.cell_key == cell]),
              cell_key=cell, children=parts[cell])
         for cell in cells
     )  # fmt: skip
@@ -165,6 +165,9 @@ def _component(charge: Charge, price: Any, unit: str | None) -> Step:
     text = PARTS.get(charge.part, charge.part)
     if charge.part == "percent_of" and price is not None:
         text = f"{trimmed(price.percent)} percent of that"
+    if charge.part == "amount_tier" and price is not None:
+        off = price.amount_tiers[charge.tier - 1].percent_off
+        text = f"{trimmed(off)} percent off the amount {_edges_text(charge, price.amount_tiers)}".rstrip()
     tiers = getattr(price, "tiers", ())
     tier = tiers[charge.tier - 1] if 1 <= charge.tier <= len(tiers) else None
     if tier is not None and charge.part in {"unit", "flat"}:
@@ -190,11 +193,16 @@ def _tier_text(charge: Charge, tiers: Sequence[Any]) -> str:
     limits = getattr(tiers[charge.tier - 1], "limits", None)
     if limits is not None:
         return ", ".join(f"{name} up to {grouped(limit)}" for name, limit in limits.items()) or "without limits"
+    return _edges_text(charge, tiers) or "every quantity"
+
+
+def _edges_text(charge: Charge, tiers: Sequence[Any]) -> str:
+    """Return between which edges the tier of a charge lies."""
     above = tiers[charge.tier - 2].up_to if charge.tier > 1 else None
     up_to = tiers[charge.tier - 1].up_to
     edges = [f"above {grouped(above)}"] if above is not None else []
     edges += [f"up to {grouped(up_to)}"] if up_to is not None else []
-    return " ".join(edges) or "every quantity"
+    return " ".join(edges)
 
 
 def _sum(charges: Sequence[Charge]) -> Decimal:

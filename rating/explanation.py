@@ -29,6 +29,7 @@ PARTS = {
     "limit": "raised or cut to the limit per event",
     "peak": "highest quantity of the period",
     "percent_of": "percent of other prices",
+    "amount_tier": "off a part of the amount",
     "line_limit": "raised or cut to the limit of the line",
     "bucket_overage": "beyond what is promised per bucket",
     "bucket_shortfall": "missing of what is promised per bucket",

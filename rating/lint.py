@@ -68,6 +68,7 @@ _ALONE: dict[str, Any] = {
     "included_per": "price", "tiers_over": "group", "tiers_by": "quantity", "tiers_since": "period", "combine": None,
     "groups_priced": "all",
     "prorate_included": False, "bucket_commitment": None, "line_limits": None, "included_from": None,
+    "amount_tiers": None,
 }  # fmt: skip
 
 

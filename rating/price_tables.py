@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from metering.catalog import Meter
+    from rating.amount_tiers import AmountTier
     from rating.dialect import Switches
     from rating.plans import Plan
     from rating.prices import PackagePrice, PercentagePrice, Price
@@ -39,6 +40,7 @@ _PRICE_COLUMNS = {
     "is_by_event": "bool", "tiers_are_held": "bool", "flats_at_peak": "bool",
     "edge_is_lower": "bool", "gap_is_lost": "bool", "flat_waits": "bool", "edge_pays": "bool", "tiers_end": "quantity",
     "rounds_components": "bool", "line_minimum": "price", "line_maximum": "price",
+    "has_amount_tiers": "bool",
     "pool": "quantity", "pool_is_dearest_first": "bool", "pool_is_pro_rata": "bool",
     "selector_before": "text",
     "of_others": "ratio",
@@ -63,6 +65,9 @@ _CELL_COLUMNS = {"plan_key": "text", "price_id": "text", "cell_key": "text", "un
 _WEIGHT_COLUMNS = {"plan_key": "text", "price_id": "text", "cell_key": "text", "weight": "quantity"}
 _LIMIT_COLUMNS = {
     "plan_key": "text", "price_id": "text", "selector_id": "text", "tier": "int", "upper_bound": "quantity",
+}  # fmt: skip
+_AMOUNT_TIER_COLUMNS = {
+    "plan_key": "text", "price_id": "text", "tier": "int", "lower_bound": "price", "upper_bound": "price", "ratio": "ratio",
 }  # fmt: skip
 _BASE_COLUMNS = {"plan_key": "text", "price_id": "text", "base_price_id": "text"}
 _PERCENTAGE_COLUMNS = {
@@ -116,9 +121,16 @@ def load_prices(engine: duckdb.DuckDBPyConnection, meters: Mapping[str, Meter], 
     ]  # fmt: skip
     load_table(engine, "price_limit", _LIMIT_COLUMNS, limits)
     bases = [(key, price.id, one) for key, _, price in prices if price.type == "percent_of" for one in price.prices]
+    off = [
+        (key, price.id, number, lower, tier.up_to, unit_price_of(tier.percent_off))
+        for key, _, price in prices
+        for number, (lower, tier) in enumerate(_amount_tiers(price), start=1)
+    ]
     # A table that no statement will read is not made: making one costs more than its rows.
     if bases:
         load_table(engine, "price_base", _BASE_COLUMNS, bases)
+    if off:
+        load_table(engine, "price_amount_tier", _AMOUNT_TIER_COLUMNS, off)
 
 
 def cell_key(values: Mapping[str, str]) -> str:
@@ -182,6 +194,7 @@ def _reading(price: Any, switches: Switches) -> tuple[object, ...]:
         tiers[-1].up_to if is_lost else None,
         switches["round_at"] == "component",
         *_line_limits(price),
+        bool(_amount_tiers(price)),
         getattr(price, "pool", None),
         getattr(price, "pool_order", None) == "dearest",
         getattr(price, "pool_order", None) == "pro_rata",
@@ -194,6 +207,12 @@ def _line_limits(price: Any) -> tuple[Decimal | None, Decimal | None]:
     """Return what a line costs at least and at most."""
     limits = getattr(price, "line_limits", None)
     return (None, None) if limits is None else (limits.minimum, limits.maximum)
+
+
+def _amount_tiers(price: Any) -> list[tuple[Decimal, AmountTier]]:
+    """Return the tiers of money that a percentage is off, each with the edge below it."""
+    tiers: tuple[AmountTier, ...] = getattr(price, "amount_tiers", None) or ()
+    return list(zip([Decimal(0), *(tier.up_to or Decimal(0) for tier in tiers)], tiers, strict=False))
 
 
 def part_of(price: PackagePrice, switches: Switches) -> str:

@@ -28,6 +28,7 @@ from metering.catalog import (
     refuse_at,
     unique,
 )
+from rating.amount_tiers import AmountTiers
 from rating.price_steps import (
     AttributeValue,
     BucketCommitment,
@@ -64,8 +65,6 @@ PriceId = Annotated[str, *name_of("price")]
 PercentOf = Annotated[Decimal, *exact(digits=3, places=4, above=Decimal(0))]
 PriceMultiplier = Annotated[Decimal, *exact(digits=6, places=6, above=Decimal(0))]
 WhenChanged = Literal["at_once", "period_end"]
-
-
 Attributes = Annotated[tuple[AttributeName, ...], Field(min_length=1), AfterValidator(unique)]
 Included = Annotated[Decimal, *exact(digits=29, places=9, minimum=Decimal(0))]
 SiblingName = Annotated[str, *name_of("sibling")]
@@ -100,6 +99,7 @@ class _UsagePrice(_Price):
     line_limits: LineLimits | None = Field(
         default=None, description="what each line, one group of by, costs at least and at most"
     )
+    amount_tiers: AmountTiers | None = Field(default=None, description="percentages off parts of what a line costs")
 
     @property
     def meters_read(self) -> tuple[str, ...]:

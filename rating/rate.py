@@ -69,6 +69,7 @@ CHARGE_STEPS = (
     ("charge_capacity", "price_type = 'capacity'"),
     ("charge_bucket_commitment", "committed IS NOT NULL"),
     ("rated_usage_promised", "is_trued_up"),
+    ("charge_amount_tier", "has_amount_tiers"),
     ("charge_line_limit", "line_minimum IS NOT NULL OR line_maximum IS NOT NULL"),
     ("charge_percent_of", "price_type = 'percent_of'"),
     ("unpriced_usage", HAS_UNPRICED),

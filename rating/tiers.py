@@ -154,7 +154,7 @@ def check_tiers(tiers: _Steps) -> _Steps:
         mistakes.append(
             (
                 (len(tiers) - 1, "up_to"),
-                f"the last tier ends at {decimal_text(last)}, and a quantity above it would fall into a gap without a "
+                f"the last tier ends at {decimal_text(last)}, and what is above it would fall into a gap without a "
                 "price; leave out up_to in the last tier, or add a last tier without it",
             )
         )

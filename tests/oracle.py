@@ -232,12 +232,12 @@ def price_lines(
 
     plan = plan or {}
     found = unlimited_lines(price, meters, events, period, plan)
-    if not price.get("line_limits"):
+    if not price.get("line_limits") and not price.get("amount_tiers"):
         return found
-    # Limits look at exact amounts, also where a plan rounds the components afterwards.
+    # Tiers of money and limits look at exact amounts, also where a plan rounds the components afterwards.
     exact = unlimited_lines(price, meters, events, period, oracle_levels.unrounded(plan))
     return {
-        key: (quantity, add(amount, oracle_levels.line_limit(price, exact[key][1], period, plan)))
+        key: (quantity, add(amount, oracle_levels.around_line(price, exact[key][1], period, plan)))
         for key, (quantity, amount) in found.items()
     }
 

@@ -218,6 +218,21 @@ def percent_of(price: Row, bases: dict[str, Fraction], period: Any, plan: Row) -
     return oracle_dialect.component(plan)(plain) + Fraction(limit)
 
 
+def around_line(price: Row, amount: Decimal, period: Any, plan: Row) -> Decimal:
+    """Return what percentages take off parts of a line's amount, and then what its limits add to the rest, or take off it."""
+    left, changed, component = Fraction(amount), Fraction(0), oracle_dialect.component(plan)
+    below = Fraction(0)
+    for tier in price.get("amount_tiers") or []:
+        until = Fraction(tier["up_to"]) if "up_to" in tier else None
+        # The part of the amount that lies above the tiers before, and not above this one.
+        inside = max(Fraction(0), (Fraction(amount) if until is None else min(Fraction(amount), until)) - below)
+        off = to_21_places(inside * Fraction(tier["percent_off"]) / 100)
+        left, changed, below = left - off, changed + component(-off), until or below
+    if price.get("line_limits"):
+        changed += Fraction(line_limit(price, oracle_prices.decimal(left), period, plan))
+    return oracle_prices.decimal(changed)
+
+
 def line_limit(price: Row, amount: Decimal, period: Any, plan: Row) -> Decimal:
     """Return what the limits of a line add to its amount, or take off it."""
     from tests import oracle_adjust

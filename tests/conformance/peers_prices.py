@@ -18,7 +18,6 @@ from tests.conformance.cases import Answer, Asked, Unsupported
 from tests.conformance.peers_books import START, Books, flat, one_each, sold, total
 
 REFUSED = {"error": "refused"}
-HUNDRED = Decimal(100)
 # As many units as a quantity can hold: an allowance without a limit.
 UNLIMITED = "9" * 29
 
@@ -199,10 +198,10 @@ def _percent(basis_points: object) -> str:
 
 
 def threshold_discount(asked: Asked) -> dict[str, Any]:
-    """So many percent off up to a sum of money, and so many off what is above it: what is left are percents too."""
-    left = [format(HUNDRED - Decimal(str(asked(name, "0"))), "f") for name in ("below", "above")]
-    tiers = [{"up_to": str(asked("threshold")), "percent": left[0]}, {"percent": left[1]}]
-    return _worth(ask.price(type="graduated_percentage", tiers=tiers), asked("spend"))
+    """So many percent off up to a sum of money, and so many off what is above it."""
+    below, above = str(asked("below", "0")), str(asked("above", "0"))
+    tiers = [{"up_to": str(asked("threshold")), "percent_off": below}, {"percent_off": above}]
+    return _worth(ask.price(type="unit", unit_price="1", amount_tiers=tiers), asked("spend"))
 
 
 def percent(asked: Asked) -> dict[str, Any]:

@@ -155,6 +155,20 @@ MUTANTS = {
         "clamped", "rating", "charge_line_limit", "LEFT JOIN charge USING (span_id, price_id, group_key)",
         "LEFT JOIN charge ON charge.span_id = line.span_id AND charge.price_id = line.price_id",
     ),
+    "a tier takes its percentage off all money up to its edge": Mutant(
+        "money_off", "rating", "charge_amount_tier", "- tier.lower_bound::DECIMAL(38, 21)", "- 0::DECIMAL(38, 21)"
+    ),
+    "a tier of money goes on beyond its edge": Mutant(
+        "money_off", "rating", "charge_amount_tier", "coalesce(tier.upper_bound::DECIMAL(38, 21), plain.exact_amount)",
+        "plain.exact_amount",
+    ),
+    "all lines of a price climb the tiers of money together": Mutant(
+        "money_off", "rating", "charge_amount_tier", "        charge.group_key,\n",
+        "        min(charge.group_key) AS group_key,\n",
+    ),
+    "money that does not reach a tier is raised by it": Mutant(
+        "money_off", "rating", "charge_amount_tier", "plain.exact_amount > tier.lower_bound", "true"
+    ),
     "a bucket without use owes nothing": Mutant(
         "promised", "rating", "charge_bucket_commitment", "LEFT JOIN spent", "JOIN spent"
     ),

@@ -146,6 +146,19 @@ def pooled(chance: Random, price: Row) -> Row:
     }
 
 
+def money_off(chance: Random, price: Row) -> Row:
+    """Return a price with percentages off parts of what each line costs, sometimes within limits, or over life-long tiers."""
+    kept = {**price, "by": chance.choice(([], ["model"], ["region", "model"]))}
+    made = chance.choice((pooled, pooled, clamped, lifelong))(chance, kept)
+    if "line_limits" in made and chance.random() < 0.5:
+        made.pop("line_limits")
+    edges = sorted(chance.sample(("0.333333333333", "1", "2.5", "7", "40"), chance.choice((0, 1, 1, 2))), key=Decimal)
+    steps: list[Row] = [{"up_to": edge} for edge in edges] + [{}]
+    for step in steps:
+        step["percent_off"] = chance.choice(("0", "10", "33.3333", "100", "0.0001"))
+    return {**made, "amount_tiers": steps}
+
+
 def by_group(chance: Random, price: Row) -> Row:
     """Return a volume of all groups in which a tier says what a unit of a group costs."""
     edges = sorted(chance.sample(("0.5", "1", "3", "12.25"), chance.choice((1, 2))), key=Decimal)
@@ -200,7 +213,7 @@ FORMS = {
     "held": held, "capacity": capacity, "combination": combination, "largest": largest, "prorated": prorated,
     "promised": promised, "clamped": clamped,
     "pooled": pooled, "by_group": by_group, "lifelong": lifelong,
-    "in_proportion": in_proportion,
+    "in_proportion": in_proportion, "money_off": money_off,
 }  # fmt: skip
 
 

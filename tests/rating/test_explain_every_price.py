@@ -59,6 +59,8 @@ PRICES: dict[str, dict[str, Any]] = {
     "daily": {**CALLS, "type": "unit", "unit_price": "1", "price_per": "day", "included": "1",
               "bucket_commitment": {"amount": "0.5", "overage_factor": "1.5"}},
     "limited": {**CALLS, "type": "unit", "unit_price": "1", "by": ["model"], "line_limits": {"minimum": "5"}},
+    "lowered": {**CALLS, "type": "matrix", "attributes": ["model"], "cells": [], "default_unit_price": "1",
+                "amount_tiers": [{"up_to": "10", "percent_off": "0"}, {"percent_off": "12.50"}]},
     "granted": {**CALLS, "type": "unit", "unit_price": "1", "included_from": "calls"},
     "negative": {"meter": "level", "type": "stairstep", "tiers": STEPS, "where": {"model": "large"}},
 }  # fmt: skip
@@ -172,6 +174,15 @@ def test_tiers_say_where_they_are_climbed_from(lines: Lines) -> None:
 def test_what_is_not_the_largest_group_is_not_called_included(lines: Lines) -> None:
     [included] = [one for one in lines["largest", '{"model":"small"}'].steps if one.step == "included"]
     assert (included.text, included.quantity) == ("not priced, because another group is the largest", -3)
+
+
+def test_a_part_of_the_amount_says_what_is_off_it(lines: Lines) -> None:
+    """11.5 at 1, and 12.5 % off the 1.5 above 10; what is nothing is not shown."""
+    [price] = [one for one in lines["lowered", ""].steps if one.step == "price"]
+    [off] = [one for _, _, _, one in lines["lowered", ""].walk() if one.part == "amount_tier"]
+    assert (off.text, off.exact_amount) == ("12.5 percent off the amount above 10", Decimal("-0.1875"))
+    assert price.exact_amount == Decimal("11.3125")
+    assert [cell.text for cell in price.children if not cell.cell_key] == ["of the whole line"]
 
 
 def test_a_percentage_of_prices_says_of_what(lines: Lines) -> None:

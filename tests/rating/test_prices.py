@@ -89,8 +89,8 @@ def test_a_package_holds_something(size: str) -> None:
     ("edges", "why"),
     [
         ([], "there is no tier; write at least one, the last without up_to"),
-        (["10"], "the last tier ends at 10, and a quantity above it would fall into a gap"),
-        (["10", "20"], "the last tier ends at 20, and a quantity above it would fall into a gap"),
+        (["10"], "the last tier ends at 10, and what is above it would fall into a gap"),
+        (["10", "20"], "the last tier ends at 20, and what is above it would fall into a gap"),
         (["10", "10", None], "10 does not rise above 10 of the tier before, so tiers[0] and tiers[1] overlap"),
         (["10", "9.999999999", None], "9.999999999 does not rise above 10 of the tier before"),
         (["5", "20", "10", None], "10 does not rise above 20 of the tier before, so tiers[1] and tiers[2] overlap"),
