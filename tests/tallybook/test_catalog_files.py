@@ -175,7 +175,7 @@ def test_any_split_into_files_is_the_same_catalog(tmp_path: Path) -> None:
         ),
         ("up_to: 50000000", "up_to: 5", "so tiers[0] and tiers[1] overlap; sort the tiers"),
         ("up_to: 50000000, ", "", "16: plans[0].prices[1].tiers[1]: tiers[1] has no up_to and so takes all the rest"),
-        (', {unit_price: "0.0000012"}', "", "tiers[1].up_to: the last tier ends at 50000000, and a quantity above it"),
+        (', {unit_price: "0.0000012"}', "", "tiers[1].up_to: the last tier ends at 50000000, and what is above it"),
         ("up_to: 1000000,", 'up_to: "-1",', "16: plans[0].prices[1].tiers[0].up_to: -1 is below 0; write 0 or more"),
         # one entry against another
         (
