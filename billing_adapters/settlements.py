@@ -142,6 +142,11 @@ def _differences(connection: Connection, readings: Sequence[Reading]) -> list[An
     keys = {(one.adapter, one.provider_id) for one in readings}
     booked, newest = _booked(connection, keys), _newest(connection, keys)
     ours = _currencies(connection, {one.invoice_id for one in readings})
+    # A list may have an invoice twice: what its second row says is compared with what its first one books.
+    amounts: defaultdict[tuple[str, str, str], list[Decimal]] = defaultdict(list)
+    for (adapter, provider_id), rows in booked.items():
+        for row in rows:
+            amounts[adapter, provider_id, row.kind].append(row.amount)
     made = []
     for one in sorted(readings, key=lambda one: one.read_at):
         rows = booked.get((one.adapter, one.provider_id), [])
@@ -149,10 +154,11 @@ def _differences(connection: Connection, readings: Sequence[Reading]) -> list[An
         if ours.get(one.invoice_id) != one.currency or any(at > one.read_at for at in known):
             continue
         for kind, amount in one.said.items():
-            before = [row.amount for row in rows if row.kind == kind]
+            before = amounts[one.adapter, one.provider_id, kind]
             change = exact_difference(amount, *before)
             if change:
-                made.append((one, one.provider_id, kind, len(before) + 1, change, one.paid_at, one.read_at))
+                before.append(change)
+                made.append((one, one.provider_id, kind, len(before), change, one.paid_at, one.read_at))
     return made
 
 

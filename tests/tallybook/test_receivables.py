@@ -78,6 +78,18 @@ def by_number(workspace: Workspace) -> dict[str, Invoice]:
     return {one.number: one for one in workspace.invoices() if one.number is not None}
 
 
+def test_an_invoice_that_stands_twice_in_a_list_is_booked_as_it_stands_last(shop: Workspace) -> None:
+    one = by_number(shop)["INV-00000001"]
+    said = [
+        Reading("stripe", "in_twice", one.invoice_id, one.currency, {"payment": Decimal(paid)}, DECEMBER)
+        for paid in ("10.00", "10.00", "25.00")
+    ]
+    with shop.books.begin() as connection:
+        booked = book_readings(connection, said, now=DECEMBER)
+        assert [(row.sequence, row.amount) for row in booked] == [(1, Decimal("10.00")), (2, Decimal("15.00"))]
+        assert book_readings(connection, said[2:], now=DECEMBER) == []
+
+
 class Bookkeeper:
     """Knows of documents what they ask for and when, of payments what and on which day; ages by hand, month by month."""
 
