@@ -21,6 +21,7 @@ from billing_adapters.provider_list import DOCUMENTS, LINES, PAYMENTS, QUANTITIE
 from metering.clock import iso_utc
 from metering.control_points import COLLECTED, HELD, ControlPoint, write_points
 from metering.durable import write_durably
+from metering.totals import sums_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -141,10 +142,8 @@ def _points(kept: KeptTable, table: pa.Table) -> Iterator[ControlPoint]:
     summed = "quantity" if kept.table_name == QUANTITIES else _AMOUNTS[kept.table_name]
     if not table.num_rows:
         return
-    # Sums of decimals are exact in Arrow, and raise where they do not fit.
-    groups = table.group_by(by).aggregate([(summed, "sum"), (summed, "count")])
-    for row in groups.to_pylist():
-        figure = row[f"{summed}_sum"]
+    for row in sums_by(table, by, summed):
+        figure = row["sum"]
         named: dict[str, Any] = {"currency": row.get("currency", "")}
         if kept.table_name == QUANTITIES:
             named = {"meter": row["name"], "account_id": row["account_id"], "quantity": figure}
@@ -155,7 +154,7 @@ def _points(kept: KeptTable, table: pa.Table) -> Iterator[ControlPoint]:
             batch_id=kept.list_id,
             reason=kept.table_name,
             written_at=kept.read_at,
-            event_count=row[f"{summed}_count"],
+            event_count=row["count"],
             adapter=kept.adapter,
             period_start=kept.start_at,
             period_end=kept.end_at,

@@ -75,6 +75,20 @@ def control_totals(events: pa.Table, dead_letters: pa.Table) -> pa.Table:
     return pa.table(columns, schema=schema).sort_by([(key, "ascending") for key in KEYS])
 
 
+def sums_by(table: pa.Table, keys: Sequence[str], column: str) -> list[dict[str, Any]]:
+    """Return one row per group with its keys, `sum` and `count` of a column of decimals, nulls left out. Exact up to 76 digits.
+
+    For tables of some rows; pyarrow adds in 256 bits here, which no number of rows of 38 digits leaves.
+    """
+    import pyarrow as pa
+
+    wide = table[column].cast(pa.decimal256(76, table[column].type.scale))
+    found = table.select(list(keys)).append_column("added", wide).group_by(list(keys))
+    counted = found.aggregate([("added", "sum"), ("added", "count")])
+    rows: list[dict[str, Any]] = counted.rename_columns([*keys, "sum", "count"]).to_pylist()
+    return rows
+
+
 def grouped(events: pa.Table, dead_letters: pa.Table) -> Grouped:
     """Return the groups of events, followed by dead letters, and what they add up to."""
     import numpy as np

@@ -15,7 +15,7 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from metering.numbers import plain, trimmed
+from metering.numbers import exact_arithmetic, plain, trimmed
 from rating.adjust import scope_of
 from rating.iso4217 import minor_units
 from rating.phases import plan_keys_of
@@ -213,7 +213,8 @@ def find_unreachable_tiers(plan: Plan, terms: Terms) -> Iterator[Finding]:
         step, tiers = _whole_step(price, terms), () if price.type == "capacity" else getattr(price, "tiers", ())
         for number, (low, high) in enumerate(pairwise(_edges(price)) if step and tiers else (), start=2):
             # The first quantity that is beyond the lower edge, or on it where it belongs to this tier.
-            first = low if is_lower and low % step == 0 else (low // step + 1) * step
+            with exact_arithmetic():
+                first = low if is_lower and low % step == 0 else (low // step + 1) * step
             if first > high or (is_lower and first == high):
                 yield _of(plan, price, "tier_unreachable", (
                     f"tier {number} holds no quantity: they come in steps of {trimmed(step)}, and none lies from {trimmed(low)} "

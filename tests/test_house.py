@@ -93,6 +93,12 @@ def test_no_float_and_no_assert_decides_anything(path: Path) -> None:
         assert not found, "money never passes through float"
 
 
+def test_arrow_adds_nothing_up_by_groups_but_in_one_place() -> None:
+    """It adds decimals in 128 bits and wraps without a word; `metering.totals.sums_by` adds them in 256."""
+    met = [name_of(path) for path in MODULES if re.search(r"\.aggregate\(.*\"sum\"", path.read_text(encoding="utf-8"))]
+    assert met == ["metering/totals.py"]
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_the_public_list_is_sorted_short_and_true(package: str) -> None:
     module = importlib.import_module(package)

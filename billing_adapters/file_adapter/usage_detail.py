@@ -19,6 +19,7 @@ from billing_adapters.file_adapter.shapes import USAGE_DETAIL
 from metering.changes import register_cut
 from metering.engine import fetch, read_sql
 from metering.questions import register
+from metering.totals import sums_by
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -78,10 +79,9 @@ def write_detail(tables: Iterable[pa.Table], run_id: str, file: BinaryIO) -> tup
             whole = table.add_column(0, "run_id", run).select(schema.names).cast(schema)
             writer.write_table(whole, row_group_size=PARQUET_SETTINGS["row_group_size"])
             rows += whole.num_rows
-            known = whole.filter(pc.is_valid(whole["meter"])).group_by("meter").aggregate([("quantity", "sum")])
-            for row in known.to_pylist():
-                if row["quantity_sum"] is not None:
-                    sums.setdefault(row["meter"], []).append(row["quantity_sum"])
+            for row in sums_by(whole.filter(pc.is_valid(whole["meter"])), ["meter"], "quantity"):
+                if row["sum"] is not None:
+                    sums.setdefault(row["meter"], []).append(row["sum"])
     return rows, sums
 
 

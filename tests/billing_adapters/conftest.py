@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from billing_adapters.books import deliveries, delivery_attempts, delivery_links, delivery_paces, payments, settlements
+from billing_adapters.books import (
+    deliveries,
+    delivery_attempts,
+    delivery_links,
+    delivery_paces,
+    payments,
+    provider_lists,
+    settlements,
+)
 from metering.books import control_points, snapshots
 from rating.books import closes, invoice_voids, invoices
 from tallybook.books import metadata, open_books
@@ -16,7 +24,7 @@ from tests.postgres import postgres_server, postgres_url  # noqa: F401 (fixtures
 
 DELIVERY_TABLES = [
     deliveries, delivery_attempts, delivery_links, delivery_paces, payments, settlements, control_points, snapshots, closes,
-    invoices, invoice_voids,
+    invoices, invoice_voids, provider_lists,
 ]  # fmt: skip
 
 

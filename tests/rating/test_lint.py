@@ -155,6 +155,16 @@ def test_a_tier_between_two_whole_steps_is_never_reached(
     assert codes(lint_catalog(terms_of(asked))) & {"tier_unreachable"} == found
 
 
+def test_edges_of_any_size_are_looked_at() -> None:
+    """Of 29 digits a quotient does not fit into Decimal's own 28."""
+    low, high = f"{2 * 10**28}.2", f"{2 * 10**28}.8"
+    asked = catalog(
+        {**calls("graduated", tiers=tiers((low, "0", "0"), (high, "0", "1"), (None, "0", "2"))), "meter": "counted"}
+    )
+    asked["meters"].append({"name": "counted", "aggregation": "count"})
+    assert "tier_unreachable" in codes(lint_catalog(terms_of(asked)))
+
+
 def test_what_no_plan_prices_and_nobody_uses() -> None:
     two = catalog(calls("unit", unit_price="1"))
     two["plans"].append({**two["plans"][0], "version": 2})
