@@ -45,7 +45,8 @@ class Payment:
     paid_at: datetime | None = None
 
 
-_KEPT = tuple(name for name in Payment.__slots__ if name != "paid_at")
+# The columns of a reading that are kept.
+KEPT = tuple(name for name in Payment.__slots__ if name != "paid_at")
 
 
 def readings_of(payments_read: Iterable[Payment]) -> list[Reading]:
@@ -70,7 +71,7 @@ def readings_of(payments_read: Iterable[Payment]) -> list[Reading]:
 
 def keep_payment(connection: Connection, payment: Payment) -> None:
     """Keep a reading, unless a newer one is there."""
-    values = {name: getattr(payment, name) for name in _KEPT}
+    values = {name: getattr(payment, name) for name in KEPT}
     new = insertion(connection, payments).values(values)
     changed = {name: value for name, value in values.items() if name not in {"adapter", "provider_id"}}
     connection.execute(
@@ -98,7 +99,7 @@ def is_known_event(connection: Connection, adapter: str, event_id: str) -> bool:
 
 def list_payments(connection: Connection, *, invoice_ids: Sequence[str] | None = None) -> list[Payment]:
     """Return what is known of payment: of all invoices, or of some."""
-    query = select(*(payments.c[name] for name in _KEPT))
+    query = select(*(payments.c[name] for name in KEPT))
     if invoice_ids is not None:
         query = query.where(payments.c.invoice_id.in_(invoice_ids))
     rows = connection.execute(query.order_by(payments.c.adapter, payments.c.invoice_id, payments.c.provider_id))

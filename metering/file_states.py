@@ -48,7 +48,7 @@ GROUPS_MAX = 2**24
 KINDS_MAX = 4096
 # A meter and attributes of one batch that are looked at as a pair.
 PAIRS_MAX = 65_536
-# A third thread would wait for the sums.
+# One decodes while the other adds.
 READERS = 2
 # So many files are read ahead of whoever takes what is too wide to be added.
 FILES_AHEAD = 2 * READERS

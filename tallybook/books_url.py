@@ -26,8 +26,6 @@ def parse_books_url(url: str | URL) -> URL:
 
 def shown_url(url: str) -> str:
     """Return a URL of the books without its password, and without what its query names as a secret."""
-    from sqlalchemy.engine import make_url
-
     parsed = make_url(url)
     text = parsed.render_as_string(hide_password=True)
     for name, value in parsed.query.items():

@@ -25,14 +25,13 @@ def payments(context: typer.Context, as_json: JsonOption = False) -> None:
     """What providers say of payment, as their webhooks brought it back: one row per invoice there."""
     if context.invoked_subcommand is not None:
         return
-    from billing_adapters.payments import list_payments
+    from billing_adapters.payments import KEPT, list_payments
     from tallybook.books import reading
 
     with open_workspace() as workspace, reading(workspace.books) as connection:
         rows = list_payments(connection)
     if as_json:
-        kept = [name for name in rows[0].__slots__ if name != "paid_at"] if rows else []
-        print_json({"payments": [{name: json_value(getattr(one, name)) for name in kept} for one in rows]})
+        print_json({"payments": [{name: json_value(getattr(one, name)) for name in KEPT} for one in rows]})
         return
     columns = [("invoice", "left"), ("adapter", "left"), ("there", "left"), ("status", "left"), ("due", "right"),
                ("paid", "right"), ("remaining", "right"), ("as of", "left")]  # fmt: skip

@@ -25,7 +25,7 @@ def whole_cut(workspace: Workspace) -> Snapshot:
     with reading(workspace.books) as connection:
         before = last_cut(connection)
     held = workspace.lake.cut()
-    less = [(producer, segment) for producer, segment in before if held.get(producer, 0) < segment]
+    less = [(producer, segment) for producer, segment in before if held.get(producer, -1) < segment]
     if less:
         producer, segment = less[0]
         there = f"its segments up to {held[producer]}" if producer in held else "nothing"
