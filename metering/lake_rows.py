@@ -169,7 +169,7 @@ def _source(column: pa.ChunkedArray, places: Array | None) -> Callable[[int, int
 def _own_names(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a column of one row group whose dictionary holds few names that the group does not use.
 
-    A hundred thousand tenants in each of 25 row groups were a seventh of a data file, and a third of the time to read it.
+    Arrow writes the whole dictionary into every row group: all tenants of a day, again and again, to be read as often.
     """
     if not pa.types.is_dictionary(column.type):
         return column

@@ -66,7 +66,7 @@ def test_rows_are_read_back_in_the_order_of_a_plain_sort(rows: list[dict[str, ob
 
 
 def test_a_row_group_stores_the_names_that_it_uses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hundred thousand tenants in every row group made a data file larger by a seventh, and slow to read."""
+    """Ten thousand tenants in every row group would make the file larger, and slow to read."""
     monkeypatch.setattr(lake_rows, "ROWS_PER_GROUP", 5000)
     tenants = [f"tenant-{number % 10_000:05}" for number in range(20_000)]
     row = {"meter": "calls", "quantity": Decimal(1), "event_time": START, "recorded_at": START, "producer_id": "p"}
