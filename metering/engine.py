@@ -18,11 +18,17 @@ if TYPE_CHECKING:
 
 
 def open_engine(
-    files: Sequence[str] = (), *, folder: str | None = None, threads: int | None = None, memory_limit: str = "4GB"
+    files: Sequence[str] = (),
+    *,
+    folder: str | None = None,
+    threads: int | None = None,
+    memory_limit: str = "4GB",
+    in_order: bool = False,
 ) -> duckdb.DuckDBPyConnection:
     """Return an in-memory DuckDB that may read `files` and nothing else. The caller closes it.
 
-    Below `folder` it may read and write: what is derived is kept there.
+    Below `folder` it may read and write: what is derived is kept there. With `in_order` rows leave it in the order of their
+    files, and decimals of up to 18 digits in 64 bits.
 
     Only settings whose effect is a boundary are made, in the order that makes them final: after `lock_configuration`
     nobody can widen them again.
@@ -39,7 +45,10 @@ def open_engine(
     if threads is not None:
         engine.execute("SET threads = $threads", {"threads": threads})
     engine.execute("SET TimeZone = 'UTC'")
-    engine.execute("SET preserve_insertion_order = false")
+    engine.execute("SET preserve_insertion_order = $in_order", {"in_order": in_order})
+    if in_order:
+        engine.execute("SET arrow_output_version = '1.5'")
+        engine.execute("SET enable_external_file_cache = false")
     engine.execute("SET enable_external_access = false")
     engine.execute("SET lock_configuration = true")
     return engine

@@ -60,16 +60,19 @@ def nano_quantities(numbers: Array) -> pa.Array | None:
 def words(chunk: pa.Array) -> Array:
     """Return what a decimal array holds, as integers of its width, two of 64 bits per decimal128, the low one first.
 
-    Not a copy; but what a null holds is 0, and for that there may be one.
+    Not a copy; but what a null holds is 0, and for that there is one.
     """
-    chunk = chunk.fill_null(0) if chunk.null_count else chunk
     if not len(chunk):
         return np.empty((0, 2) if pa.types.is_decimal128(chunk.type) else 0, np.int64)
     kind = np.int32 if pa.types.is_decimal32(chunk.type) else np.int64
     held = np.frombuffer(chunk.buffers()[1], kind)
     if pa.types.is_decimal128(chunk.type):
         held = held.reshape(-1, 2)
-    return held[chunk.offset : chunk.offset + len(chunk)]
+    held = held[chunk.offset : chunk.offset + len(chunk)]
+    if chunk.null_count:
+        held = held.copy()
+        held[chunk.is_null().to_numpy(zero_copy_only=False)] = 0
+    return held
 
 
 def wide_quantities(nano: Array, exceptions: dict[int, int] | None = None) -> pa.Array:

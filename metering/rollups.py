@@ -24,10 +24,11 @@ into the name of a rollup (one new subscription would make all of it again).
 from __future__ import annotations
 
 import re
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +38,16 @@ from metering.file_facts import file_facts
 from metering.periods import add_months
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from concurrent.futures import Executor, Future
 
     import duckdb
     import pyarrow as pa
+
+    from metering.file_states import FileSet, Sums
+
+    # Of states in a file: how many rows, their cells where these are few, and its name.
+    _Kept = tuple[int, frozenset[tuple[int, int]] | None, str]
 
 # Below this, reading the events is as quick as looking anything up.
 SCAN_BYTES_MAX = 32 * 1024 * 1024
@@ -56,7 +63,10 @@ SHARED_BOUNDARIES_MAX = 16
 CELLS_NAMED_MAX = 64
 ROWS_PER_GROUP = 20_480
 FORMAT = 2
+STATES = ("event_count", "quantity_sum", "quantity_max", "quantity_min")
 MANIFEST = "rollups.json"
+# One file of states is written while another one is.
+WRITERS = 2
 SETTLED, LATE = "settled", "late"
 
 
@@ -167,15 +177,40 @@ class Rollups:
         new = sorted(self.paths.keys() - known - bound)
         if not new:
             return []
+        from metering.file_states import file_states
+
         left_out = self._left_out(engine, new)
         fates = self._fates()
         # A month at a time: memory does not grow with the history.
         together: dict[tuple[str, date], list[str]] = {}
         for name in new:
             together.setdefault((fates[name], self.days[name].replace(day=1)), []).append(name)
-        made = [self._make(engine, together[key], left_out) for key in sorted(together)]
-        self._kept += made
-        return made
+        # The largest first: the others are read while its states are written.
+        names_of_sets = sorted((together[key] for key in sorted(together)), key=len, reverse=True)
+        sets = [self._file_set(engine, names, left_out) for names in names_of_sets]
+        with ThreadPoolExecutor(WRITERS) as writers, closing(file_states(sets)) as told:
+            made = [self._make(engine, writers, *one, told, left_out) for one in zip(names_of_sets, sets, strict=True)]
+            new_ones = [one.result() for one in made]
+        self._kept += new_ones
+        return new_ones
+
+    def _file_set(self, engine: duckdb.DuckDBPyConnection, names: Sequence[str], left_out: pa.Table) -> FileSet:
+        """Return what is asked of some data files: the cells that spans share, and the events that do not count."""
+        import pyarrow.compute as pc
+
+        from metering.file_states import FileSet
+
+        out = {self.paths[name]: left_out.filter(pc.equal(left_out["file_name"], name)) for name in names}
+        return FileSet(
+            [self.paths[name] for name in names],
+            self._boundaries(engine, *self._days_of(names)),
+            {path: table for path, table in out.items() if table.num_rows},
+        )
+
+    def _days_of(self, names: Sequence[str]) -> tuple[datetime, datetime]:
+        """Return when the first day of some data files begins, and the last one ends."""
+        days = [datetime.combine(self.days[name], datetime.min.time(), UTC) for name in names]
+        return min(days), max(days) + _DAY
 
     def _left_out(self, engine: duckdb.DuckDBPyConnection, names: Sequence[str]) -> pa.Table:
         """Return the events of data files that do not count, with their file; only files that may hold such are read."""
@@ -212,56 +247,68 @@ class Rollups:
                 fates[name] = LATE if is_over else day.isoformat()
         return fates
 
-    def _make(self, engine: duckdb.DuckDBPyConnection, names: Sequence[str], left_out: pa.Table) -> Rollup:
-        """Work out the states of some data files, keep them, and return the rollup."""
+    def _make(
+        self,
+        engine: duckdb.DuckDBPyConnection,
+        writers: Executor,
+        names: Sequence[str],
+        file_set: FileSet,
+        told: Iterator[pa.Table | Sums],
+        left_out: pa.Table,
+    ) -> Future[Rollup]:
+        """Work out the states of some data files, and have them kept as a rollup. `told`: see `file_states`, of all sets."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        first = datetime.combine(min(self.days[name] for name in names), datetime.min.time(), UTC)
-        last = datetime.combine(max(self.days[name] for name in names), datetime.min.time(), UTC) + _DAY
-        shared = self._boundaries(engine, first, last)
-        out = left_out.filter(pc.is_in(left_out["file_name"], pa.array(names, pa.string())))
-        states = self._add_files(engine, names, shared, out)
+        from metering.questions import register
+
+        register(
+            engine, "rollup_shared", pa.table({"boundary": pa.array(file_set.boundaries, pa.timestamp("us", tz="UTC"))})
+        )
+        states = self._add_up_files(engine, names, file_set.boundaries, told)
+        first, last = self._days_of(names)
         _run(engine, "rollup_own_cell", {"first": first, "last": last})
         if _count(engine, "rollup_own_cell"):
             if states is not None:
-                _insert(engine, states)
+                _insert_sums(engine, states)
                 states = None
             self._make_own(engine, names)
-        out = out.drop_columns("file_name").sort_by([(name, "ascending") for name in ("producer_id", "segment", "row")])
-        return Rollup(frozenset(names), *self._keep(engine, states), self._write(out))
+        out = left_out.filter(pc.is_in(left_out["file_name"], pa.array(names, pa.string()))).drop_columns("file_name")
+        out = out.sort_by([(name, "ascending") for name in ("producer_id", "segment", "row")])
+        return writers.submit(self._rollup, names, self._copy(engine) if states is None else states, out)
 
-    def _add_files(
-        self, engine: duckdb.DuckDBPyConnection, names: Sequence[str], shared: Sequence[datetime], left_out: pa.Table
-    ) -> pa.Table | None:
+    def _rollup(self, names: Sequence[str], states: _Kept | Sums, left_out: pa.Table) -> Rollup:
+        """Return a rollup of states that are in a file, or write that first. Needs no engine."""
+        kept = states if isinstance(states, tuple) else self._write_sums(states)
+        return Rollup(frozenset(names), *kept, self._write(left_out)[1])
+
+    def _add_up_files(
+        self,
+        engine: duckdb.DuckDBPyConnection,
+        names: Sequence[str],
+        shared: Sequence[datetime],
+        told: Iterator[pa.Table | Sums],
+    ) -> Sums | None:
         """Return the states of data files over the shared cells; None where they are in `rollup_new` instead.
 
         By the column where names repeat and quantities fit, which is several times quicker; else by the statement.
         """
-        import pyarrow.compute as pc
-
-        from metering.file_states import TooSparse, file_states
+        from metering.file_states import Sums
 
         _run(engine, "rollup_new")
-        out = {
-            self.paths[name]: left_out.filter(pc.equal(left_out["file_name"], name))
-            for name in pc.unique(left_out["file_name"]).to_pylist()
-        }
-        states: pa.Table | None = None
-        is_added_up = True
-        try:
-            for table in file_states([self.paths[name] for name in names], shared, out):
-                if states is not None:
-                    is_added_up = False
-                    _insert(engine, states)
-                states = table
-        except TooSparse:
+        has_wide = False
+        sums = next(told)
+        while not isinstance(sums, Sums):
+            has_wide = True
+            _insert(engine, sums)
+            sums = next(told)
+        if sums.is_too_sparse:
             _run(engine, "rollup_new")
             self._add_by_statement(engine, names, shared)
-            return None
-        if is_added_up:
-            return states
-        _insert(engine, states)
+        elif has_wide:
+            _insert_sums(engine, sums)
+        else:
+            return sums
         return None
 
     def _add_by_statement(
@@ -287,7 +334,7 @@ class Rollups:
         _run(engine, "rollup_own")
 
     def _boundaries(self, engine: duckdb.DuckDBPyConnection, first: datetime, last: datetime) -> list[datetime]:
-        """Return the boundaries of the shared cells, and register them: months of UTC, and where many spans begin or end."""
+        """Return the boundaries of the shared cells: months of UTC, and where many spans begin or end."""
         spans = _count(engine, "span")
         asked = fetch(engine, read_sql("metering", "rollup_boundary")).to_pylist()
         common = [row["boundary"] for row in asked if row["spans"] * SHARED_BOUNDARIES_MAX >= spans]
@@ -296,55 +343,46 @@ class Rollups:
         while months[-1] < last:
             months.append(add_months(start, len(months)))
         chosen = {one.astimezone(UTC) for one in common if months[0] < one < months[-1]}
-        shared = sorted({*months, *chosen})
-        import pyarrow as pa
+        return sorted({*months, *chosen})
 
-        from metering.questions import register
-
-        register(engine, "rollup_shared", pa.table({"boundary": pa.array(shared, pa.timestamp("us", tz="UTC"))}))
-        return shared
-
-    def _keep(
-        self, engine: duckdb.DuckDBPyConnection, states: pa.Table | None
-    ) -> tuple[int, frozenset[tuple[int, int]] | None, str]:
-        """Write states, those of `rollup_new` if there are no others; return how many rows, their cells, and the name."""
-        if states is not None:
-            engine.register("rollup_arriving", states)
-        source = "rollup_new" if states is None else "rollup_arriving"
+    def _copy(self, engine: duckdb.DuckDBPyConnection) -> _Kept:
+        """Write the states in `rollup_new`; return how many rows, their cells, and the name."""
         cells = engine.execute(
             "SELECT DISTINCT epoch_us(cell_start), epoch_us(cell_end)"
-            f" FROM (SELECT DISTINCT cell_start, cell_end FROM {source}) LIMIT {CELLS_NAMED_MAX + 1}"
+            f" FROM (SELECT DISTINCT cell_start, cell_end FROM rollup_new) LIMIT {CELLS_NAMED_MAX + 1}"
         ).fetchall()
-        rows = _count(engine, source)
-        if states is not None:
-            engine.unregister("rollup_arriving")
-            name = self._write(states)
-        else:
-            temporary = self._derived.temporary()
-            engine.execute(
-                "COPY (SELECT * FROM rollup_new ORDER BY tenant_id, meter, attributes, cell_start)"
-                f" TO '{_quoted(temporary)}' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROWS_PER_GROUP})"
-            )
-            name = self._derived.adopt(temporary, ".parquet")
-        return rows, frozenset(cells) if len(cells) <= CELLS_NAMED_MAX else None, name
+        temporary = self._derived.temporary()
+        engine.execute(
+            "COPY (SELECT * FROM rollup_new ORDER BY tenant_id, meter, attributes, cell_start)"
+            f" TO '{_quoted(temporary)}' (FORMAT parquet, COMPRESSION lz4, ROW_GROUP_SIZE {ROWS_PER_GROUP})"
+        )
+        return _count(engine, "rollup_new"), _if_few(frozenset(cells)), self._derived.adopt(temporary, ".parquet")
 
-    def _write(self, table: pa.Table) -> str:
-        import pyarrow as pa
+    def _write_sums(self, sums: Sums) -> _Kept:
+        tables = sums.tables(ROWS_PER_GROUP)
+        rows, name = self._write(next(tables), tables)
+        return rows, _if_few(sums.cells_met()), name
+
+    def _write(self, table: pa.Table, more: Iterable[pa.Table] = ()) -> tuple[int, str]:
+        """Write tables as the row groups of one file; return how many rows, and the name."""
         import pyarrow.parquet as pq
 
         temporary = self._derived.temporary()
-        # Sums are hardly ever the same twice: a dictionary of them is built in vain.
-        names = [field.name for field in table.schema if not pa.types.is_decimal(field.type)]
-        pq.write_table(
-            table,
+        # Counts and sums are hardly ever the same twice: a dictionary of them is built in vain.
+        names = [name for name in table.column_names if name not in STATES]
+        rows = 0
+        with pq.ParquetWriter(
             temporary,
-            compression="zstd",
-            row_group_size=ROWS_PER_GROUP,
+            table.schema,
+            compression="lz4",
             store_schema=False,
             use_dictionary=names,
             write_statistics=["tenant_id", "meter"],
-        )
-        return self._derived.adopt(temporary, ".parquet")
+        ) as writer:
+            for group in chain([table], more):
+                writer.write_table(group, row_group_size=ROWS_PER_GROUP)
+                rows += group.num_rows
+        return rows, self._derived.adopt(temporary, ".parquet")
 
     def _open(self, engine: duckdb.DuckDBPyConnection, used: Sequence[Rollup]) -> None:
         """Make the views over the rollups that are used, and the list of stale tenants."""
@@ -409,7 +447,7 @@ class Rollups:
         _run(engine, "rollup_merged")
         # What was left out of either; what does not count any more since then makes its tenants stale, as before.
         out = pa.concat_tables([pq.ParquetFile(self.folder / rollup.left_out).read() for rollup in pair])
-        return Rollup(pair[0].covers | pair[1].covers, *self._keep(engine, None), self._write(out))
+        return Rollup(pair[0].covers | pair[1].covers, *self._copy(engine), self._write(out)[1])
 
     def _save(self) -> None:
         entries = [
@@ -468,6 +506,16 @@ def _insert(engine: duckdb.DuckDBPyConnection, states: pa.Table | None) -> None:
     register(engine, "rollup_part_row", states)
     engine.execute("CREATE OR REPLACE VIEW rollup_part AS SELECT * FROM rollup_part_row")
     _run(engine, "rollup_merged")
+
+
+def _insert_sums(engine: duckdb.DuckDBPyConnection, sums: Sums) -> None:
+    import pyarrow as pa
+
+    _insert(engine, pa.concat_tables(sums.tables(ROWS_PER_GROUP)))
+
+
+def _if_few(cells: frozenset[tuple[int, int]]) -> frozenset[tuple[int, int]] | None:
+    return cells if len(cells) <= CELLS_NAMED_MAX else None
 
 
 def _run(engine: duckdb.DuckDBPyConnection, step: str, parameters: dict[str, object] | None = None) -> None:

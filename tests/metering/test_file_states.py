@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from metering import file_states
 from metering.events import usage_event_schema
-from metering.file_states import TooSparse, rollup_schema
+from metering.file_states import FileSet, Sums, rollup_schema
 from tests.metering.lake_batches import START
 
 EDGES = [START, START + timedelta(days=1), START + timedelta(days=1, hours=12), START + timedelta(days=4)]
@@ -84,6 +84,28 @@ def total(some: list[Decimal]) -> int:
     return sum(int(one.scaleb(9)) for one in some)
 
 
+def states_of(paths: list[Path], left_out: dict[Path, pa.Table] | None = None) -> list[pa.Table]:
+    [tables] = told_of([FileSet(paths, EDGES, left_out or {})])
+    assert tables is not None
+    return tables
+
+
+def told_of(sets: list[FileSet]) -> list[list[pa.Table] | None]:
+    """Return what is told of each set; None where its names are too many."""
+    found: list[list[pa.Table] | None] = []
+    told: list[pa.Table] = []
+    for one in file_states.file_states(sets):
+        if not isinstance(one, Sums):
+            told.append(one)
+            continue
+        cells = [(row["cell_start"], row["cell_end"]) for table in one.tables(2) for row in table.to_pylist()]
+        assert one.cells_met() == {tuple(int(at.timestamp()) * 10**6 for at in cell) for cell in cells}
+        found.append(None if one.is_too_sparse else [*told, pa.concat_tables(one.tables(2))])
+        told = []
+    assert not told
+    return found
+
+
 def added(tables: list[pa.Table]) -> dict[Any, Any]:
     found: dict[Any, tuple[int, int, Decimal, Decimal]] = {}
     for table in tables:
@@ -109,7 +131,7 @@ def test_states_are_those_of_the_events(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(file_states, "CODED_BYTES_MAX", coded_max)
         patch.setattr(file_states, "ROWS_AT_ONCE", 3)
-        tables = list(file_states.file_states(paths, EDGES, left_out))
+        tables = states_of(paths, left_out)
     assert added(tables) == one_by_one(row for rows in content for row in rows)
     keys = tables[-1].select(["tenant_id", "meter", "attributes", "cell_start"]).to_pylist()
     assert [tuple(key.values()) for key in keys] == sorted({tuple(key.values()) for key in keys})
@@ -119,7 +141,7 @@ def test_many_kinds_find_room(tmp_path: Path) -> None:
     plain = {"meter": "calls", "quantity": 1, "hour": 0, "is_left_out": False}
     rows = [{**plain, "tenant_id": f"t{at % 3}", "attributes": f'{{"user":"{at}"}}'} for at in range(100)]
     stored(tmp_path / "a.parquet", rows, 1, has_statistics=True)
-    assert added(list(file_states.file_states([tmp_path / "a.parquet"], EDGES, {}))) == one_by_one(rows)
+    assert added(states_of([tmp_path / "a.parquet"])) == one_by_one(rows)
 
 
 def test_threads_make_room_for_each_others_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +161,7 @@ def test_threads_make_room_for_each_others_kinds(tmp_path: Path, monkeypatch: py
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
-        found = added(list(file_states.file_states(paths, EDGES, {})))
+        found = added(states_of(paths))
     finally:
         sys.setswitchinterval(before)
     assert found == one_by_one(row for rows in content for row in rows)
@@ -150,14 +172,14 @@ def test_a_file_that_cannot_be_read_stops_all(tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}.parquet" for number in range(9)]
     for number, path in enumerate(paths):
         stored(path, [row], number, has_statistics=True)
-    told = file_states.file_states(paths, EDGES, {})
+    told = file_states.file_states([FileSet(paths, EDGES, {})])
     assert added([next(told)]) == one_by_one([row])
     # Its rows are damaged, the end of the file is not.
     for path in paths[1:]:
         content = path.read_bytes()
         path.write_bytes(content[:4] + bytes(len(content) // 2) + content[4 + len(content) // 2 :])
     with pytest.raises((OSError, pa.ArrowException)):
-        list(file_states.file_states(paths, EDGES, {}))
+        states_of(paths)
     told.close()
 
 
@@ -168,5 +190,26 @@ def test_too_many_names_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ]
     stored(tmp_path / "a.parquet", rows, 1, has_statistics=True)
     monkeypatch.setattr(file_states, "GROUPS_MAX", 9 * 8 * 3 - 1)
-    with pytest.raises(TooSparse):
-        list(file_states.file_states([tmp_path / "a.parquet"], EDGES, {}))
+    assert told_of([FileSet([tmp_path / "a.parquet"], EDGES, {})]) == [None]
+
+
+def test_sets_are_added_up_each_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of the next set are read while those of one are told; one that has too many names spoils no other."""
+    monkeypatch.setattr(file_states, "GROUPS_MAX", 8 * 2 * 3)
+    plain = {"meter": "calls", "hour": 0, "is_left_out": False}
+    sets: list[list[Path]] = []
+    content = []
+    for number, (count, tenants) in enumerate([(3, 2), (2, 3), (1, 2), (4, 1), (0, 1)]):
+        sets.append([tmp_path / f"{number}-{at}.parquet" for at in range(max(count, 1))])
+        rows = [
+            {**plain, "tenant_id": f"t{tenant}", "attributes": None, "quantity": 2**70 + number + tenant}
+            for tenant in range(tenants if count else 0)
+        ]
+        for at, path in enumerate(sets[-1]):
+            stored(path, rows, 10 * number + at, has_statistics=True)
+        content.append(rows * len(sets[-1]))
+    found = told_of([FileSet(paths, EDGES, {}) for paths in sets])
+    assert [tables is None for tables in found] == [False, True, False, False, False]
+    for tables, rows in zip(found, content, strict=True):
+        if tables is not None:
+            assert added(tables) == one_by_one(rows)

@@ -28,6 +28,7 @@ from metering.narrow import (
     is_narrow,
     narrowest,
     plain_quantities,
+    words,
 )
 from metering.recorder import Recorder
 
@@ -180,3 +181,13 @@ def test_many_rows_are_ordered_by_counting(tenants: int, span_us: int) -> None:
     assert places is not None
     found = rows.take(pa.array(places)).to_pylist()
     assert found == sorted(table.to_pylist(), key=lambda row: (row["tenant_id"], row["event_time"], row["row"]))
+
+
+@pytest.mark.parametrize("kind", list(ENDS))
+def test_a_null_among_quantities_of_any_width_is_nought(kind: pa.DataType) -> None:
+    column = pa.array([Decimal(7), None, Decimal(-1), Decimal(2)], kind)[1:]
+    held = words(column)
+    assert held.ndim == (2 if kind == QUANTITY else 1)
+    low = held[:, 0] if held.ndim == 2 else held
+    unit = 10**kind.scale
+    assert low.tolist() == [0, -unit, 2 * unit]

@@ -161,9 +161,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     files: list[str] = []
     original = Rollups._make
 
-    def make(self: Rollups, engine: Any, names: Any, *settings: Any) -> Any:
+    def make(self: Rollups, engine: Any, writers: Any, names: Any, *settings: Any) -> Any:
         files.extend(names)
-        return original(self, engine, names, *settings)
+        return original(self, engine, writers, names, *settings)
 
     monkeypatch.setattr(Rollups, "_make", make)
     return files
@@ -242,9 +242,9 @@ def test_what_is_in_memory_at_once_is_a_month(
     months: list[set[int]] = []
     original = Rollups._make
 
-    def make(self: Rollups, engine: Any, names: list[str], *settings: Any) -> Any:
+    def make(self: Rollups, engine: Any, writers: Any, names: list[str], *settings: Any) -> Any:
         months.append({self.days[name].month for name in names})
-        return original(self, engine, names, *settings)
+        return original(self, engine, writers, names, *settings)
 
     monkeypatch.setattr(Rollups, "_make", make)
     monkeypatch.setattr(rollups, "ROWS_MERGED_MAX", rows_max)
