@@ -109,7 +109,8 @@ class Commitment(_Adjustment):
     """`amount` per billing period is promised; beyond it the prices it covers cost `overage_factor` times as much.
 
     With `true_up` what is missing of the amount is a line of its own at the period's end. 50 promised, factor 1.5:
-    80 cost 95, 30 cost 50, or 30 without true-up. Source: price models, section 4.2.
+    80 cost 95, 30 cost 50, or 30 without true-up. `share` says which lines the amount is used up by; their sum is the same.
+    Source: price models, section 4.2.
     """
 
     amount: PositiveAmount = Field(description="what is promised per billing period")
@@ -118,6 +119,9 @@ class Commitment(_Adjustment):
     )
     true_up: Boolean = Field(default=True, description="whether what is missing of the amount is owed")
     prorate: Boolean = Field(default=True, description="whether a part of a period has its share of the amount")
+    share: Literal["in_order", "pro_rata"] = Field(
+        default="in_order", description="lines are within the amount in the order of the plan, or each in proportion"
+    )
 
 
 Adjustment = Discount | Maximum | Minimum | Commitment

@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from metering.engine import fetch, read_sql
-from rating.allocation import allocate
+from rating.allocation import allocate, allocate_exactly
 from rating.iso4217 import minor_units
 from rating.rounding import exact_sum, round_amount, round_fraction
 from rating.tables import load_table
@@ -42,7 +42,11 @@ def adjust_charges(engine: duckdb.DuckDBPyConnection) -> None:
         _run(engine, "adjust_fixed")
         _round_components(engine)
     for number in _turns(engine, "ceiling"):
+        bases = fetch(engine, read_sql("rating", "adjust_excess_base"), {"turn": number}).to_pylist()
         _run(engine, "adjust_excess", turn=number)
+        if bases:
+            load_table(engine, "excess_share", _SHARE_COLUMNS, list(_excess_shares(bases)))
+            _run(engine, "adjust_excess_shared")
         _round_components(engine)
 
 
@@ -75,6 +79,16 @@ def _shares(bases: Sequence[dict[str, Any]]) -> Iterable[tuple[object, ...]]:
         rows = list(members)
         nets = [row["exact_amount"] for row in rows]
         shares = share_out(rows[0]["amount"], nets, minor_units(rows[0]["currency"]), rows[0]["residue"])
+        for row, share in zip(rows, shares, strict=True):
+            yield row["span_id"], row["price_id"], row["group_key"], row["part"], share
+
+
+def _excess_shares(bases: Sequence[dict[str, Any]]) -> Iterable[tuple[object, ...]]:
+    """Yield what each line bears of what a commitment adds; together exactly that."""
+    for _, members in groupby(bases, key=lambda row: row["span_id"]):
+        rows = list(members)
+        sizes = [row["exact_amount"].copy_abs() for row in rows]
+        shares = allocate_exactly(rows[0]["added_amount"], sizes, minor_units(rows[0]["currency"]))
         for row, share in zip(rows, shares, strict=True):
             yield row["span_id"], row["price_id"], row["group_key"], row["part"], share
 

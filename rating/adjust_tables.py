@@ -39,6 +39,7 @@ _DISCOUNT_COLUMNS = {
 }  # fmt: skip
 _CEILING_COLUMNS = {
     "span_id": "int", "turn": "int", "part": "text", "scope_id": "int", "amount": "exact", "factor": "ratio",
+    "is_pro_rata": "bool",
 }  # fmt: skip
 _MINIMUM_COLUMNS = {
     "span_id": "int", "turn": "int", "minimum_id": "text", "position": "int", "description": "text",
@@ -120,8 +121,9 @@ def _ceiling_rows(span: BillingSpan, plan: Plan, scopes: _Scopes) -> Iterator[tu
         part = f"{'overage' if is_commitment else 'maximum'}:{one.id}"
         basis = plan.minimum_proration if is_commitment else plan.proration
         amount = exact_share(one, span, plan, basis)
+        is_pro_rata = isinstance(one, Commitment) and one.share == "pro_rata"
         if factor:
-            yield span.span_id, number, part, scopes.number_of(scope_of(one, ids)), amount, factor
+            yield span.span_id, number, part, scopes.number_of(scope_of(one, ids)), amount, factor, is_pro_rata
 
 
 def _minimum_rows(span: BillingSpan, plan: Plan, scopes: _Scopes) -> Iterator[tuple[object, ...]]:

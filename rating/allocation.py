@@ -11,7 +11,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from rating.rounding import EXACT, exact_sum, round_amount
+from rating.rounding import EXACT, exact_sum, round_amount, round_fraction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,20 +26,38 @@ def allocate(
     rounded to the minor unit first; a negative one is shared out by its absolute value. Raises ValueError for no
     weight, or one that is not above zero. 10.00 over 1, 1, 1: 3.34, 3.33, 3.33; 0.01 over 90 and 1: all to the first.
     """
+    dealt = _dealt(Fraction(round_amount(amount, minor_digits)) * 10**minor_digits, weights, ties)
+    sign = -1 if amount < 0 else 1
+    return [Decimal(sign * int(units) if units else 0).scaleb(-minor_digits, context=EXACT) for units in dealt]
+
+
+def allocate_exactly(amount: Decimal, weights: Sequence[Decimal], minor_digits: int) -> list[Decimal]:
+    """Return the shares of an amount that may have parts of a minor unit: they add up to it, to its last digit.
+
+    Whole minor units as `allocate` gives them; what is left below one goes to the next remainder, so that one share at most
+    is not whole. 10.015 over 1, 1, 1: 3.34, 3.34, 3.335. Raises ValueError as `allocate` does.
+    """
+    scale = Fraction(10) ** minor_digits
+    sign, places = -1 if amount < 0 else 1, max(minor_digits, -int(amount.as_tuple().exponent))
+    return [round_fraction(sign * units / scale, places) for units in _dealt(Fraction(amount) * scale, weights, None)]
+
+
+def _dealt(units: Fraction, weights: Sequence[Decimal], ties: Sequence[str] | None) -> list[Fraction]:
+    """Deal the size of a number of units: floors, then one each by largest remainder, then what is left below one."""
     if not weights or any(weight <= 0 for weight in weights):
         raise ValueError(f"an amount is shared out over weights above zero, not over {[str(one) for one in weights]}")
-    units = int(abs(round_amount(amount, minor_digits)).scaleb(minor_digits, context=EXACT))
     whole = sum((Fraction(weight) for weight in weights), Fraction(0))
-    shares = [units * Fraction(weight) / whole for weight in weights]
-    floors = [share.numerator // share.denominator for share in shares]
+    shares = [abs(units) * Fraction(weight) / whole for weight in weights]
+    dealt = [Fraction(share.numerator // share.denominator) for share in shares]
     places = sorted(
         range(len(shares)),
-        key=lambda at: (floors[at] - shares[at], at if ties is None else 0, ties[at] if ties else ""),
+        key=lambda at: (dealt[at] - shares[at], at if ties is None else 0, ties[at] if ties else ""),
     )
-    for at in places[: units - sum(floors)]:
-        floors[at] += 1
-    sign = -1 if amount < 0 else 1
-    return [Decimal(sign * floor if floor else 0).scaleb(-minor_digits, context=EXACT) for floor in floors]
+    left = abs(units) - sum(dealt)
+    for at in places:
+        part = min(left, Fraction(1))
+        dealt[at], left = dealt[at] + part, left - part
+    return dealt
 
 
 def allocate_capped(

@@ -34,4 +34,5 @@ def round_fraction(number: Fraction, places: int) -> Decimal:
     whole, rest = divmod(scaled.numerator, scaled.denominator)
     whole += 2 * rest >= scaled.denominator
     magnitude = Decimal(whole).scaleb(-places, context=EXACT)
-    return -magnitude if number < 0 and whole else magnitude
+    # A minus sign alone would round to 28 digits.
+    return magnitude.copy_negate() if number < 0 and whole else magnitude

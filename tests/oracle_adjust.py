@@ -211,7 +211,11 @@ def adjust(catalog: Row, spans: list[Span]) -> None:
     for span in spans:
         for one in sorted(span.plan.get("commitments", []), key=lambda one: (span.width(one), one["id"])):
             factor = Fraction(str(one.get("overage_factor", "1"))) - 1
-            above(span, one, amount_of(one, span, prorate=True, is_owed=True), factor)
+            amount = amount_of(one, span, prorate=True, is_owed=True)
+            if one.get("share") == "pro_rata":
+                beyond(span, one, amount, factor)
+            else:
+                above(span, one, amount, factor)
         for one in sorted(span.plan.get("maximums", []), key=lambda one: (span.width(one), one["id"])):
             above(span, one, amount_of(one, span, prorate=False), Fraction(-1))
         true_up(span)
@@ -223,6 +227,26 @@ def above(span: Span, one: Row, amount: Fraction, factor: Fraction) -> None:
     for line in span.covered(one):
         before, running = max(Fraction(0), running - amount), running + line.exact
         line.exact += component(cut((max(Fraction(0), running - amount) - before) * factor))
+
+
+def beyond(span: Span, one: Row, amount: Fraction, factor: Fraction) -> None:
+    """What the factor adds is borne by the lines in ratio to what they are: whole minor units, then the rest of one."""
+    component = oracle_dialect.component(span.plan)
+    net = sum((line.exact for line in span.covered(one)), start=Fraction(0))
+    added = cut(max(Fraction(0), net - amount) * factor)
+    bearing = [line for line in span.covered(one) if line.exact * added > 0]
+    of_all = sum((line.exact for line in bearing), start=Fraction(0))
+    minor = Fraction(1, 10 ** oracle.MINOR_DIGITS.get(span.plan["currency"], 2))
+    parts = [abs(added) * line.exact / of_all for line in bearing]
+    shares = [part // minor * minor for part in parts]
+    left = abs(added) - sum(shares, start=Fraction(0))
+    by_remainder = sorted(range(len(parts)), key=lambda at: shares[at] - parts[at])
+    while left > 0:
+        at = by_remainder.pop(0)
+        shares[at] += min(left, minor)
+        left -= min(left, minor)
+    for line, part in zip(bearing, shares, strict=True):
+        line.exact += component(part if added > 0 else -part)
 
 
 def true_up(span: Span) -> None:

@@ -1,7 +1,8 @@
 -- What happens to the net above an amount: a maximum takes it away (factor -1), a commitment makes it dearer (factor - 1).
 -- Lines are taken in their order with a running net. The one that lifts it above the amount bears the excess, later ones
 -- all they are; exactly the amount is no excess. A negative line gives back what was taken from those before it, so that
--- together they are always min(amount, net). One row per (span, price, group) whose excess is not zero.
+-- together they are always min(amount, net). What is shared in proportion has a statement of its own (adjust_excess_base).
+-- One row per (span, price, group) whose excess is not zero.
 INSERT INTO charge
 WITH net AS (
     SELECT
@@ -16,7 +17,7 @@ WITH net AS (
     FROM ceiling
     JOIN charge USING (span_id)
     JOIN adjust_scope ON adjust_scope.scope_id = ceiling.scope_id AND adjust_scope.price_id = charge.price_id
-    WHERE ceiling.turn = $turn
+    WHERE ceiling.turn = $turn AND NOT ceiling.is_pro_rata
     GROUP BY ALL
 ),
 running AS (

@@ -242,6 +242,9 @@ def around(chance: Random, ids: list[str]) -> Row:
         "overage_factor": chance.choice(("1", "1.5", "2.000001")),
     }
     commitments = [{**promised, "true_up": False, "prorate": chance.random() < 0.5, **scope(chance, ids)}]
+    # A chance of its own: the worlds stay what they were.
+    if Random(f"{commitments} of {ids} is shared").random() < 0.5:
+        commitments[0]["share"] = "pro_rata"
     made: Row = {
         "discounts": [discount(chance, f"off{at}", ids) for at in range(chance.randint(0, 3))],
         "commitments": commitments[: chance.randint(0, 1)],

@@ -204,6 +204,33 @@ def test_a_commitment_with_a_factor() -> None:
         assert sum(map(Decimal, billed(flat("fee", fee), around=around).values())) == total
 
 
+@pytest.mark.parametrize(
+    ("share", "lines"),
+    [("in_order", {"a": "100.00", "b": "180.00"}), ("pro_rata", {"a": "112.00", "b": "168.00"})],
+)
+def test_the_plan_says_which_lines_a_commitment_is_used_up_by(share: str, lines: dict[str, str]) -> None:
+    """Section 4.2: 100 left of it, lines of 100 and 150, factor 1.2: 100 and 0 are within, or 40 and 60; both are 280."""
+    promised = {"id": "c", "amount": "100", "overage_factor": "1.2", "share": share}
+    assert billed(flat("a", "100"), flat("b", "150"), around={"commitments": [promised]}) == lines
+
+
+def test_what_is_beyond_a_commitment_is_shared_out_to_the_last_cent() -> None:
+    """50 beyond 100 at 1.2 add 10; 10.005 as well, of which one line has the part of a cent."""
+    promised = {"id": "c", "amount": "100", "overage_factor": "1.2", "share": "pro_rata"}
+    fees = [flat("a", "50"), flat("b", "50"), flat("c1", "50")]
+    assert billed(*fees, around={"commitments": [promised]}) == {"a": "53.34", "b": "53.33", "c1": "53.33"}
+    [invoice] = company(*fees, around={"commitments": [{**promised, "amount": "99.975"}]}).invoice("2026-01")
+    parts = [one.exact_amount for line in invoice.lines for one in line.charges if one.part == "overage:c"]
+    assert parts == [Decimal("3.34"), Decimal("3.335"), Decimal("3.33")]
+
+
+def test_what_pays_back_bears_nothing_of_what_is_beyond_a_commitment() -> None:
+    """150, 60 and -60 are 50 beyond 100, which add 50: in the ratio of 150 to 60, and 0.01 to the larger remainder."""
+    promised = {"id": "c", "amount": "100", "overage_factor": "2", "share": "pro_rata"}
+    fees = [flat("a", "150"), flat("b", "60"), flat("back", "-60")]
+    assert billed(*fees, around={"commitments": [promised]}) == {"a": "185.71", "b": "74.29", "back": "-60.00"}
+
+
 def test_a_fixed_discount_is_shared_out_to_the_last_cent() -> None:
     fees = [flat("a", "10"), flat("b", "10"), flat("c", "10")]
     around = {"discounts": [{"id": "off", "amount": "10"}]}
@@ -260,6 +287,7 @@ def plan(**around: Any) -> Plan:
             "maximum 9 is below 10",
         ),
         ({"commitments": [{"id": "c", "amount": "5", "overage_factor": "0.9"}]}, "is below 1"),
+        ({"commitments": [{"id": "c", "amount": "5", "share": "equal"}]}, "'in_order' or 'pro_rata'"),
         ({"billing_period": {"every": "week", "proration": "thirty_day_month"}}, "a week has no months of thirty days"),
     ],
 )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rating.allocation import allocate, allocate_capped, carry_residue
+from rating.allocation import allocate, allocate_capped, allocate_exactly, carry_residue
+from rating.rounding import round_fraction
 
 
 def texts(*numbers: str) -> list[Decimal]:
@@ -34,6 +36,12 @@ def test_the_largest_remainders_get_what_the_floors_leave(
     assert [str(share) for share in found] == list(shares)
 
 
+def test_a_negative_share_keeps_all_its_digits() -> None:
+    """A minus sign alone would leave 28 of them."""
+    exact = Fraction(-(10**38 - 1), 10**21)
+    assert Fraction(round_fraction(exact, 21)) == exact
+
+
 def test_equal_remainders_are_served_by_key_when_asked() -> None:
     assert allocate(Decimal("0.05"), texts("1", "1", "1"), 2, ties=["C", "A", "B"]) == texts("0.01", "0.02", "0.02")
 
@@ -42,6 +50,36 @@ def test_equal_remainders_are_served_by_key_when_asked() -> None:
 def test_weights_are_above_zero(weights: list[str]) -> None:
     with pytest.raises(ValueError, match="above zero"):
         allocate(Decimal(1), texts(*weights), 2)
+
+
+@pytest.mark.parametrize(
+    ("amount", "weights", "digits", "shares"),
+    [
+        ("10.015", ("1", "1", "1"), 2, ("3.340", "3.340", "3.335")),
+        ("-10.015", ("1", "1", "1"), 2, ("-3.340", "-3.340", "-3.335")),
+        ("0.001", ("90", "1"), 2, ("0.001", "0.000")),
+        ("0.5", ("1", "90"), 0, ("0.0", "0.5")),
+        ("10", ("1", "1", "1"), 2, ("3.34", "3.33", "3.33")),
+    ],
+)
+def test_a_part_of_a_minor_unit_stays_whole(
+    amount: str, weights: tuple[str, ...], digits: int, shares: tuple[str, ...]
+) -> None:
+    found = allocate_exactly(Decimal(amount), texts(*weights), digits)
+    assert [str(share) for share in found] == list(shares)
+
+
+@given(
+    amount=st.decimals(-(10**16), 10**16, places=21),
+    weights=st.lists(st.decimals("0.000000000000000000001", 10**6, places=21), min_size=1, max_size=9),
+    digits=st.integers(0, 4),
+)
+def test_exact_shares_add_up_to_the_last_digit(amount: Decimal, weights: list[Decimal], digits: int) -> None:
+    shares = allocate_exactly(amount, weights, digits)
+    assert sum(map(Fraction, shares)) == Fraction(amount)
+    of_all = sum(map(Fraction, weights))
+    for share, weight in zip(shares, weights, strict=True):
+        assert abs(Fraction(share) - Fraction(amount) * Fraction(weight) / of_all) <= Fraction(1, 10**digits)
 
 
 def test_a_discount_takes_no_more_than_there_is() -> None:
