@@ -187,12 +187,12 @@ def _runs_of(file: Path) -> Iterator[tuple[pa.Array, Array]]:
     stored = sum(metadata.row_group(at).column(place).total_uncompressed_size for at in range(metadata.num_row_groups))
     # Codes are a byte or two per row where tenants repeat; else most of a row group is its dictionary, and codes cost more.
     if stored > CODED_BYTES_MAX * metadata.num_rows:
-        with pq.ParquetFile(file, metadata=metadata) as content:
+        with pq.ParquetFile(file, metadata=metadata, pre_buffer=False) as content:
             for batch in content.iter_batches(ROWS_AT_ONCE, columns=["tenant_id"], use_threads=False):
                 encoded = pc.run_end_encode(batch.column(0))
                 yield encoded.values, np.diff(encoded.run_ends.to_numpy(), prepend=0)
         return
-    with pq.ParquetFile(file, metadata=metadata, read_dictionary=["tenant_id"]) as content:
+    with pq.ParquetFile(file, metadata=metadata, read_dictionary=["tenant_id"], pre_buffer=False) as content:
         for batch in content.iter_batches(ROWS_AT_ONCE, columns=["tenant_id"], use_threads=False):
             codes = batch.column(0).indices.to_numpy()
             starts = np.concatenate(([0], np.flatnonzero(codes[1:] != codes[:-1]) + 1))
@@ -202,7 +202,7 @@ def _runs_of(file: Path) -> Iterator[tuple[pa.Array, Array]]:
 def _batches(file: Path, boundaries: pa.Array) -> Iterator[tuple[pa.RecordBatch, Array | int]]:
     """Yield the rows of a file, and the cell of each; one cell for all where the file's own statistics say so."""
     edges = boundaries.cast(pa.int64()).to_numpy()
-    with pq.ParquetFile(file, read_dictionary=["meter", "attributes"]) as content:
+    with pq.ParquetFile(file, read_dictionary=["meter", "attributes"], pre_buffer=False) as content:
         only = _only_cell(content.metadata, boundaries)
         columns = ["meter", "attributes", *([] if only is not None else ["event_time"])]
         for batch in content.iter_batches(ROWS_AT_ONCE, columns=columns, use_threads=False):
