@@ -2,7 +2,8 @@
 
 Enters: nothing. Leaves: processor and wall time of the full run, of the re-run, and of a preview, in new processes over the
 same lake. The re-run is compared with a full run over the same data files before any time is reported.
-The full run starts from nothing derived; the re-run finds what the full run kept and reads the new hour. Two hours are told
+The full run starts from nothing derived; the re-run finds what the full run kept and reads the new hour. Each runs three times,
+and the median is told. Two hours are told
 apart: in one the new events are of all tenants, as they come (one event is enough for a tenant to be rated again), in the
 other they are as many, and of a 720th of the tenants.
 """
@@ -11,12 +12,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from benchmarks import workload
 from benchmarks.figures import Figure, figure
-from benchmarks.rating import measure, used
+from benchmarks.rating import Found, in_turns, measure, used
 from metering.lake import Lake
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ def run(quick: bool) -> list[Figure]:
         lake = Lake(root)
         workload.fill(lake, size)
         # The last one keeps both what is derived of usage and what it is worth; each begins from nothing.
-        full = {step: measure(step, root, size.tenants) for step in FULL}
+        full = in_turns({step: partial(measure, step, root, size.tenants) for step in FULL})
         lake.append([workload.one_hour(size)])
         again = _again(("preview", *NAMES), root, size)
         lake.append([workload.one_hour(size, of_few=True)])
@@ -63,18 +65,20 @@ def run(quick: bool) -> list[Figure]:
         ]
 
 
-def _again(steps: Sequence[str], root: Path, size: workload.Size) -> dict[str, dict[str, Any]]:
+def _again(steps: Sequence[str], root: Path, size: workload.Size) -> dict[str, Found]:
     """Return the re-runs, each of which finds what is derived now, and nothing of another one. Raises AssertionError.
 
     What is derived afterwards is of the new hour too.
     """
     before = root.parent / "derived"
     shutil.copytree(root / "derived", before)
-    found = {}
-    for step in steps:
+
+    def again(step: str) -> Found:
         shutil.rmtree(root / "derived")
         shutil.copytree(before, root / "derived")
-        found[step] = measure(step, root, size.tenants, is_cold=False)
+        return measure(step, root, size.tenants, is_cold=False)
+
+    found = in_turns({step: partial(again, step) for step in steps})
     shutil.rmtree(before)
     for step in steps:
         # The lines are compared last, and leave what the next hour finds.
@@ -83,11 +87,11 @@ def _again(steps: Sequence[str], root: Path, size: workload.Size) -> dict[str, d
     return found
 
 
-def _whole(step: str, found: dict[str, Any]) -> Figure:
+def _whole(step: str, found: Found) -> Figure:
     return figure(f"full run: {NAMES[step]}", found["cpu_s"], "s", None, None, _waited(found))
 
 
-def _rerun(step: str, found: dict[str, Any], full: dict[str, Any], size: workload.Size, of: str = "") -> Figure:
+def _rerun(step: str, found: Found, full: Found, size: workload.Size, of: str = "") -> Figure:
     """Return the processor time of a re-run beside that of the full run; the wall clock of a shared machine is a note."""
     note = f"budget {BUDGET}; {size.events // workload.HOURS:,} new events; {_waited(found)}"
     if step == "changed":
@@ -95,5 +99,5 @@ def _rerun(step: str, found: dict[str, Any], full: dict[str, Any], size: workloa
     return figure(f"re-run: {NAMES[step]}{of}", found["cpu_s"], "s", full["cpu_s"], "full run", note)
 
 
-def _waited(found: dict[str, Any]) -> str:
+def _waited(found: Found) -> str:
     return f"{found['seconds']:.1f} s by the wall clock"

@@ -3,18 +3,21 @@
 Enters: nothing; the workload (benchmarks.workload) is written by the lake's own API, and all read the same Parquet files.
 Leaves: aggregation and the whole way as events per second, peak memory, how the time grows with events, tenants, prices and
 tiers, and a million subscriptions. Every step runs in a process of its own, cold: nothing derived is kept from before.
-The answers are compared before any time is reported; the notes say what the others leave out. Processor seconds stand
-beside wall time, because the machine is shared.
+The answers are compared before any time is reported; the notes say what the others leave out. What stands side by side runs
+in turns, and the median of its runs is told. Processor seconds stand beside wall time, because the machine is shared.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,9 @@ from benchmarks.figures import Figure, figure
 from metering.lake import Lake
 
 LESS = "no cut, no duplicates, no voids, no periods, no filters"
+RUNS = 3
+
+Found = dict[str, Any]
 
 
 def run(quick: bool) -> list[Figure]:
@@ -36,42 +42,70 @@ def run(quick: bool) -> list[Figure]:
             *_sides(root, size),
             *_growth(Path(folder), quick=quick),
             *_subscriptions(root, 100_000 if quick else 1_000_000),
-            *_postgres(Path(folder), 100_000 if quick else 1_000_000),
+            *_postgres(Path(folder), 100_000 if quick else 10_000_000),
         ]
 
 
-def measure(step: str, root: Path, *numbers: int, is_cold: bool = True) -> dict[str, Any]:
+def measure(step: str, root: Path, *numbers: int, is_cold: bool = True) -> Found:
     """Run one step in a process of its own and return its result. Cold: what was derived from the lake is deleted."""
     if is_cold:
         shutil.rmtree(root / "derived", ignore_errors=True)
     command = [sys.executable, "-m", "benchmarks.rating_steps", step, str(root), *(str(number) for number in numbers)]
     # What goes wrong is said where it happens.
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    found: Found = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
+def in_turns(steps: Mapping[str, Callable[[], Found]], runs: int = RUNS) -> dict[str, Found]:
+    """Run all steps one after the other, so many times; return of each the run with the median of the wall times.
+
+    Raises AssertionError where a step does not say the same every time.
+    """
+    found: dict[str, list[Found]] = {name: [] for name in steps}
+    for _ in range(runs):
+        for name, step in steps.items():
+            found[name].append(step())
+    for name, of_step in found.items():
+        if any(one["answer"] != of_step[0]["answer"] for one in of_step):
+            raise AssertionError(f"{name} does not say the same every time: no time is worth reporting")
+    return {
+        name: next(one for one in of_step if one["seconds"] == statistics.median_low(run["seconds"] for run in of_step))
+        for name, of_step in found.items()
+    }
+
+
 def _sides(root: Path, size: workload.Size) -> list[Figure]:
-    ours = measure("states", root, size.tenants)
+    others = {
+        step: name
+        for step, name in (("clickhouse", "ClickHouse (chdb) group by"), ("polars", "polars group by"))
+        if find_spec("chdb" if step == "clickhouse" else step) is not None
+    }
+    ours = {"states": True, "lines": True, "lines again": False}
+    found = in_turns(
+        {
+            name: partial(measure, name.partition(" ")[0], root, size.tenants, is_cold=ours.get(name, True))
+            for name in (*others, *ours)
+        }
+    )
+    states, lines, again = (found[name] for name in ours)
     figures = []
-    for name, step in (("ClickHouse (chdb) group by", "clickhouse"), ("polars group by", "polars")):
-        if find_spec("chdb" if step == "clickhouse" else step) is None:
-            continue
-        other = measure(step, root, size.tenants)
-        if other["answer"] != ours["answer"]:
-            raise AssertionError(f"{step} says {other['answer']}, we say {ours['answer']}: no time is worth reporting")
+    for step, name in others.items():
+        other = found[step]
+        if other["answer"] != states["answer"]:
+            raise AssertionError(
+                f"{step} says {other['answer']}, we say {states['answer']}: no time is worth reporting"
+            )
         figures += [
             _per_second(name, size.events, other, note=LESS),
-            figure("aggregation, cold", ours["seconds"], "s", other["seconds"], name, used(ours)),
-            figure("aggregation, processor time", ours["cpu_s"], "s", other["cpu_s"], name, ""),
+            figure("aggregation, cold", states["seconds"], "s", other["seconds"], name, used(states)),
+            figure("aggregation, processor time", states["cpu_s"], "s", other["cpu_s"], name, ""),
         ]
-    lines = measure("lines", root, size.tenants)
-    again = measure("lines", root, size.tenants, is_cold=False)
     if lines["answer"] != again["answer"]:
         raise AssertionError("the kept states give other invoice lines")
     return [
         *figures,
-        _per_second("aggregation with cut, duplicates, voids, periods; states kept", size.events, ours),
+        _per_second("aggregation with cut, duplicates, voids, periods; states kept", size.events, states),
         _per_second("data files to invoice lines, cold", size.events, lines, budget=10_000_000),
         figure("peak memory", lines["peak_bytes"] / 2**30, "GiB", 4.0, "budget", f"{lines['answer'][0]} lines"),
         figure(
@@ -81,25 +115,35 @@ def _sides(root: Path, size: workload.Size) -> list[Figure]:
 
 
 def _growth(folder: Path, *, quick: bool) -> list[Figure]:
-    """Return how the processor time to invoice lines grows when one thing is doubled or more and the rest stays."""
+    """Return how the processor time to invoice lines grows when one thing is doubled again and again and the rest stays."""
     events, tenants = (500_000, 5_000) if quick else (2_000_000, 20_000)
-    base = workload.Size(events, tenants)
-    plain = _lake(folder, base)
+    plain = _lake(folder, workload.Size(events, tenants))
     first = measure("lines", plain, tenants)
-    figures = [
-        figure("growth: base", first["cpu_s"], "s", None, None, f"{events:,} events, {tenants:,} tenants, 10 x 4")
+    return [
+        _bar("growth: base", first, first, f"{events:,} events, {tenants:,} tenants, 10 prices x 4 tiers"),
+        *(
+            _bar(f"growth: {name}", measure("lines", root, *numbers), first)
+            for name, root, numbers in _doubled(folder, events, tenants)
+        ),
     ]
-    changes = [
-        ("4 x events", _lake(folder, workload.Size(4 * events, tenants)), (tenants,)),
-        ("4 x tenants", _lake(folder, workload.Size(events, 4 * tenants)), (4 * tenants,)),
-        ("4 x prices", plain, (tenants, 40, 4)),
-        ("8 x tiers", plain, (tenants, 10, 32)),
-    ]
-    for name, root, numbers in changes:
-        found = measure("lines", root, *numbers)
-        bar = "#" * max(1, round(8 * found["cpu_s"] / first["cpu_s"]))
-        figures.append(figure(f"growth: {name}", found["cpu_s"], "s", first["cpu_s"], "base", bar))
-    return figures
+
+
+def _doubled(folder: Path, events: int, tenants: int) -> Iterator[tuple[str, Path, tuple[int, ...]]]:
+    plain = _lake(folder, workload.Size(events, tenants))
+    for times in (2, 4, 8):
+        yield f"{times} x events", _lake(folder, workload.Size(times * events, tenants)), (tenants,)
+    for times in (2, 4, 8):
+        yield f"{times} x tenants", _lake(folder, workload.Size(events, times * tenants)), (times * tenants,)
+    for times in (2, 4, 8):
+        yield f"{times} x prices", plain, (tenants, 10 * times, 4)
+    for times in (2, 4, 8):
+        yield f"{times} x tiers", plain, (tenants, 10, 4 * times)
+
+
+def _bar(name: str, found: Found, first: Found, note: str = "") -> Figure:
+    """Return the processor time beside that of the base; the note draws it, eight signs as long as the base."""
+    drawn = "#" * max(1, round(8 * found["cpu_s"] / first["cpu_s"]))
+    return figure(name, found["cpu_s"], "s", first["cpu_s"], "base", f"{drawn} {note}".strip())
 
 
 def _lake(folder: Path, size: workload.Size) -> Path:
@@ -110,7 +154,7 @@ def _lake(folder: Path, size: workload.Size) -> Path:
 
 
 def _subscriptions(root: Path, count: int) -> list[Figure]:
-    found = measure("terms_only", root, count, is_cold=False)
+    [found] = in_turns({"terms_only": lambda: measure("terms_only", root, count, is_cold=False)}).values()
     gib = found["peak_bytes"] / 2**30
     name = f"{count:,} subscriptions x 10 prices x 4 tiers priced"
     return [
@@ -128,7 +172,7 @@ def _postgres(folder: Path, events: int) -> list[Figure]:
     tenants = events // 100
     root = _lake(folder, workload.Size(events, tenants))
     theirs = lines_in_postgres([file.path for file in Lake(root).data_files()], tenants)
-    ours = measure("lines", root, tenants)
+    [ours] = in_turns({"lines": lambda: measure("lines", root, tenants)}).values()
     if theirs["total"] != Decimal(ours["answer"][1]):
         raise AssertionError(
             f"PostgreSQL says {theirs['total']}, we say {ours['answer'][1]}: no time is worth reporting"
@@ -142,12 +186,12 @@ def _postgres(folder: Path, events: int) -> list[Figure]:
     ]
 
 
-def _per_second(name: str, events: int, found: dict[str, Any], *, note: str = "", budget: int | None = None) -> Figure:
+def _per_second(name: str, events: int, found: Found, *, note: str = "", budget: int | None = None) -> Figure:
     per_second = events / found["seconds"]
     text = "; ".join(part for part in (f"{events:,} events in {found['seconds']:.1f} s", used(found), note) if part)
     return figure(name, per_second, "events/s", budget, None if budget is None else "budget", text)
 
 
-def used(found: dict[str, Any]) -> str:
+def used(found: Found) -> str:
     """Return what a step used of the processor, as a note."""
     return f"{found['cpu_s']:.1f} s of processor time" if "cpu_s" in found else ""
