@@ -211,11 +211,13 @@ def load_states(
     rollups: Rollups | None = None,
 ) -> None:
     """Make the view `usage_state`: the states of each span's events per meter and attributes; see aggregate."""
-    asked = list(selectors)
-    register_questions(engine, spans if isinstance(spans, Sequence) else list(spans), asked)
+    asked, askers = list(selectors), spans if isinstance(spans, Sequence) else list(spans)
+    register_questions(engine, askers, asked)
     for step in STATE_STEPS:
         if step == "added_state" and rollups is not None:
-            rollups.load_states(engine)
+            # Where nobody asks, nothing is looked up.
+            if len(askers):
+                rollups.load_states(engine)
         elif _is_needed(step, asked):
             engine.execute(read_sql("metering", step))
 

@@ -121,7 +121,10 @@ def _rate_what_changed(
             _put_together(engine, derived, kept)
     # The lines are made; that they cannot be kept is no reason to be without them.
     with suppress(OSError, _io_error()):
-        _save(engine, derived, evidence.snapshot, kept, first + len(places), len(spans))
+        if found is not None and not dirty:
+            derived.save({**found, "cut": evidence.snapshot.to_json()}, _names(found))
+        else:
+            _save(engine, derived, evidence.snapshot, kept, first + len(places), len(spans))
 
 
 def _io_error() -> type[Exception]:

@@ -191,6 +191,27 @@ def test_only_tenants_that_changed_are_rated(tmp_path: Path) -> None:
             assert tenants_rated(engine) == set()
 
 
+def test_where_nothing_is_new_nothing_is_read_and_nothing_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with keeping_all():
+        history = one_history(tmp_path)
+        before, from_nothing = history.both()
+        assert before == from_nothing
+        kept = files_of(tmp_path)
+        monkeypatch.setattr("metering.rollups.Rollups.load_states", None)
+        # A newer segment without an event: the cut moves, and nobody has used anything.
+        history.segments += 1
+        history.store([])
+        history.segments -= 1
+        assert history._paper(may_use_kept=True) == before
+        assert files_of(tmp_path) == kept
+
+
+def files_of(root: Path) -> set[str]:
+    return {str(path) for path in (root / "lake" / "derived" / "worth").rglob("*.parquet")}
+
+
 def test_who_leaves_an_account_leaves_its_discount_to_the_others(tmp_path: Path) -> None:
     with keeping_all():
         history = one_history(tmp_path)
