@@ -7,6 +7,7 @@ Refuses: to be kind. Tenants are skewed (the largest has thousands of times the 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -151,6 +152,26 @@ def one_hour(size: Size, *, of_few: bool = False) -> SegmentBatch:
     chosen = names[::HOURS] if of_few else names
     number = DAYS + (2 if of_few else 1)
     return segment(pa.array(chosen), number, size.events // HOURS, START + timedelta(hours=743), 3600)
+
+
+def lines_touched(batch: SegmentBatch) -> int:
+    """Return how many invoice lines, of a tenant and a price of `PRICES`, have a usage event in a segment."""
+    price_of = {
+        (meter, attributes): _price_asked(meter, json.loads(attributes or "{}")) for meter, attributes, _ in KINDS
+    }
+    kinds = batch.events.group_by(["tenant_id", "meter", "attributes"]).aggregate([])
+    rows = zip(*(kinds[name].to_pylist() for name in ("tenant_id", "meter", "attributes")), strict=True)
+    return len({(tenant, price_of[meter, attributes]) for tenant, meter, attributes in rows})
+
+
+def _price_asked(meter: str, attributes: dict[str, str]) -> str:
+    """Return the one price that takes events of a meter with these attributes."""
+    [price_id] = [
+        price["id"]
+        for price in PRICES
+        if price.get("meter") == meter and price.get("where", {}).items() <= attributes.items()
+    ]
+    return str(price_id)
 
 
 def segment(names: pa.Array, number: int, count: int, begun: datetime, seconds: int) -> SegmentBatch:
