@@ -3,7 +3,8 @@
 Enters: texts of the catalog files. Leaves: frozen models with exact Decimals; which prices each of them covers.
 Refuses: a discount that is neither percent nor amount, a factor below 1, scopes that name a price twice.
 Source: price models, sections 3 and 4. In worth() they come after the price, in this order: percent discounts, fixed
-ones, commitments, maximums, and, once the period is over, minimums. All of them hold on the cumulative net.
+ones, commitments, maximums, and, once the period is over, minimums. All of them hold on the cumulative net; maximums and
+minimums on that of the rounded lines, so that the paper adds up.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class Discount(_Adjustment):
 
 
 class Maximum(_Adjustment):
-    """No more than `amount` per billing period for the prices it covers together. It holds on the net of discounts."""
+    """No more than `amount` per billing period for the prices it covers together, on the net of discounts and on paper."""
 
     amount: PositiveAmount = Field(description="the most that these prices cost together per billing period")
     prorate: Boolean = Field(default=False, description="whether a part of a period has its share of the amount")

@@ -1,4 +1,4 @@
-"""Steps 5 to 7 of worth(): discounts, commitments and maximums on the charges, minimums on the rounded lines.
+"""Steps 5 to 7 of worth(): discounts and commitments on exact nets, maximums and minimums on what the lines are rounded to.
 
 Enters: the tables `charge` and `worth`, and those of rating.adjust_tables. Leaves: more rows of `charge`, each on the line
 it lowers or raises, and true-up lines of their own in `worth`.
@@ -41,12 +41,15 @@ def adjust_charges(engine: duckdb.DuckDBPyConnection) -> None:
         load_table(engine, "fixed_share", _SHARE_COLUMNS, list(_shares(bases)))
         _run(engine, "adjust_fixed")
         _round_components(engine)
-    for number in _turns(engine, "ceiling"):
+    for number in _turns(engine, "commitment"):
         bases = fetch(engine, read_sql("rating", "adjust_excess_base"), {"turn": number}).to_pylist()
         _run(engine, "adjust_excess", turn=number)
         if bases:
             load_table(engine, "excess_share", _SHARE_COLUMNS, list(_excess_shares(bases)))
             _run(engine, "adjust_excess_shared")
+        _round_components(engine)
+    for number in _turns(engine, "maximum"):
+        _run(engine, "adjust_maximum", turn=number)
         _round_components(engine)
 
 

@@ -1,7 +1,7 @@
 """What stands around the prices, laid out as rows that SQL can join: one row per billing span and adjustment.
 
-Enters: the terms and the billing spans. Leaves: the tables adjust_scope, discount, ceiling and minimum of the engine.
-Refuses: to look at usage or charges. A span without adjustments has no row; most catalogs make four empty tables.
+Enters: the terms and the billing spans. Leaves: the tables adjust_scope, discount, commitment, maximum and minimum.
+Refuses: to look at usage or charges. A span without adjustments has no row; most catalogs make five empty tables.
 
 Turns give the order. Whoever has turn 2 sees what turn 1 left of a line. A discount comes after every other one that
 lowers one of its spans before it, and so a span never has two in one turn. Percents come before fixed ones, unless the plan
@@ -11,7 +11,6 @@ reads it otherwise (discount_order).
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from metering.periods import BillingCycle
-    from rating.adjust import Maximum, Minimum
+    from rating.adjust import Minimum
     from rating.plans import Plan, Subscription
     from rating.spans import BillingSpan
     from rating.terms import Terms
@@ -37,10 +36,11 @@ _DISCOUNT_COLUMNS = {
     "span_id": "int", "turn": "int", "pool_id": "int", "part": "text", "scope_id": "int", "ratio": "ratio",
     "amount": "amount", "residue": "text",
 }  # fmt: skip
-_CEILING_COLUMNS = {
+_COMMITMENT_COLUMNS = {
     "span_id": "int", "turn": "int", "part": "text", "scope_id": "int", "amount": "exact", "factor": "ratio",
     "is_pro_rata": "bool",
 }  # fmt: skip
+_MAXIMUM_COLUMNS = {"span_id": "int", "turn": "int", "part": "text", "scope_id": "int", "amount": "exact"}
 _MINIMUM_COLUMNS = {
     "span_id": "int", "turn": "int", "minimum_id": "text", "position": "int", "description": "text",
     "scope_id": "int", "amount": "exact",
@@ -95,35 +95,41 @@ def load_adjustments(
     """Make the tables of everything that stands around the prices of the spans; `plans` are those in use, by plan key."""
     scopes = _Scopes()
     load_table(engine, "discount", _DISCOUNT_COLUMNS, _discount_rows(terms, plans, spans, scopes))
-    ceilings: list[tuple[object, ...]] = []
+    commitments: list[tuple[object, ...]] = []
+    maximums: list[tuple[object, ...]] = []
     minimums: list[tuple[object, ...]] = []
     caps_of_minimums: list[tuple[object, ...]] = []
     bounded = {key for key, plan in plans.items() if plan.commitments or plan.maximums or plan.minimums}
     for span in spans if bounded else ():
         if span.plan_key in bounded:
-            ceilings += _ceiling_rows(span, plans[span.plan_key], scopes)
+            commitments += _commitment_rows(span, plans[span.plan_key], scopes)
+            maximums += _maximum_rows(span, plans[span.plan_key], scopes)
             minimums += _minimum_rows(span, plans[span.plan_key], scopes)
             caps_of_minimums += _minimum_ceiling_rows(span, plans[span.plan_key], scopes)
-    load_table(engine, "ceiling", _CEILING_COLUMNS, ceilings)
+    load_table(engine, "commitment", _COMMITMENT_COLUMNS, commitments)
+    load_table(engine, "maximum", _MAXIMUM_COLUMNS, maximums)
     load_table(engine, "minimum", _MINIMUM_COLUMNS, minimums)
     if minimums:
         load_table(engine, "minimum_ceiling", _MINIMUM_CEILING_COLUMNS, caps_of_minimums)
     load_table(engine, "adjust_scope", _SCOPE_COLUMNS, scopes.rows())
 
 
-def _ceiling_rows(span: BillingSpan, plan: Plan, scopes: _Scopes) -> Iterator[tuple[object, ...]]:
-    """Yield what happens to the net above an amount: a commitment makes it dearer, a maximum takes it away."""
+def _commitment_rows(span: BillingSpan, plan: Plan, scopes: _Scopes) -> Iterator[tuple[object, ...]]:
+    """Yield what makes the net above an amount dearer, and by how much of it."""
     ids = _price_ids(plan)
-    ordered: list[Commitment | Maximum] = [*narrow_first(plan.commitments, ids), *narrow_first(plan.maximums, ids)]
-    for number, one in enumerate(ordered, start=1):
-        is_commitment = isinstance(one, Commitment)
-        factor = one.overage_factor - 1 if isinstance(one, Commitment) else Decimal(-1)
-        part = f"{'overage' if is_commitment else 'maximum'}:{one.id}"
-        basis = plan.minimum_proration if is_commitment else plan.proration
-        amount = exact_share(one, span, plan, basis)
-        is_pro_rata = isinstance(one, Commitment) and one.share == "pro_rata"
-        if factor:
-            yield span.span_id, number, part, scopes.number_of(scope_of(one, ids)), amount, factor, is_pro_rata
+    for number, one in enumerate(narrow_first(plan.commitments, ids), start=1):
+        amount = exact_share(one, span, plan, plan.minimum_proration)
+        scope, is_pro_rata = scopes.number_of(scope_of(one, ids)), one.share == "pro_rata"
+        if factor := one.overage_factor - 1:
+            yield span.span_id, number, f"overage:{one.id}", scope, amount, factor, is_pro_rata
+
+
+def _maximum_rows(span: BillingSpan, plan: Plan, scopes: _Scopes) -> Iterator[tuple[object, ...]]:
+    """Yield what prices cost together at most. The narrower come first; a wider one sees what they left."""
+    ids = _price_ids(plan)
+    for number, one in enumerate(narrow_first(plan.maximums, ids), start=1):
+        scope = scopes.number_of(scope_of(one, ids))
+        yield span.span_id, number, f"maximum:{one.id}", scope, exact_share(one, span, plan)
 
 
 def _minimum_rows(span: BillingSpan, plan: Plan, scopes: _Scopes) -> Iterator[tuple[object, ...]]:

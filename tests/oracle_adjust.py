@@ -217,7 +217,7 @@ def adjust(catalog: Row, spans: list[Span]) -> None:
             else:
                 above(span, one, amount, factor)
         for one in sorted(span.plan.get("maximums", []), key=lambda one: (span.width(one), one["id"])):
-            above(span, one, amount_of(one, span, prorate=False), Fraction(-1))
+            lower(span, one, amount_of(one, span, prorate=False))
         true_up(span)
 
 
@@ -247,6 +247,25 @@ def beyond(span: Span, one: Row, amount: Fraction, factor: Fraction) -> None:
         left -= min(left, minor)
     for line, part in zip(bearing, shares, strict=True):
         line.exact += component(part if added > 0 else -part)
+
+
+def lower(span: Span, one: Row, amount: Fraction) -> None:
+    """What the lines come to on paper above the maximum goes off the last of them, and then off the one before.
+
+    Rounded lines against the rounded maximum; where each component is rounded, the exact maximum.
+    """
+    digits, component = oracle.MINOR_DIGITS.get(span.plan["currency"], 2), oracle_dialect.component(span.plan)
+    by_component = oracle_dialect.answer(span.plan, "round_at") == "component"
+    lines = span.covered(one)
+    too_much = sum((rounded(line.exact, digits) for line in lines), start=Fraction(0))
+    too_much -= amount if by_component else rounded(amount, digits)
+    while lines and too_much > 0:
+        line = lines.pop()
+        on_paper = rounded(line.exact, digits)
+        off = min(too_much, on_paper)
+        if off > 0:
+            line.exact += component(on_paper - off - line.exact)
+            too_much -= off
 
 
 def true_up(span: Span) -> None:

@@ -1,23 +1,23 @@
--- What happens to the net above an amount: a maximum takes it away (factor -1), a commitment makes it dearer (factor - 1).
--- Lines are taken in their order with a running net. The one that lifts it above the amount bears the excess, later ones
--- all they are; exactly the amount is no excess. A negative line gives back what was taken from those before it, so that
--- together they are always min(amount, net). What is shared in proportion has a statement of its own (adjust_excess_base).
--- One row per (span, price, group) whose excess is not zero.
+-- What a commitment adds to the net above its amount: the excess x (overage factor - 1), exact.
+-- Lines are taken in their order with a running net. The one that lifts it above the amount is dearer by the excess, later ones
+-- by all they are; exactly the amount is no excess. A negative line takes back what was added to those before it, so that
+-- together they are always min(amount, net) + factor x the rest. What is shared in proportion has a statement of its own
+-- (adjust_excess_base). One row per (span, price, group) whose excess is not zero.
 INSERT INTO charge
 WITH net AS (
     SELECT
-        ceiling.span_id,
-        ceiling.part,
-        ceiling.amount,
-        ceiling.factor,
+        commitment.span_id,
+        commitment.part,
+        commitment.amount,
+        commitment.factor,
         adjust_scope.position,
         charge.price_id,
         charge.group_key,
         sum(charge.exact_amount)::DECIMAL(38, 21) AS exact_amount
-    FROM ceiling
+    FROM commitment
     JOIN charge USING (span_id)
-    JOIN adjust_scope ON adjust_scope.scope_id = ceiling.scope_id AND adjust_scope.price_id = charge.price_id
-    WHERE ceiling.turn = $turn AND NOT ceiling.is_pro_rata
+    JOIN adjust_scope ON adjust_scope.scope_id = commitment.scope_id AND adjust_scope.price_id = charge.price_id
+    WHERE commitment.turn = $turn AND NOT commitment.is_pro_rata
     GROUP BY ALL
 ),
 running AS (

@@ -3,18 +3,18 @@
 -- it out in whole minor units. One row per (span, price, group) that bears some.
 WITH net AS (
     SELECT
-        ceiling.span_id,
-        ceiling.part,
-        ceiling.amount,
-        ceiling.factor,
+        commitment.span_id,
+        commitment.part,
+        commitment.amount,
+        commitment.factor,
         adjust_scope.position,
         charge.price_id,
         charge.group_key,
         sum(charge.exact_amount)::DECIMAL(38, 21) AS exact_amount
-    FROM ceiling
+    FROM commitment
     JOIN charge USING (span_id)
-    JOIN adjust_scope ON adjust_scope.scope_id = ceiling.scope_id AND adjust_scope.price_id = charge.price_id
-    WHERE ceiling.turn = $turn AND ceiling.is_pro_rata
+    JOIN adjust_scope ON adjust_scope.scope_id = commitment.scope_id AND adjust_scope.price_id = charge.price_id
+    WHERE commitment.turn = $turn AND commitment.is_pro_rata
     GROUP BY ALL
 ),
 added AS (

@@ -1,6 +1,6 @@
 -- What a maximum below the minimums inside it did. One row per (plan, maximum): what was paid above the maximum, because true-ups
 -- come after it, and what it took away of what buckets of time had promised.
--- Enters: worth, charge, ceiling, and lint_limit: per (plan, maximum) the prices it covers and the minimums inside it.
+-- Enters: worth, charge, maximum, and lint_limit: per (plan, maximum) the prices it covers and the minimums inside it.
 WITH paid AS (
     SELECT limits.plan_key, limits.maximum_id, worth.span_id, worth.tenant_id, sum(worth.amount) AS amount
     FROM lint_limit AS limits
@@ -23,9 +23,12 @@ compared AS (
         paid.plan_key,
         paid.maximum_id,
         paid.tenant_id,
-        greatest(paid.amount - ceiling.amount, 0) + greatest(least(taken.promised, taken.lowered), 0) AS exact_amount
+        greatest(paid.amount - round_amount(maximum.amount, currency.minor_per_major, currency.minor_unit), 0)
+            + greatest(least(taken.promised, taken.lowered), 0) AS exact_amount
     FROM paid
-    JOIN ceiling ON ceiling.span_id = paid.span_id AND ceiling.part = 'maximum:' || paid.maximum_id
+    JOIN maximum ON maximum.span_id = paid.span_id AND maximum.part = 'maximum:' || paid.maximum_id
+    JOIN billing_span ON billing_span.span_id = paid.span_id
+    JOIN currency ON currency.currency = billing_span.currency
     JOIN taken ON taken.span_id = paid.span_id AND taken.maximum_id = paid.maximum_id
 )
 SELECT

@@ -33,29 +33,35 @@ ADJUST_MUTANTS = {
         "HAVING sum(charge.exact_amount) > 0",
         "HAVING sum(charge.exact_amount) <> 0",
     ),
-    "the cap holds on the gross": (
+    "a commitment holds on the gross": (
         "rating",
         "adjust_excess",
         "JOIN charge USING (span_id)",
         "JOIN (SELECT * FROM charge WHERE part NOT LIKE 'discount:%') AS charge USING (span_id)",
     ),
-    "every line has the cap for itself": (
+    "every line has the commitment for itself": (
         "rating",
         "adjust_excess",
         "PARTITION BY span_id ORDER BY position, group_key ROWS UNBOUNDED PRECEDING",
         "PARTITION BY span_id, price_id, group_key ROWS UNBOUNDED PRECEDING",
     ),
-    "the last line bears the excess first": (
+    "the last line is dearer first": (
         "rating",
         "adjust_excess",
         "ORDER BY position, group_key ROWS",
         "ORDER BY position DESC, group_key DESC ROWS",
     ),
-    "a negative line gives nothing back of the cap": (
+    "a negative line makes nothing cheaper again": (
         "rating",
         "adjust_excess",
         "WHERE excess_amount <> 0",
         "WHERE excess_amount > 0",
+    ),
+    "the maximum of all prices is that of each": (
+        "rating",
+        "adjust_maximum",
+        "sum(amount) OVER (PARTITION BY span_id)",
+        "amount",
     ),
     "ratios lose the rest of an amount": (
         "rating",

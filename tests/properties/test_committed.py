@@ -68,9 +68,9 @@ class Mutant(NamedTuple):
 BASE = "adjust_excess_base"
 MUTANTS = {
     "what is shared in proportion is taken in order too": Mutant(
-        "rating", "adjust_excess", " AND NOT ceiling.is_pro_rata", ""
+        "rating", "adjust_excess", " AND NOT commitment.is_pro_rata", ""
     ),
-    "what is in order is shared in proportion too": Mutant("rating", BASE, " AND ceiling.is_pro_rata", ""),
+    "what is in order is shared in proportion too": Mutant("rating", BASE, " AND commitment.is_pro_rata", ""),
     "what pays back bears what is beyond": Mutant(
         "rating", BASE, "sign(net.exact_amount) = sign(added.added_amount) AND ", "net.exact_amount <> 0 AND "
     ),

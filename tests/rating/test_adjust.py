@@ -157,10 +157,111 @@ def test_the_line_that_crosses_the_cap_bears_the_excess_and_later_ones_all_they_
 
 
 def test_a_negative_line_makes_room_under_the_cap() -> None:
+    """It stays what it is, and the lines above 0 are lowered by so much less."""
     fees = [flat("a", "150"), flat("b", "-20")]
-    assert billed(*fees, around={"maximums": [{"id": "cap", "amount": "100"}]}) == {"a": "100.00", "b": "0.00"}
+    assert billed(*fees, around={"maximums": [{"id": "cap", "amount": "100"}]}) == {"a": "120.00", "b": "-20.00"}
     fees = [flat("a", "150"), flat("b", "-80")]
-    assert billed(*fees, around={"maximums": [{"id": "cap", "amount": "100"}]}) == {"a": "100.00", "b": "-30.00"}
+    assert billed(*fees, around={"maximums": [{"id": "cap", "amount": "100"}]}) == {"a": "150.00", "b": "-80.00"}
+
+
+def test_rounding_alone_does_not_lift_the_paper_above_a_maximum() -> None:
+    """50.005 and 49.995 are 100, and 50.01 + 50.00 on paper: the last line bears what is above."""
+    ours = company(flat("a", "50.005"), flat("b", "49.995"), around={"maximums": [{"id": "cap", "amount": "100"}]})
+    [invoice] = ours.invoice("2026-01")
+    assert amounts([invoice]) == {"a": "50.01", "b": "49.99"}
+    assert invoice.total == Decimal("100.00")
+    assert [{one.part: one.exact_amount for one in line.charges} for line in invoice.lines] == [
+        {"flat": Decimal("50.005")},
+        {"flat": Decimal("49.995"), "maximum:cap": Decimal("-0.005")},
+    ]
+    assert invoice.lines[1].exact_amount == Decimal("49.99")
+
+
+@pytest.mark.parametrize(
+    ("currency", "each", "count", "cap", "total"),
+    [
+        # A thousand half cents, rounded up each: 10.00 on paper, 5.00 exactly.
+        ("USD", "0.005", 1000, "5", "5.00"),
+        ("JPY", "0.5", 40, "20", "20"),
+        ("KWD", "0.0005", 40, "0.02", "0.020"),
+        # Rounded down each, the lines come to 1.00: a maximum of 1 takes nothing more, though they are 1.40 exactly.
+        ("USD", "0.014", 100, "1", "1.00"),
+        # A maximum that is no whole number of cents is rounded as the lines are.
+        ("USD", "0.335", 3, "1.004", "1.00"),
+        ("USD", "0.335", 3, "1.005", "1.01"),
+        ("USD", "0.005", 10, "0", "0.00"),
+    ],
+)
+def test_the_paper_adds_up_to_no_more_than_the_maximum(
+    currency: str, each: str, count: int, cap: str, total: str
+) -> None:
+    fees = [flat(f"f{number:04}", each) for number in range(count)]
+    ours = company(*fees, currency=currency, around={"maximums": [{"id": "cap", "amount": cap}]})
+    [invoice] = ours.invoice("2026-01")
+    assert str(invoice.total) == total
+
+
+def test_maximums_that_overlap_hold_together_whatever_is_negative() -> None:
+    """A credit counts in both. `two` takes 60 off `a`; were the credit raised instead, `one` would be at 90, above its 10."""
+    fees = [flat("d", "90"), flat("a", "150"), flat("b", "-80")]
+    maximums = [{"id": "one", "amount": "10", "prices": ["d", "b"]}, {"id": "two", "amount": "100"}]
+    assert billed(*fees, around={"maximums": maximums}) == {"d": "90.00", "a": "90.00", "b": "-80.00"}
+    # Neither holds the other: a and b are 10.00 after the first, and the second sees b as it is then.
+    fees = [flat("a", "5.005"), flat("b", "5.005"), flat("c", "5.005")]
+    maximums = [{"id": "ab", "amount": "10", "prices": ["a", "b"]}, {"id": "bc", "amount": "9.5", "prices": ["b", "c"]}]
+    assert billed(*fees, around={"maximums": maximums}) == {"a": "5.01", "b": "4.99", "c": "4.51"}
+
+
+def test_a_prorated_maximum_holds_on_paper() -> None:
+    """From 16 April 10.01 is 5.005, which is 5.01; of two lines of 2.504 and one of 0.008 none is above it, of three are."""
+    fees = [flat(name, "2.504", prorate=False) for name in "ab"] + [flat("c", "0.008", prorate=False)]
+    caps = {"maximums": [{"id": "cap", "amount": "10.01", "prorate": True}]}
+    assert billed_from("2026-04-16", *fees, around=caps) == {"a": "2.50", "b": "2.50", "c": "0.01"}
+    fees.append(flat("d", "0.005", prorate=False))
+    assert billed_from("2026-04-16", *fees, around=caps) == {"a": "2.50", "b": "2.50", "c": "0.01", "d": "0.00"}
+
+
+def billed_from(start: str, *prices: dict[str, Any], **settings: Any) -> dict[str, str]:
+    return amounts(company(*prices, subscription={"from": start}, **settings).invoice(start[:7]))
+
+
+def test_a_maximum_that_binds_by_rounding_is_booked_in_pieces() -> None:
+    """Groups of half cents come one after the other; the pieces add up to the whole, and never to more than the maximum."""
+    half = {**TEN, "unit_price": "0.005", "by": ["region"]}
+    ours = company(half, around={"maximums": [{"id": "cap", "amount": "0.02"}]})
+    booked = []
+    for day, region in (("02", "d"), ("04", "c"), ("06", "b"), ("08", "a")):
+        ours.use(f"2026-01-{day}", "1", region=region)
+        booked += [invoice.total for invoice in ours.invoice("2026-01", now=f"2026-01-{int(day) + 1:02}")]
+    booked += [invoice.total for invoice in ours.invoice("2026-01")]
+    assert (booked[:2], sum(booked)) == ([Decimal("0.01")] * 2, Decimal("0.02"))
+
+
+def test_a_true_up_counts_the_lines_as_a_maximum_leaves_them() -> None:
+    """50.005 and 49.995 are capped to 100.00, which the minimum of 100 is met by; of 101 one is missing."""
+    fees = [flat("a", "50.005"), flat("b", "49.995"), flat("c", "0")]
+    cap = {"id": "cap", "amount": "100", "prices": ["a", "b"]}
+    for least, owed in (("100", {}), ("101", {"least": "1.00"})):
+        around = {"maximums": [cap], "minimums": [{"id": "least", "amount": least}]}
+        found = billed(*fees, around=around)
+        assert {name: found[name] for name in ("a", "b")} == {"a": "50.01", "b": "49.99"}
+        assert {name: amount for name, amount in found.items() if name == "least"} == owed
+
+
+def test_a_percentage_of_prices_is_of_them_before_a_maximum_and_below_it_with_them() -> None:
+    fees = [flat("a", "50.005"), {"id": "fee", "type": "percent_of", "percent": "10", "prices": ["a"]}]
+    assert billed(*fees, around={"maximums": [{"id": "cap", "amount": "50"}]}) == {"a": "50.00", "fee": "0.00"}
+    caps = [{"id": "cap", "amount": "55.005"}]
+    # 5.0005 is 5.00; 55.01 in all, and 55.005 is 55.01.
+    assert billed(*fees, around={"maximums": caps}) == {"a": "50.01", "fee": "5.00"}
+
+
+def test_where_every_component_is_rounded_a_maximum_is_a_component_too() -> None:
+    """30 and 30 under 50.005: the excess of 9.995 is 10.00, as it always was under this switch."""
+    around = {"switches": {"round_at": "component"}, "maximums": [{"id": "cap", "amount": "50.005"}]}
+    assert billed(flat("a", "30"), flat("b", "30"), around=around) == {"a": "30.00", "b": "20.00"}
+    around = {"switches": {"round_at": "unit_price"}, "maximums": [{"id": "cap", "amount": "50.005"}]}
+    assert billed(flat("a", "30"), flat("b", "30"), around=around) == {"a": "30.00", "b": "20.01"}
 
 
 def test_scopes_of_maximums_and_minimums() -> None:

@@ -184,6 +184,25 @@ def test_discounts_and_maximums_follow_the_price(tmp_path: Path) -> None:
     ]
 
 
+CAPPED = """
+      - {id: tokens_out, meter: tokens, where: {direction: output}, type: unit, unit_price: "0.03337"}
+      - {id: calls, meter: calls, type: unit, unit_price: "49.945"}
+    maximums: [{id: most, amount: "100", prices: [tokens_out, calls]}]
+"""
+
+
+def test_a_maximum_that_rounding_alone_would_exceed_is_a_step_of_the_line_that_bears_it(tmp_path: Path) -> None:
+    """1,500 x 0.03337 = 50.055 and 49.945 are 100, and 50.06 + 49.95 on paper."""
+    found = explained_under(tmp_path, CAPPED, ("calls", "usage"))
+    assert [(one.step, one.text, one.exact_amount) for one in found.steps[1:4]] == [
+        ("price", "unit price calls of pro version 1", Decimal("49.945")),
+        ("maximum", "above the maximum most", Decimal("-0.005")),
+        ("worth", "what the period is worth, exact", Decimal("49.94")),
+    ]
+    assert step(found, "amount").amount == Decimal("49.94")
+    assert sum(line.amount for line in found.invoice.lines if line.price_id != "fee") == Decimal("100.00")
+
+
 def test_a_true_up_says_what_is_missing_of_the_minimum(tmp_path: Path) -> None:
     found = explained_under(tmp_path, ADJUSTED, ("least", "minimum"))
     # 10 calls are one package of 0.50, of 20.00 that are owed.

@@ -40,7 +40,7 @@ JOIN billing_span AS span USING (span_id)
 JOIN currency USING (currency)
 JOIN booked_for USING (span_id, minimum_id)
 -- A maximum may win over a minimum.
-ANTI JOIN (SELECT span_id FROM ceiling WHERE factor = -1) AS capped USING (span_id)
+ANTI JOIN (SELECT span_id FROM maximum) AS capped USING (span_id)
 SEMI JOIN (
     SELECT 1 AS one FROM period_close WHERE is_complete AND period_start = $start_instant AND period_end = $end_instant
 ) AS closed ON true
