@@ -258,7 +258,7 @@ def _write(engine: duckdb.DuckDBPyConnection, derived: Derived, which: str, firs
     for table in ("worth_line", "charge"):
         temporary = derived.temporary()
         rows = f"SELECT span_id + {first} AS slot, * EXCLUDE (span_id) FROM {which}{table}"
-        engine.execute(f"COPY ({rows}) TO '{_quoted(temporary)}' (FORMAT parquet, COMPRESSION zstd)")
+        engine.execute(f"COPY ({rows}) TO '{_quoted(temporary)}' (FORMAT parquet, COMPRESSION lz4)")
         names.append(derived.adopt(temporary, ".parquet"))
     return _Part(names[0], names[1], spans)
 
@@ -286,7 +286,7 @@ def _save(
         kept = [_write(engine, derived, "live_", 0, spans)]
     temporary = derived.temporary()
     engine.execute(
-        f"COPY ({read_sql('rating', 'kept_span')}) TO '{_quoted(temporary)}' (FORMAT parquet, COMPRESSION zstd)"
+        f"COPY ({read_sql('rating', 'kept_span')}) TO '{_quoted(temporary)}' (FORMAT parquet, COMPRESSION lz4)"
     )
     manifest = {
         "cut": snapshot.to_json(),
