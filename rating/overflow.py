@@ -1,7 +1,9 @@
 """Whose amount does not fit: where rating overflows, the tenant and the price are looked for and named.
 
-Enters: the terms, billing spans, and a way to rate some of them again. Leaves: AmountOverflow with the tenant and the price.
-Refuses: to guess. The largest quantity may be that of somebody else under a cheap price; whoever is named here overflows alone.
+Enters: the terms, billing spans, and a way to rate some of them again. Leaves: AmountOverflow with the tenant and the price;
+where nobody overflows alone, as few as do together, with their account, and of them whose part is the largest.
+Refuses: to guess while rating. The largest quantity may be that of somebody else under a cheap price; whoever is named here
+overflows alone, or with those beside him. A total over lines that fit is nobody's; there the largest part is named, as such.
 Costs nothing where everything fits; else half of the spans are rated again and again, about as much as all of them once.
 """
 
@@ -10,11 +12,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from metering.engine import read_sql
 from rating.errors import AmountOverflow
 from rating.spans import BillingSpan, BillingSpans, plan_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     import duckdb
 
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
     Rate = Callable[[Terms, BillingSpans], None]
 
+# So many names fit a sentence; of so many the largest part is looked for.
+_NAMES, _LOOKED_AT = 3, 100
 _NOTHING_AROUND: dict[str, Any] = {"discounts": (), "commitments": (), "maximums": (), "minimums": ()}
 
 
@@ -36,27 +41,112 @@ _LARGEST_METER = (
 def named(
     engine: duckdb.DuckDBPyConnection, error: AmountOverflow, terms: Terms, spans: BillingSpans, rate: Rate
 ) -> AmountOverflow:
-    """Return the overflow with whose it is; as it was, if it says so, or nobody overflows alone."""
-    alone = None if "tenant_id" in error.details else _alone(terms, spans, rate)
-    if alone is None:
+    """Return the overflow with whose it is; as it was, if it says so, or rating again does not overflow."""
+    if "tenant_id" in error.details:
         return error
-    [span] = alone
-    price_id, under = _price_of(engine, terms, alone, span, rate)
+    found = _one_of([[place] for place in range(len(spans))], terms, spans, rate)
+    if found is None:
+        # What several share is of one account.
+        places: dict[str, list[int]] = {}
+        for place, account in enumerate(spans.accounts):
+            places.setdefault(account, []).append(place)
+        together = _one_of(list(places.values()), terms, spans, rate) or spans
+        if _fits(rate, terms, together):
+            return error
+        found = _fewest(terms, together, rate)
+    if len(found) > 1:
+        return _named_together(engine, error, terms, found, rate)
+    [span] = found
+    price_id, under = _price_of(engine, terms, found, span, rate)
     return AmountOverflow(
         f"what tenant {span.tenant_id} used comes to more than fits, under {under} of {span.plan} version "
         f"{span.plan_version} in the billing period from {span.period.start:%Y-%m-%d}; nothing was booked; look for a quantity "
-        f"or unit price in the wrong unit ({str(error.__cause__).splitlines()[0]})",
+        f"or unit price in the wrong unit ({_cause_of(error)})",
         tenant_id=span.tenant_id, price_id=price_id, subscription_id=span.subscription_id,
     )  # fmt: skip
 
 
-def _alone(terms: Terms, spans: BillingSpans, rate: Rate) -> BillingSpans | None:
-    """Return one span that overflows without the others."""
-    while len(spans) > 1:
-        half = len(spans) // 2
-        first = spans.take(range(half))
-        spans = spans.take(range(half, len(spans))) if _fits(rate, terms, first) else first
-    return spans if len(spans) and not _fits(rate, terms, spans) else None
+def largest_part(engine: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    """Return account, tenant, price and plan of the largest part of what was rated; nothing where there are no lines."""
+    import duckdb
+
+    try:
+        rows = engine.execute(read_sql("rating", "largest_part")).fetchall()
+    except duckdb.Error:
+        # Before the first lines are made there is nothing to look at.
+        return {}
+    names = ("account_id", "tenant_id", "price_id", "plan", "plan_version", "size")
+    return dict(zip(names, rows[0], strict=True)) if rows else {}
+
+
+def _named_together(
+    engine: duckdb.DuckDBPyConnection, error: AmountOverflow, terms: Terms, few: BillingSpans, rate: Rate
+) -> AmountOverflow:
+    """Return the overflow of spans that fit each by itself, with the largest part as it is alone."""
+    parts = [_part_alone(engine, terms, few.take([place]), rate) for place in range(min(len(few), _LOOKED_AT))]
+    account, tenant, price_id, under, _ = max(parts, key=lambda one: one[-1])
+    tenants = tuple(sorted(set(few.tenants)))
+    return AmountOverflow(
+        f"what {_listed(tenants)} of account {account} used comes to more than fits only together, and it is no one of them "
+        f"alone; the largest part is that of tenant {tenant} under price {price_id} of {under}; nothing was booked; look for a "
+        f"quantity, a unit price or a shared discount in the wrong unit ({_cause_of(error)})",
+        tenant_id=tenant, price_id=price_id, account_id=account, tenants=tenants,
+    )  # fmt: skip
+
+
+def _part_alone(
+    engine: duckdb.DuckDBPyConnection, terms: Terms, alone: BillingSpans, rate: Rate
+) -> tuple[str, str, str, str, int]:
+    """Return account, tenant, price and plan of the largest part of one span, and its size; 0 where there are no lines."""
+    [span] = alone
+    part = largest_part(engine) if _fits(rate, terms, alone) else {}
+    under = f"{span.plan} version {span.plan_version}"
+    return span.account_id, span.tenant_id, part.get("price_id", ""), under, int(part.get("size", 0))
+
+
+def _one_of(groups: list[list[int]], terms: Terms, spans: BillingSpans, rate: Rate) -> BillingSpans | None:
+    """Return the spans of one group that overflow without the others."""
+    while len(groups) > 1:
+        half = len(groups) // 2
+        first = groups[:half]
+        groups = groups[half:] if _fits(rate, terms, _spans_of(first, spans)) else first
+    found = _spans_of(groups, spans)
+    return found if len(found) and not _fits(rate, terms, found) else None
+
+
+def _spans_of(groups: list[list[int]], spans: BillingSpans) -> BillingSpans:
+    return spans.take(place for group in groups for place in group)
+
+
+def _fewest(terms: Terms, spans: BillingSpans, rate: Rate) -> BillingSpans:
+    """Return spans that overflow together and fit without any one of them, where each that comes adds to what there is.
+
+    The shortest beginning that overflows ends with one that is needed; so do those that overflow with it, until it is enough.
+    """
+    needed: list[int] = []
+    others = list(range(len(spans)))
+    while _fits(rate, terms, spans.take(needed)):
+        fits, overflows = 0, len(others)
+        while overflows - fits > 1:
+            middle = (fits + overflows) // 2
+            if _fits(rate, terms, spans.take([*needed, *others[:middle]])):
+                fits = middle
+            else:
+                overflows = middle
+        needed.append(others[overflows - 1])
+        others = others[: overflows - 1]
+    return spans.take(sorted(needed))
+
+
+def _listed(tenants: Sequence[str]) -> str:
+    """Return a few names, and how many more there are."""
+    more = len(tenants) - _NAMES
+    named_ = ", ".join(tenants[:_NAMES])
+    return f"{'tenants' if len(tenants) > 1 else 'tenant'} {named_}{f' and {more} more' if more > 0 else ''}"
+
+
+def _cause_of(error: AmountOverflow) -> str:
+    return str(error.__cause__).splitlines()[0]
 
 
 def _price_of(

@@ -20,7 +20,7 @@ from rating.adjust_steps import add_true_ups, adjust_charges
 from rating.errors import AmountOverflow, UsageUnpriced
 from rating.granted import load_granted
 from rating.late import limits_of_spans, refuse_late
-from rating.overflow import named
+from rating.overflow import largest_part, named
 from rating.spans import BillingSpans
 from rating.terms import load_terms, usage_questions
 
@@ -90,14 +90,24 @@ BOOKED_LINE_COLUMNS = (
 
 
 @contextmanager
-def overflow_named(engine: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Turn an overflow of the engine into AmountOverflow, naming the largest quantity and where it was used."""
+def overflow_named(engine: duckdb.DuckDBPyConnection, *, is_rated: bool = True) -> Iterator[None]:
+    """Turn an overflow of the engine into AmountOverflow; of what was rated, it names whose lines are the largest part."""
     import duckdb
 
     try:
         yield
     except (duckdb.OutOfRangeException, duckdb.ConversionException) as error:
-        raise AmountOverflow(_overflow_message(engine, error)) from error
+        message = "an amount does not fit into 15 digits before the point; nothing was booked"
+        part = largest_part(engine) if is_rated else {}
+        if part:
+            message += (
+                "; the largest part is that of tenant {tenant_id} under price {price_id}, for account {account_id}"
+            )
+            message = message.format(**part)
+        details = {name: part[name] for name in ("account_id", "tenant_id", "price_id") if name in part}
+        raise AmountOverflow(
+            f"{message}; look for a quantity or unit price in the wrong unit ({str(error).splitlines()[0]})", **details
+        ) from error
 
 
 def rate(
@@ -127,7 +137,8 @@ def _rate(
     engine: duckdb.DuckDBPyConnection, terms: Terms, columns: BillingSpans, as_of: datetime, rollups: Rollups | None
 ) -> None:
     load_terms(engine, terms, columns)
-    with overflow_named(engine):
+    # Whose it is, is found out by rating again; lines of an earlier call may still lie here.
+    with overflow_named(engine, is_rated=False):
         refuse_late(engine, limits_of_spans(terms, columns))
         load_granted(engine, terms, columns)
         aggregate(engine, *usage_questions(terms, columns), rollups=rollups)
@@ -263,21 +274,3 @@ def check_priced(engine: duckdb.DuckDBPyConnection) -> None:
             "name that value or give the price a default, or correct the events",
             tenant_id=tenant_id, price_id=price_id, cell_key=cell_key, quantity=quantity,
         )  # fmt: skip
-
-
-def _overflow_message(engine: duckdb.DuckDBPyConnection, error: Exception) -> str:
-    import duckdb
-
-    # 17 digits before the point are kept, and money is rounded in minor units.
-    message = "an amount does not fit into 15 digits before the point; nothing was booked"
-    try:
-        # All of it: the engine takes no other question while an answer is half read.
-        rows = engine.execute(
-            "SELECT billing_span.tenant_id, rated_usage.price_id, rated_usage.quantity FROM rated_usage"
-            " JOIN billing_span USING (span_id) ORDER BY rated_usage.quantity DESC LIMIT 1"
-        ).fetchall()
-    except duckdb.Error:
-        rows = []
-    for tenant_id, price_id, quantity in rows:
-        message += f"; the largest quantity is {quantity} of tenant {tenant_id} under price {price_id}"
-    return f"{message}; look for a quantity or unit price in the wrong unit ({str(error).splitlines()[0]})"
