@@ -10,7 +10,8 @@ minimums on that of the rounded lines, so that the paper adds up.
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from fractions import Fraction
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeGuard
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, WithJsonSchema, model_validator
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 ONE_PERIOD = "once"
+# All billing periods that a subscription is on a plan version.
+PLAN_LIFE: Literal["plan_life"] = "plan_life"
 # Who approved what is given away, and why: said beside the terms, and no part of what anything is worth.
 APPROVAL = ("approved_by", "reason")
 
@@ -35,6 +38,17 @@ def _read_periods(value: object) -> int:
     raise ValueError(f"{str(value)[:60]!r} is not a number of billing periods; write once, or 1, 2, 3 ...")
 
 
+def _read_pot(value: object) -> int | str:
+    if value == PLAN_LIFE:
+        return PLAN_LIFE
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if isinstance(text, str) and text.isascii() and text.isdigit() and 1 <= int(text) <= 9999:
+        return int(text)
+    raise ValueError(
+        f"{str(value)[:60]!r} is not a number of billing periods; write 2, 3, 12 ..., or plan_life for all of them together"
+    )
+
+
 AdjustmentId = Annotated[str, *name_of("adjustment")]
 PositiveAmount = Annotated[Decimal, *exact(digits=12, places=12, minimum=Decimal(0))]
 Percent = Annotated[Decimal, *exact(digits=3, places=4, above=Decimal(0))]
@@ -45,6 +59,11 @@ Periods = Annotated[
     int,
     BeforeValidator(_read_periods),
     WithJsonSchema({"anyOf": [{"const": ONE_PERIOD}, {"type": "integer", "minimum": 1}]}),
+]
+PotPeriods = Annotated[
+    int | Literal["plan_life"],
+    BeforeValidator(_read_pot),
+    WithJsonSchema({"anyOf": [{"const": PLAN_LIFE}, {"type": "integer", "minimum": 1}]}),
 ]
 
 
@@ -107,14 +126,17 @@ class Minimum(_Adjustment):
 
 
 class Commitment(_Adjustment):
-    """`amount` per billing period is promised; beyond it the prices it covers cost `overage_factor` times as much.
+    """`amount` is promised per billing period, or per `periods` of them; beyond it prices cost `overage_factor` times as much.
 
     With `true_up` what is missing of the amount is a line of its own at the period's end. 50 promised, factor 1.5:
     80 cost 95, 30 cost 50, or 30 without true-up. `share` says which lines the amount is used up by; their sum is the same.
     Source: price models, section 4.2.
     """
 
-    amount: PositiveAmount = Field(description="what is promised per billing period")
+    amount: PositiveAmount = Field(description="what is promised per billing period, or over its periods together")
+    periods: PotPeriods = Field(
+        default=1, description="how many billing periods it is one amount over, such as 12; plan_life: all of them"
+    )
     overage_factor: Factor = Field(
         default=Decimal(1), description="from 1 on: what a unit beyond the amount costs more"
     )
@@ -124,8 +146,20 @@ class Commitment(_Adjustment):
         default="in_order", description="lines are within the amount in the order of the plan, or each in proportion"
     )
 
+    @model_validator(mode="after")
+    def _check_share(self) -> Self:
+        if self.periods == PLAN_LIFE and self.prorate:
+            what = "the life of a plan has no length that a part of it could have a share of"
+            refuse_at("prorate", message=f"{what}; write prorate: false, or a number of periods")
+        return self
+
 
 Adjustment = Discount | Maximum | Minimum | Commitment
+
+
+def is_pot(one: Adjustment) -> TypeGuard[Commitment]:
+    """Return whether something around the prices is one amount over several billing periods."""
+    return isinstance(one, Commitment) and one.periods != 1
 
 
 def scope_of(one: Adjustment, price_ids: Sequence[str]) -> tuple[str, ...]:
@@ -180,8 +214,14 @@ def check_adjustments(
     for at, maximum in enumerate(lists["maximums"] if min_max_order == "refused" else ()):
         capped = set(scope_of(maximum, price_ids))
         for floor in floors:
-            if set(scope_of(floor, price_ids)) <= capped and maximum.amount < floor.amount:
-                what = f"the maximum {maximum.amount:f} is below {floor.amount:f}, the least that {floor.id!r} owes"
+            periods = getattr(floor, "periods", 1)
+            if periods == PLAN_LIFE or not set(scope_of(floor, price_ids)) <= capped:
+                continue
+            if Fraction(maximum.amount) * periods < Fraction(floor.amount):
+                often = "" if periods == 1 else f" {periods} times"
+                what = (
+                    f"the maximum {maximum.amount:f}{often} is below {floor.amount:f}, the least that {floor.id!r} owes"
+                )
                 mistakes.append((("maximums", at, "amount"), f"{what}; raise the maximum or lower that amount"))
     return mistakes
 

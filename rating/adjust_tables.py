@@ -14,20 +14,23 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from rating.adjust import Commitment, Discount, narrow_first, order_of, scope_of
+from rating.adjust import Commitment, Discount, is_pot, narrow_first, order_of, scope_of
 from rating.catalog_times import instant_of
+from rating.pots import MEMBER_COLUMNS, UNSPENT
 from rating.tables import load_table
 from rating.terms_shares import exact_share
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
+    from decimal import Decimal
 
     import duckdb
 
     from metering.periods import BillingCycle
     from rating.adjust import Minimum
     from rating.plans import Plan, Subscription
+    from rating.pots import Pots
     from rating.spans import BillingSpan
     from rating.terms import Terms
 
@@ -38,12 +41,12 @@ _DISCOUNT_COLUMNS = {
 }  # fmt: skip
 _COMMITMENT_COLUMNS = {
     "span_id": "int", "turn": "int", "part": "text", "scope_id": "int", "amount": "exact", "factor": "ratio",
-    "is_pro_rata": "bool",
+    "is_pro_rata": "bool", "pot_id": "int", "place": "int", "used_before": "exact",
 }  # fmt: skip
 _MAXIMUM_COLUMNS = {"span_id": "int", "turn": "int", "part": "text", "scope_id": "int", "amount": "exact"}
 _MINIMUM_COLUMNS = {
     "span_id": "int", "turn": "int", "minimum_id": "text", "position": "int", "description": "text",
-    "scope_id": "int", "amount": "exact",
+    "scope_id": "int", "amount": "exact", "paid_before": "amount",
 }  # fmt: skip
 # What a minimum may not raise its prices above, where minimums come before maximums.
 _MINIMUM_CEILING_COLUMNS = {"span_id": "int", "minimum_id": "text", "scope_id": "int", "amount": "exact"}
@@ -90,7 +93,11 @@ class _Scopes:
 
 
 def load_adjustments(
-    engine: duckdb.DuckDBPyConnection, terms: Terms, plans: Mapping[str, Plan], spans: Sequence[BillingSpan]
+    engine: duckdb.DuckDBPyConnection,
+    terms: Terms,
+    plans: Mapping[str, Plan],
+    spans: Sequence[BillingSpan],
+    pots: Pots,
 ) -> None:
     """Make the tables of everything that stands around the prices of the spans; `plans` are those in use, by plan key."""
     scopes = _Scopes()
@@ -99,29 +106,34 @@ def load_adjustments(
     maximums: list[tuple[object, ...]] = []
     minimums: list[tuple[object, ...]] = []
     caps_of_minimums: list[tuple[object, ...]] = []
+    members: list[tuple[object, ...]] = []
     bounded = {key for key, plan in plans.items() if plan.commitments or plan.maximums or plan.minimums}
     for span in spans if bounded else ():
         if span.plan_key in bounded:
-            commitments += _commitment_rows(span, plans[span.plan_key], scopes)
+            commitments += _commitment_rows(span, plans[span.plan_key], scopes, pots)
             maximums += _maximum_rows(span, plans[span.plan_key], scopes)
-            minimums += _minimum_rows(span, plans[span.plan_key], scopes)
+            minimums += _minimum_rows(span, plans[span.plan_key], scopes, pots)
+            members += _member_rows(span, plans[span.plan_key], scopes, pots)
             caps_of_minimums += _minimum_ceiling_rows(span, plans[span.plan_key], scopes)
     load_table(engine, "commitment", _COMMITMENT_COLUMNS, commitments)
     load_table(engine, "maximum", _MAXIMUM_COLUMNS, maximums)
     load_table(engine, "minimum", _MINIMUM_COLUMNS, minimums)
     if minimums:
         load_table(engine, "minimum_ceiling", _MINIMUM_CEILING_COLUMNS, caps_of_minimums)
+    if minimums or pots.together:
+        load_table(engine, "pot_member", MEMBER_COLUMNS, members)
     load_table(engine, "adjust_scope", _SCOPE_COLUMNS, scopes.rows())
 
 
-def _commitment_rows(span: BillingSpan, plan: Plan, scopes: _Scopes) -> Iterator[tuple[object, ...]]:
-    """Yield what makes the net above an amount dearer, and by how much of it."""
+def _commitment_rows(span: BillingSpan, plan: Plan, scopes: _Scopes, pots: Pots) -> Iterator[tuple[object, ...]]:
+    """Yield what makes the net above an amount dearer, by how much of it, and where in its pot the span stands."""
     ids = _price_ids(plan)
     for number, one in enumerate(narrow_first(plan.commitments, ids), start=1):
-        amount = exact_share(one, span, plan, plan.minimum_proration)
         scope, is_pro_rata = scopes.number_of(scope_of(one, ids)), one.share == "pro_rata"
         if factor := one.overage_factor - 1:
-            yield span.span_id, number, f"overage:{one.id}", scope, amount, factor, is_pro_rata
+            place = _place_of(one, span, plan, pots)
+            amount = _promised(one, span, plan, pots)
+            yield span.span_id, number, f"overage:{one.id}", scope, amount, factor, is_pro_rata, *place
 
 
 def _maximum_rows(span: BillingSpan, plan: Plan, scopes: _Scopes) -> Iterator[tuple[object, ...]]:
@@ -132,14 +144,47 @@ def _maximum_rows(span: BillingSpan, plan: Plan, scopes: _Scopes) -> Iterator[tu
         yield span.span_id, number, f"maximum:{one.id}", scope, exact_share(one, span, plan)
 
 
-def _minimum_rows(span: BillingSpan, plan: Plan, scopes: _Scopes) -> Iterator[tuple[object, ...]]:
-    """Yield what is owed at least. A wider minimum also counts the true-up lines of the narrower ones inside it."""
+def _promised(one: Commitment | Minimum, span: BillingSpan, plan: Plan, pots: Pots) -> Decimal:
+    """Return what is promised for a span; where it is one amount over several billing periods, for all of them."""
+    if is_pot(one):
+        return pots.place_of(one, span, plan).amount
+    return exact_share(one, span, plan, plan.minimum_proration)
+
+
+def _place_of(one: Commitment, span: BillingSpan, plan: Plan, pots: Pots) -> tuple[int, int, Decimal]:
+    """Return which spans use an amount up one after the other, where in them a span stands, and what was used before."""
+    if pots.together and is_pot(one):
+        at = pots.place_of(one, span, plan)
+        return pots.number_of(at.pot), at.number, UNSPENT.used
+    return span.span_id, 0, pots.spent.get((span.span_id, one.id), UNSPENT).used
+
+
+def _minimum_rows(span: BillingSpan, plan: Plan, scopes: _Scopes, pots: Pots) -> Iterator[tuple[object, ...]]:
+    """Yield what is owed at least. A wider minimum also counts the true-up lines of the narrower ones inside it.
+
+    What is promised over several billing periods is owed once, with the last of them.
+    """
     ids = _price_ids(plan)
     for number, one in enumerate(_owed(plan), start=1):
+        if is_pot(one) and not pots.place_of(one, span, plan).is_last:
+            continue
         position = _AFTER_PRICES + number
         scope = scopes.number_of(_with_inner(plan, scope_of(one, ids), one))
-        amount = exact_share(one, span, plan, plan.minimum_proration)
-        yield span.span_id, number, one.id, position, one.description or one.id, scope, amount
+        amount, paid = _promised(one, span, plan, pots), pots.spent.get((span.span_id, one.id), UNSPENT).paid
+        yield span.span_id, number, one.id, position, one.description or one.id, scope, amount, paid
+
+
+def _member_rows(span: BillingSpan, plan: Plan, scopes: _Scopes, pots: Pots) -> Iterator[tuple[object, ...]]:
+    """Yield where a span stands in its pots, and what of it they cover, where they are rated together."""
+    ids = _price_ids(plan)
+    for one in plan.pots if pots.together else ():
+        at = pots.place_of(one, span, plan)
+        turn = narrow_first(plan.commitments, ids).index(one) + 1
+        covered = scope_of(one, ids)
+        paid = _with_inner(plan, covered, one) if one.true_up else covered
+        yield (
+            span.span_id, one.id, pots.number_of(at.pot), at.number, turn, scopes.number_of(covered), scopes.number_of(paid)
+        )  # fmt: skip
 
 
 def _minimum_ceiling_rows(span: BillingSpan, plan: Plan, scopes: _Scopes) -> Iterator[tuple[object, ...]]:

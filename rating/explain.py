@@ -14,7 +14,7 @@ from metering.numbers import trimmed
 from metering.usage import register
 from rating.close import Close, read_closes
 from rating.errors import NotFound
-from rating.explain_quantity import INCLUDED, base_steps, grouped, quantity_steps, rows_of
+from rating.explain_quantity import INCLUDED, base_steps, grouped, pot_steps, quantity_steps, rows_of
 from rating.explanation import ADJUSTMENTS, PARTS, Explanation, OriginEvent, Step, is_of_price
 from rating.invoice import Charge, InvoiceLine
 from rating.iso4217 import minor_units
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     import duckdb
     from sqlalchemy import Connection
+
+    from rating.plans import Plan
 
 
 __all__ = ["Explanation", "OriginEvent", "Step", "close_of_line", "explain_line"]
@@ -99,10 +101,11 @@ def _components(engine: duckdb.DuckDBPyConnection, line: InvoiceLine, span_id: i
 def _steps(
     engine: duckdb.DuckDBPyConnection, terms: Terms, line: InvoiceLine, span_id: int, tiers: Sequence[Charge]
 ) -> tuple[Step, ...]:
+    plan = terms.plan_for(line.subscription_id, line.plan, line.plan_version)
     price = _price_of(terms, line)
     priced = [charge for charge in tiers if is_of_price(charge.part) and charge.part != INCLUDED]
     steps = quantity_steps(engine, terms.meters, line, span_id, price)
-    steps += base_steps(engine, line, span_id, price, minor_units(line.currency))
+    steps += base_steps(engine, line, span_id, price, minor_units(line.currency), plan)
     steps.append(
         Step(
             "price",
@@ -111,7 +114,9 @@ def _steps(
             children=_by_cell(priced, price, line.unit),
         )
     )
-    steps += [_adjustment(charge) for kind in ADJUSTMENTS for charge in tiers if _kind(charge) == kind]
+    for kind in ADJUSTMENTS:
+        steps += pot_steps(engine, plan, line, span_id) if kind == "overage" else ()
+        steps += [_adjustment(charge, plan) for charge in tiers if _kind(charge) == kind]
     booked_before = line.cumulative_amount - line.amount
     steps += [
         Step("worth", "what the period is worth, exact", exact_amount=line.cumulative_exact_amount),
@@ -142,9 +147,11 @@ def _kind(charge: Charge) -> str:
     return charge.part.partition(":")[0]
 
 
-def _adjustment(charge: Charge) -> Step:
+def _adjustment(charge: Charge, plan: Plan | None) -> Step:
     kind, _, name = charge.part.partition(":")
     text = ADJUSTMENTS[kind].format(name).rstrip()
+    if kind == "overage" and plan and any(one.id == name and one.share == "pro_rata" for one in plan.commitments):
+        text += ", in proportion"
     return Step(kind, text, exact_amount=charge.exact_amount, part=charge.part)
 
 

@@ -23,13 +23,18 @@ if TYPE_CHECKING:
 
     from metering.catalog import Meter
     from rating.invoice import InvoiceLine
+    from rating.plans import Plan
 
 INCLUDED = "included"
 # How a quantity is put together with that of another meter.
 COMBINED = {
     "divide": "divided by {}", "multiply": "times {}", "add": "plus {}", "subtract": "minus {}, never below zero",
 }  # fmt: skip
-_MINIMUM = "SELECT amount, scope_id FROM minimum WHERE span_id = $span_id AND minimum_id = $price_id"
+_MINIMUM = "SELECT amount, scope_id, paid_before FROM minimum WHERE span_id = $span_id AND minimum_id = $price_id"
+_PROMISED = (
+    "SELECT commitment.part, commitment.amount, commitment.used_before FROM commitment JOIN adjust_scope USING (scope_id)"
+    " WHERE commitment.span_id = $span_id AND adjust_scope.price_id = $price_id ORDER BY commitment.turn"
+)
 _COVERED = (
     "SELECT sum(worth_line.amount) AS amount FROM worth_line JOIN adjust_scope USING (price_id)"
     " WHERE span_id = $span_id AND scope_id = $scope_id"
@@ -78,7 +83,12 @@ def quantity_steps(
 
 
 def base_steps(
-    engine: duckdb.DuckDBPyConnection, line: InvoiceLine, span_id: int, price: Any, currency_digits: int
+    engine: duckdb.DuckDBPyConnection,
+    line: InvoiceLine,
+    span_id: int,
+    price: Any,
+    currency_digits: int,
+    plan: Plan | None,
 ) -> Iterator[Step]:
     """Yield what a line without usage is worked out from: the prices it is a percentage of, or the lines of a minimum."""
     if getattr(price, "type", "") == "percent_of":
@@ -92,8 +102,23 @@ def base_steps(
         covered = fetch(engine, _COVERED, {"span_id": span_id, "scope_id": row["scope_id"]}).to_pylist()
         owed = round_amount(row["amount"], currency_digits)
         come_to = round_amount(exact_sum(one["amount"] for one in covered if one["amount"]), currency_digits)
-        yield Step("owed", "the least that is owed for this part of the period", amount=owed)
+        pooled = plan is not None and any(one.id == line.price_id for one in plan.pots)
+        over = "over its billing periods" if pooled else "for this part of the period"
+        yield Step("owed", f"the least that is owed {over}", amount=owed)
+        if pooled:
+            paid = round_amount(row["paid_before"], currency_digits)
+            yield Step("covered_before", "what its lines came to in earlier billing periods", amount=paid)
         yield Step("covered", "what the lines it covers come to", amount=come_to)
+
+
+def pot_steps(engine: duckdb.DuckDBPyConnection, plan: Plan | None, line: InvoiceLine, span_id: int) -> Iterator[Step]:
+    """Yield what earlier billing periods used of every commitment over several of them that covers the line."""
+    pots = {f"overage:{one.id}": one for one in plan.pots} if plan is not None else {}
+    asked: dict[str, object] = {"span_id": span_id, "price_id": line.price_id}
+    for row in fetch(engine, _PROMISED, asked).to_pylist() if pots else ():
+        if row["part"] in pots:
+            text = f"used before of the {grouped(row['amount'])} of commitment {pots[row['part']].id}"
+            yield Step("used_before", text, exact_amount=row["used_before"])
 
 
 def _measured(

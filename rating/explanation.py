@@ -51,10 +51,11 @@ class Step:
     """One step from usage to the amount on paper. What does not apply to a step is None, or empty text.
 
     `step` names it: aggregate, weights, aggregate_other, combination, floor, conversion, included, unpriced, tiers_from,
-    tiers_reached, base, owed, covered, price, cell, component, discount, overage, maximum, worth, rounded, booked_before,
-    amount. `exact_amount` is what the step adds, unrounded; of `base` what another price comes to; of `price` and `worth` it is
-    the sum so far. `amount` is money on paper, there from `rounded` on, and what a minimum is worked out from. `children` are
-    its parts, and add up to it.
+    tiers_reached, base, owed, covered_before, covered, price, cell, component, discount, used_before, overage, maximum, worth,
+    rounded, booked_before, amount. `exact_amount` is what the step adds, unrounded; of `base` what another price comes to; of
+    `used_before` what earlier billing periods had of a commitment; of `price` and `worth` it is the sum so
+    far. `amount` is money on paper, there from `rounded` on, and what a minimum is worked out from. `children` are its parts, and
+    add up to it.
     """
 
     step: str

@@ -9,7 +9,8 @@ What a span is worth is a pure function of its tenant's usage and of its terms. 
 metering.changes, by the two snapshots. Whose terms differ is seen by their fingerprints, which are made of the terms
 themselves, never of a revision's number: the plan version with its overrides, its meters, the periods, what is due at the
 instant of the close, and, where discounts, trials or numbers of units are looked at, the subscription and the account; where
-grants say what is included, all that entitles the tenant. The
+grants say what is included, all that entitles the tenant; where a commitment is one amount over several periods, all terms of
+the tenant and of those who share a discount with it, because earlier periods depend on them. The
 source of the code that rates is part of the version. A tenant is rated whole, with all its spans; a fixed discount of a
 billing account ties all tenants of that account together.
 
@@ -154,7 +155,10 @@ def _dirty(
         # Also who was of the account when it was kept: what he bore of the discount, others bear now.
         before = fetch(engine, "SELECT DISTINCT tenant_id, account_id FROM kept_span")
         members = zip(before["tenant_id"].to_pylist(), before["account_id"].to_pylist(), strict=True)
-        for tenant, account in (*zip(spans.tenants, spans.accounts, strict=True), *members):
+        # Also whose periods are over: what they bore of the discount moves what was used before of pots.
+        payers = terms.payer_by_tenant()
+        ended = ((one.tenant, one.account or payers.get(one.tenant, "")) for one in terms.subscriptions)
+        for tenant, account in (*zip(spans.tenants, spans.accounts, strict=True), *members, *ended):
             if account in tied:
                 tied[account].add(tenant)
     groups = list(tied.values())
@@ -173,8 +177,10 @@ def _register_asked(engine: duckdb.DuckDBPyConnection, terms: Terms, spans: Bill
     texts = pa.array(prints, pa.string()).take(pa.array(spans.stretch, pa.int64()))
     own = terms.special.keys()
     granting = {stretch.plan_key for stretch in spans.stretches if features_of(terms.plans[stretch.plan_key].prices)}
-    if own or discounted or granting or any(looks.values()):
+    pooled = {stretch.plan_key for stretch in spans.stretches if terms.plans[stretch.plan_key].pots}
+    if own or discounted or granting or pooled or any(looks.values()):
         entitled = _entitled_by(terms) if granting else {}
+        beside = _beside(terms) if pooled else {}
         subscribed = {one.id: one for one in terms.subscriptions}
         written = []
         for at, text in enumerate(texts.to_pylist()):
@@ -186,6 +192,8 @@ def _register_asked(engine: duckdb.DuckDBPyConnection, terms: Terms, spans: Bill
                 more += [one.model_dump_json(by_alias=True) for one in discounted[account].discounts]
             if spans.stretches[spans.stretch[at]].plan_key in granting:
                 more += entitled.get(spans.tenants[at], [])
+            if spans.stretches[spans.stretch[at]].plan_key in pooled:
+                more += beside[spans.tenants[at]]
             written.append(_hash(more) if len(more) > 1 else text)
         texts = pa.array(written, pa.string())
     columns = {
@@ -196,6 +204,37 @@ def _register_asked(engine: duckdb.DuckDBPyConnection, terms: Terms, spans: Bill
         "terms": texts,
     }
     register(engine, "asked_span", pa.table(columns))
+
+
+def _beside(terms: Terms) -> dict[str, list[str]]:
+    """Return all that earlier billing periods of a tenant may depend on, for amounts that are one over several of them.
+
+    That is every subscription, plan and meter of the tenant, and of those whose account shares a fixed discount with it.
+    """
+    sharing = {one.id for one in terms.accounts.values() if any(deal.amount is not None for deal in one.discounts)}
+    payers = terms.payer_by_tenant()
+    groups: dict[str, set[str]] = {}
+    texts: dict[str, list[str]] = {}
+    for one in terms.subscriptions:
+        account = one.account or payers.get(one.tenant, "")
+        if account in sharing:
+            groups.setdefault(account, set()).add(one.tenant)
+        held = [plan for key in plan_keys_of(one) if (plan := terms.plan_for(one.id, *key)) is not None]
+        meters = sorted({name for plan in held for price in plan.prices for name in price.meters_read})
+        models = (one, *held, *(terms.meters[name] for name in meters))
+        texts.setdefault(one.tenant, []).extend(model.model_dump_json(by_alias=True) for model in models)
+    found = {tenant: [_hash(some)] for tenant, some in texts.items()}
+    return {
+        tenant: [text for other in sorted(_reached(tenant, groups.values())) for text in found[other]]
+        for tenant in found
+    }
+
+
+def _reached(tenant: str, groups: Iterable[set[str]]) -> set[str]:
+    tenants = {tenant}
+    while more := [group for group in groups if tenants & group and not group <= tenants]:
+        tenants = tenants.union(*more)
+    return tenants
 
 
 def _entitled_by(terms: Terms) -> dict[str, list[str]]:
@@ -216,8 +255,8 @@ def _fingerprint(terms: Terms, stretch: Stretch, as_of: datetime) -> str:
     meters = sorted({price.meter for price in plan.prices if price.meter is not None})
     period, service = stretch.period, stretch.service
     due = [service.start <= as_of, period.end <= as_of]
-    # Parts of a flat amount become due one after the other.
-    due_at = as_of if _looks_at_subscription(plan) else None
+    # Parts of a flat amount become due one after the other; so do the earlier periods of what is one amount over several.
+    due_at = as_of if _looks_at_subscription(plan) or (plan.pots and as_of < service.start) else None
     times = [period.start, period.end, service.start, service.end, stretch.since]
     return _hash(
         [

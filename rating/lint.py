@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from metering.numbers import exact_arithmetic, plain, trimmed
-from rating.adjust import scope_of
+from rating.adjust import is_pot, scope_of
 from rating.iso4217 import minor_units
 from rating.phases import plan_keys_of
 from rating.rate import rate_quantities
@@ -335,7 +335,9 @@ def find_limits(plan: Plan, _: Terms) -> Iterator[Finding]:
 def floors_inside(plan: Plan, maximum: Maximum) -> list[Floor]:
     """Return what is owed within a maximum, no price twice: the narrower first, of one price the larger."""
     ids = [price.id for price in plan.prices]
-    owed: list[Minimum | Commitment] = [*plan.minimums, *(one for one in plan.commitments if one.true_up)]
+    # What is promised over several billing periods is compared with so many maximums by the plan itself.
+    promised = (one for one in plan.commitments if one.true_up and not is_pot(one))
+    owed: list[Minimum | Commitment] = [*plan.minimums, *promised]
     floors = [Floor(one.id, frozenset(scope_of(one, ids)), one.amount) for one in owed]
     floors += [floor for price in plan.prices if (floor := _promise_of(price, plan)) is not None]
     capped, covered, inside = set(scope_of(maximum, ids)), set[str](), []

@@ -132,6 +132,11 @@ class Plan(CatalogModel):
         """Return how the share of what is owed at least is counted: by whole days where the switch says so."""
         return "days_inclusive" if self.reading["minimum_share"] == "whole_days" else self.proration
 
+    @property
+    def pots(self) -> tuple[Commitment, ...]:
+        """Return its commitments that are one amount over several billing periods."""
+        return tuple(one for one in self.commitments if one.periods != 1)
+
     @model_validator(mode="wrap")
     @classmethod
     def _read_under_dialect(cls, given: Any, read: ModelWrapValidatorHandler[Self]) -> Self:

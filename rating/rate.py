@@ -21,6 +21,7 @@ from rating.errors import AmountOverflow, UsageUnpriced
 from rating.granted import load_granted
 from rating.late import limits_of_spans, refuse_late
 from rating.overflow import largest_part, named
+from rating.pots import spent_before
 from rating.spans import BillingSpans
 from rating.terms import load_terms, usage_questions
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from metering.rollups import Rollups
+    from rating.pots import Pots
     from rating.prices import UsagePrice
     from rating.spans import BillingSpan
     from rating.terms import Terms
@@ -136,7 +138,21 @@ def rate(
 def _rate(
     engine: duckdb.DuckDBPyConnection, terms: Terms, columns: BillingSpans, as_of: datetime, rollups: Rollups | None
 ) -> None:
-    load_terms(engine, terms, columns)
+    pots = spent_before(
+        engine, terms, columns, lambda some, whole: _rate_alone(engine, terms, some, whole, as_of, rollups)
+    )
+    _rate_alone(engine, terms, columns, pots, as_of, rollups)
+
+
+def _rate_alone(
+    engine: duckdb.DuckDBPyConnection,
+    terms: Terms,
+    columns: BillingSpans,
+    pots: Pots,
+    as_of: datetime,
+    rollups: Rollups | None,
+) -> None:
+    load_terms(engine, terms, columns, pots)
     # Whose it is, is found out by rating again; lines of an earlier call may still lie here.
     with overflow_named(engine, is_rated=False):
         refuse_late(engine, limits_of_spans(terms, columns))

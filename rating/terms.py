@@ -24,6 +24,7 @@ from rating.included_shares import load_included_shares
 from rating.iso4217 import minor_units
 from rating.phases import OVERRIDDEN, Plans, phases_of
 from rating.plans import instant_of
+from rating.pots import Pots
 from rating.price_ids import is_since_plan, selector_before, selector_id_of
 from rating.price_tables import cell_attributes, load_flat_amounts, load_prices
 from rating.spans import BillingSpan, BillingSpans, Stretch, UsageSpans, plan_key
@@ -162,15 +163,27 @@ def billing_spans(terms: Terms, current: WallPeriod | None, earlier: Sequence[Wa
     A billing period belongs to the month in which its last instant lies, in the plan's zone: a period from 15 September
     to 15 October belongs to October.
     """
+    # All subscriptions of a plan by the calendar share one cycle; its periods are worked out once.
+    return _spans(terms, terms.subscriptions, cache(lambda cycle: _periods_asked(cycle, current, earlier)))
+
+
+def spans_between(terms: Terms, subscriptions: Sequence[Subscription], dates: Period) -> BillingSpans:
+    """Return all billing spans of subscriptions whose billing periods meet a time, whole."""
+    return _spans(terms, subscriptions, cache(lambda cycle: _periods_between(cycle, dates)))
+
+
+def _spans(
+    terms: Terms,
+    subscriptions: Sequence[Subscription],
+    periods_of: Callable[[BillingCycle], Mapping[Period, bool]],
+) -> BillingSpans:
     payers = terms.payer_by_tenant()
-    # All subscriptions of a plan by the calendar share one cycle; its periods are worked out once. Most subscriptions
-    # also begin with many others, and share the very same stretches.
-    periods_of = cache(lambda cycle: _periods_asked(cycle, current, earlier))
+    # Most subscriptions begin with many others, and share the very same stretches.
     stretches: list[Stretch] = []
     shared: dict[tuple[object, ...], tuple[int, ...]] = {}
     held: list[Subscription] = []
     stretch: list[int] = []
-    for subscription in terms.subscriptions:
+    for subscription in subscriptions:
         one = terms.special.get(subscription.id)
         is_alone = one is not None and bool(one.changes or one.overrides)
         key = (subscription.plan, subscription.version, subscription.starts_at, subscription.ends_at)
@@ -285,15 +298,20 @@ def selector_of(key: str, price: Any, meter: Meter, switches: Switches = STRICT)
     )
 
 
-def load_terms(engine: duckdb.DuckDBPyConnection, terms: Terms, spans: Sequence[BillingSpan]) -> None:
-    """Make the tables billing_span, currency, and those of the prices (rating.price_tables) in the engine."""
+def load_terms(
+    engine: duckdb.DuckDBPyConnection, terms: Terms, spans: Sequence[BillingSpan], pots: Pots | None = None
+) -> None:
+    """Make the tables billing_span, currency, and those of the prices (rating.price_tables) in the engine.
+
+    `pots` know what of commitments over several billing periods was used before the spans; without them, nothing was.
+    """
     columns = BillingSpans.of(spans)
     register(engine, "billing_span", columns.table())
     used = {stretch.plan_key: terms.plans[stretch.plan_key] for stretch in columns.stretches}
     load_prices(engine, terms.meters, used)
     load_flat_amounts(engine, used, {_lengths(stretch) for stretch in columns.stretches})
     load_flat_parts(engine, terms, used, spans)
-    load_adjustments(engine, terms, used, spans)
+    load_adjustments(engine, terms, used, spans, pots or Pots(terms))
     load_included_shares(engine, used, spans)
     currencies = sorted({plan.currency for plan in used.values()})
     load_table(engine, "currency", _CURRENCY_COLUMNS, [_currency_row(currency) for currency in currencies])
@@ -315,6 +333,14 @@ def _lengths(stretch: Stretch) -> tuple[str, int, int]:
 def _currency_row(currency: str) -> tuple[object, ...]:
     digits = minor_units(currency)
     return currency, Decimal(10) ** digits, Decimal(1).scaleb(-digits)
+
+
+def _periods_between(cycle: BillingCycle, dates: Period) -> dict[Period, bool]:
+    found, start = {}, dates.start
+    while start < dates.end:
+        period = cycle.period_at(start)
+        found[period], start = False, period.end
+    return found
 
 
 def _periods_asked(

@@ -315,16 +315,20 @@ def rated_periods(catalog: Row, month: str, account: str | None = None) -> Itera
                     yield subscription, plan, period
 
 
-def lines(catalog: Row, events: list[Row], month: str, account: str | None = None) -> dict[LineKey, Line]:
-    """Return every invoice line of the billing periods that end in the month."""
+Rated = tuple[Row, Row, Period]
+
+
+def priced_spans(catalog: Row, events: list[Row], periods: list[Rated], later: list[Rated] | None = None) -> list[Any]:
+    """Return billing spans with what their prices make of the events, before anything that stands around prices.
+
+    `later` are further billing periods by which events may be on time.
+    """
     from tests import oracle_adjust, oracle_events, oracle_granted, oracle_levels
 
     meters = {meter["name"]: meter for meter in catalog["meters"]}
-    counted = oracle_events.on_time(
-        oracle_events.standing(dedupe(events)), list(rated_periods(catalog, month, account))
-    )
+    counted = oracle_events.on_time(oracle_events.standing(dedupe(events)), [*periods, *(later or [])])
     spans = []
-    for subscription, version, period in rated_periods(catalog, month, account):
+    for subscription, version, period in periods:
         usage = [event for event in counted if event["tenant_id"] == subscription["tenant"]]
         plan = oracle_levels.opened(oracle_adjust.overridden(version, subscription), subscription, catalog, period)
         span = oracle_adjust.Span(subscription, plan, period)
@@ -353,7 +357,24 @@ def lines(catalog: Row, events: list[Row], month: str, account: str | None = Non
                 amount = oracle_levels.percent_of(price, bases, period, plan)
                 span.lines.append(oracle_adjust.Net(price["id"], (), [], Decimal(1), amount))
         spans.append(span)
-    oracle_adjust.adjust(catalog, spans)
+    return spans
+
+
+def lines(catalog: Row, events: list[Row], month: str, account: str | None = None) -> dict[LineKey, Line]:
+    """Return every invoice line of the billing periods that end in the month."""
+    from tests import oracle_adjust, oracle_pots
+
+    periods = list(rated_periods(catalog, month, account))
+    spans = priced_spans(catalog, events, periods)
+    before: list[oracle_adjust.Span] = []
+    if oracle_pots.has_pots(catalog):
+        # What was used before is worked out from all that was ever rated, also of this month.
+        months = oracle_pots.months_until(catalog, month)
+        earlier = [one for each in months for one in rated_periods(catalog, each)]
+        later = list(rated_periods(catalog, oracle_pots.month_after(month)))
+        before = priced_spans(catalog, events, earlier, later)
+        oracle_adjust.adjust(catalog, before)
+    oracle_adjust.adjust(catalog, spans, before)
     found: dict[LineKey, Line] = {}
     for span in spans:
         for net in span.lines:

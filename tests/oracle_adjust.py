@@ -48,6 +48,8 @@ class Span:
     plan: Row
     period: oracle.Period
     lines: list[Net] = field(default_factory=list)
+    # What each commitment saw of the lines that it covers.
+    seen: dict[str, Fraction] = field(default_factory=dict)
 
     @property
     def ids(self) -> list[str]:
@@ -205,24 +207,45 @@ def units_at(price: Row, span: Span) -> list[tuple[datetime, Fraction]]:
     return found
 
 
-def adjust(catalog: Row, spans: list[Span]) -> None:
-    """Lower and raise the lines of all spans, in place, and add true-up lines. Every period counts as over."""
+def adjust(catalog: Row, spans: list[Span], before: list[Span] | None = None) -> None:
+    """Lower and raise the lines of all spans, in place, and add true-up lines. Every period counts as over.
+
+    `before` are all earlier spans, done already; without them each span has those before it.
+    """
+    from tests import oracle_pots
+
     discount(catalog, spans)
-    for span in spans:
+    done: list[Span] = [] if before is None else before
+    for span in sorted(spans, key=lambda one: one.period.start):
         for one in sorted(span.plan.get("commitments", []), key=lambda one: (span.width(one), one["id"])):
             factor = Fraction(str(one.get("overage_factor", "1"))) - 1
-            amount = amount_of(one, span, prorate=True, is_owed=True)
+            amount = promised(catalog, one, span)
+            span.seen[one["id"]] = sum((line.exact for line in span.covered(one)), start=Fraction(0))
+            mates = oracle_pots.mates(catalog, one, span, done)
+            left = amount - sum((mate.seen[one["id"]] for mate in mates), start=Fraction(0))
             if one.get("share") == "pro_rata":
-                beyond(span, one, amount, factor)
+                beyond(span, one, left, factor)
             else:
-                above(span, one, amount, factor)
+                above(span, one, left, factor)
         for one in sorted(span.plan.get("maximums", []), key=lambda one: (span.width(one), one["id"])):
             lower(span, one, amount_of(one, span, prorate=False))
-        true_up(span)
+        true_up(catalog, span, done)
+        if before is None:
+            done.append(span)
+
+
+def promised(catalog: Row, one: Row, span: Span) -> Fraction:
+    from tests import oracle_pots
+
+    pooled = oracle_pots.is_pot(one)
+    return oracle_pots.amount_of(catalog, one, span) if pooled else amount_of(one, span, prorate=True, is_owed=True)
 
 
 def above(span: Span, one: Row, amount: Fraction, factor: Fraction) -> None:
-    """Each line bears the part of the excess that it makes, as the net runs up; a negative one gives some back."""
+    """Each line bears the part of the excess that it makes, as the net runs up; a negative one gives some back.
+
+    What is left of an amount may be below zero: then all of it is above, and as much as what pays back is no more.
+    """
     running, component = Fraction(0), oracle_dialect.component(span.plan)
     for line in span.covered(one):
         before, running = max(Fraction(0), running - amount), running + line.exact
@@ -233,7 +256,7 @@ def beyond(span: Span, one: Row, amount: Fraction, factor: Fraction) -> None:
     """What the factor adds is borne by the lines in ratio to what they are: whole minor units, then the rest of one."""
     component = oracle_dialect.component(span.plan)
     net = sum((line.exact for line in span.covered(one)), start=Fraction(0))
-    added = cut(max(Fraction(0), net - amount) * factor)
+    added = cut((max(Fraction(0), net - amount) - max(Fraction(0), -amount)) * factor)
     bearing = [line for line in span.covered(one) if line.exact * added > 0]
     of_all = sum((line.exact for line in bearing), start=Fraction(0))
     minor = Fraction(1, 10 ** oracle.MINOR_DIGITS.get(span.plan["currency"], 2))
@@ -268,7 +291,9 @@ def lower(span: Span, one: Row, amount: Fraction) -> None:
             too_much -= off
 
 
-def true_up(span: Span) -> None:
+def true_up(catalog: Row, span: Span, before: list[Span]) -> None:
+    from tests import oracle_pots
+
     digits = oracle.MINOR_DIGITS.get(span.plan["currency"], 2)
     owed = [
         *span.plan.get("minimums", []),
@@ -279,10 +304,16 @@ def true_up(span: Span) -> None:
         prices = set(one.get("prices") or span.ids)
         inner = {other["id"] for other in done if set(other.get("prices") or span.ids) <= prices}
         done.append(one)
+        if oracle_pots.is_pot(one) and not oracle_pots.pot_of(catalog, one, span)[2]:
+            continue
+        covered = [
+            *span.lines,
+            *(line for mate in oracle_pots.mates(catalog, one, span, before) for line in mate.lines),
+        ]
         paid = sum(
-            (rounded(line.exact, digits) for line in span.lines if line.price_id in prices | inner), start=Fraction(0)
+            (rounded(line.exact, digits) for line in covered if line.price_id in prices | inner), start=Fraction(0)
         )
-        missing = rounded(amount_of(one, span, prorate=True, is_owed=True), digits) - paid
+        missing = rounded(promised(catalog, one, span), digits) - paid
         if oracle_dialect.answer(span.plan, "min_max_order") == "minimum_first":
             missing = min([missing, *below_caps(span, set(one.get("prices") or span.ids), done[:-1], digits)])
         if missing > 0:

@@ -2,7 +2,8 @@
 -- Lines are taken in their order with a running net. The one that lifts it above the amount is dearer by the excess, later ones
 -- by all they are; exactly the amount is no excess. A negative line takes back what was added to those before it, so that
 -- together they are always min(amount, net) + factor x the rest. What is shared in proportion has a statement of its own
--- (adjust_excess_base). One row per (span, price, group) whose excess is not zero.
+-- (adjust_excess_base). An amount that is one over several billing periods begins with what was used before; where these are
+-- rated together, their lines follow one another. One row per (span, price, group) whose excess is not zero.
 INSERT INTO charge
 WITH net AS (
     SELECT
@@ -10,6 +11,9 @@ WITH net AS (
         commitment.part,
         commitment.amount,
         commitment.factor,
+        commitment.pot_id,
+        commitment.place,
+        commitment.used_before,
         adjust_scope.position,
         charge.price_id,
         charge.group_key,
@@ -23,9 +27,9 @@ WITH net AS (
 running AS (
     SELECT
         *,
-        sum(exact_amount) OVER (
-            PARTITION BY span_id ORDER BY position, group_key ROWS UNBOUNDED PRECEDING
-        )::DECIMAL(38, 21) AS net_after,
+        (used_before + sum(exact_amount) OVER (
+            PARTITION BY pot_id ORDER BY place, position, group_key ROWS UNBOUNDED PRECEDING
+        ))::DECIMAL(38, 21) AS net_after,
         (net_after - exact_amount)::DECIMAL(38, 21) AS net_before
     FROM net
 ),

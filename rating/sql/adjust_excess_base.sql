@@ -1,12 +1,15 @@
 -- What the commitments of one turn that are shared in proportion add, and the lines that bear it: those of the sign of what is
--- added, in the order of lines. What is added is (factor - 1) x what the net is above the amount, exact; rating.adjust_steps deals
--- it out in whole minor units. One row per (span, price, group) that bears some.
+-- added, in the order of lines. What is added is (factor - 1) x what the net is above what is left of the amount, exact;
+-- rating.adjust_steps deals it out in whole minor units. One row per (span, price, group) that bears some.
 WITH net AS (
     SELECT
         commitment.span_id,
         commitment.part,
         commitment.amount,
         commitment.factor,
+        commitment.pot_id,
+        commitment.place,
+        commitment.used_before,
         adjust_scope.position,
         charge.price_id,
         charge.group_key,
@@ -17,14 +20,20 @@ WITH net AS (
     WHERE commitment.turn = $turn AND commitment.is_pro_rata
     GROUP BY ALL
 ),
+whole AS (
+    SELECT span_id, pot_id, place, amount, factor, used_before, sum(exact_amount)::DECIMAL(38, 21) AS net_amount
+    FROM net
+    GROUP BY ALL
+),
 added AS (
     SELECT
         span_id,
-        sum(exact_amount)::DECIMAL(38, 21) AS net_amount,
-        greatest(net_amount - any_value(amount), 0)::DECIMAL(38, 21) AS excess_amount,
-        ratio_of(excess_amount, any_value(factor)) AS added_amount
-    FROM net
-    GROUP BY ALL
+        (used_before + sum(net_amount) OVER (PARTITION BY pot_id ORDER BY place ROWS UNBOUNDED PRECEDING))::DECIMAL(38, 21)
+            AS net_after,
+        (net_after - net_amount)::DECIMAL(38, 21) AS net_before,
+        (greatest(net_after - amount, 0) - greatest(net_before - amount, 0))::DECIMAL(38, 21) AS excess_amount,
+        ratio_of(excess_amount, factor) AS added_amount
+    FROM whole
 )
 SELECT
     net.span_id,

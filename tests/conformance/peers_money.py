@@ -21,7 +21,6 @@ from tests.conformance import ask
 from tests.conformance.cases import NOT_OURS, Answer, Asked, Unsupported
 from tests.conformance.peers_books import (
     START,
-    BookedLine,
     Books,
     by_price,
     flat,
@@ -36,6 +35,8 @@ REFUSED = {"error": "refused"}
 # A currency for each size of the minor unit.
 CURRENCIES = {Decimal(1): "JPY", Decimal("0.01"): "USD", Decimal("0.001"): "KWD"}
 LAST_PRIORITY = 1000
+# In the billing period after the first.
+NEXT = datetime(2026, 2, 1, tzinfo=UTC)
 
 
 def _sum(amounts: Sequence[Decimal]) -> Decimal:
@@ -113,20 +114,18 @@ def commit_in_order(asked: Asked) -> dict[str, Any]:
 
 
 def commit_cumulative(asked: Asked) -> dict[str, Any]:
-    """One pot over what was used before and now: the first is booked, and the difference is what now costs."""
-    asked("round")  # Of the parts within, which are on paper anyway.
-    prior, promised = Decimal(str(asked("prior", "0"))), _promised(asked)
-    prices = [one_each("before"), *(one_each(f"line-{number}") for number in range(len(asked("lines", []))))]
-    before = [ask.event(prior, row=-1, price="before")] if prior else []
-    now = _used(asked("lines", []))
-
-    def added(**terms: Any) -> list[BookedLine]:
-        books = Books()
-        books.book(sold(prices, **terms), before)
-        return books.book(sold(prices, **terms), [*before, *now])
-
-    within = by_price(added(maximums=_at_most(promised)), _ids(prices)[1:])
-    return {"amount": total(added(commitments=promised)), "within": within}
+    """One pot over two billing periods, shared in proportion: what was used before in the first, the lines in the second."""
+    asked("round")  # Of the parts within, which the lines on paper show anyway.
+    prior, factor = Decimal(str(asked("prior", "0"))), Decimal(str(asked("factor", "1")))
+    nets, promised = asked("lines", []), _promised(asked, periods=2, share="pro_rata")
+    prices = [one_each("before"), *(one_each(f"line-{number}") for number in range(len(nets)))]
+    before = [ask.event(prior, START, -1, price="before")] if prior else []
+    now = [{**event, "event_time": NEXT} for event in _used(nets)]
+    lines = Books().book(sold(prices, commitments=promised), [*before, *now], month="2026-02")
+    costs = zip((Decimal(str(net)) for net in nets), by_price(lines, _ids(prices)[1:]), strict=True)
+    # A line costs what is within and so many times the rest.
+    within = [net if factor == 1 else (factor * net - cost) / (factor - 1) for net, cost in costs]
+    return {"amount": total(lines), "within": within}
 
 
 def commit_windows(asked: Asked) -> dict[str, Any]:

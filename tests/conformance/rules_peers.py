@@ -33,18 +33,6 @@ def _instant(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
-def promise_in_order(asked: Values, expected: Values) -> Values | None:
-    if "within" not in expected:
-        return None
-    left, within = max(ZERO, Decimal(asked["commit"]) - Decimal(asked["prior"])), []
-    for line in asked["lines"]:
-        within.append(min(left, Decimal(line)))
-        left -= within[-1]
-    lines = sum((Decimal(line) for line in asked["lines"]), ZERO)
-    beyond = lines - sum(within, ZERO)
-    return {"amount": lines - beyond + Decimal(asked["factor"]) * beyond, "within": within}
-
-
 def balance_in_whole_minor_units(asked: Values, expected: Values) -> Values | None:
     quantum = Decimal(asked.get("quantum", "0.01"))
     return REFUSED if any(Decimal(amount) % quantum for _, amount in asked["wallets"]) else None
@@ -133,7 +121,6 @@ RULES: dict[str, Rule] = {
     rule.__name__: rule
     for rule in (
         quantities_have_nine_places,
-        promise_in_order,
         balance_in_whole_minor_units,
         discounts_are_exact,
         threshold_of_the_period,

@@ -42,14 +42,14 @@ ADJUST_MUTANTS = {
     "every line has the commitment for itself": (
         "rating",
         "adjust_excess",
-        "PARTITION BY span_id ORDER BY position, group_key ROWS UNBOUNDED PRECEDING",
-        "PARTITION BY span_id, price_id, group_key ROWS UNBOUNDED PRECEDING",
+        "PARTITION BY pot_id ORDER BY place, position, group_key ROWS UNBOUNDED PRECEDING",
+        "PARTITION BY pot_id, price_id, group_key ROWS UNBOUNDED PRECEDING",
     ),
     "the last line is dearer first": (
         "rating",
         "adjust_excess",
-        "ORDER BY position, group_key ROWS",
-        "ORDER BY position DESC, group_key DESC ROWS",
+        "ORDER BY place, position, group_key ROWS",
+        "ORDER BY place, position DESC, group_key DESC ROWS",
     ),
     "a negative line makes nothing cheaper again": (
         "rating",

@@ -51,12 +51,14 @@ WHENS = ("in_advance", "in_arrears")
 
 
 def commitment(chance: Random, number: int, ids: list[str]) -> Row:
+    periods = chance.choice((1, 1, 2, 3, "plan_life", "plan_life"))
     return {
         "id": f"promise{number}",
         "amount": chance.choice(AMOUNTS),
         "overage_factor": chance.choice(FACTORS),
         "true_up": chance.random() < 0.5,
-        "prorate": chance.random() < 0.6,
+        "prorate": chance.random() < 0.6 and periods != "plan_life",
+        "periods": periods,
         "share": chance.choice(("in_order", "pro_rata")),
         **scope(chance, ids),
     }
@@ -83,6 +85,8 @@ def plan(seed: int, number: int, version: int, count: int) -> Row:
         made["minimums"] = [{"id": "least", "amount": chance.choice(AMOUNTS), **scope(chance, ids)}]
     if chance.random() < 0.3:
         made["maximums"] = [{"id": "most", "amount": "5000", **scope(chance, ids)}]
+    if chance.random() < 0.2:
+        made["late_usage_days"] = chance.choice((0, 10))
     if chance.random() < 0.2:
         made["switches"] = chance.choice(({"round_at": "component"}, {"minimum_share": "whole_days"}))
     return made
@@ -127,19 +131,49 @@ def committed_world_of(seed: int, plans: int, count: int, events: int) -> World:
 def event(seed: int, number: int, tenants: list[str]) -> Row:
     chance = Random(f"{seed} committed event {number}")
     model = chance.choice(MODELS)
+    at = datetime.fromisoformat(chance.choice(DATES)).replace(tzinfo=UTC)
+    at += chance.choice((timedelta(0), timedelta(0), -MICROSECOND, timedelta(days=9)))
     return {
         "tenant_id": chance.choice(tenants),
         "meter": chance.choice((*METERS, "calls", "disk")),
-        "event_time": datetime.fromisoformat(chance.choice(DATES)).replace(tzinfo=UTC)
-        + chance.choice((timedelta(0), timedelta(0), -MICROSECOND, timedelta(days=9))),
+        "event_time": at,
         "attributes": {} if model is None else {"model": model},
         "quantity": chance.choice(QUANTITIES),
-        "recorded_at": datetime(2026, 1, 1, tzinfo=UTC),
+        "recorded_at": at + chance.choice((timedelta(0), timedelta(0), timedelta(days=3), timedelta(days=40))),
         "producer_id": "x",
         "segment": 0,
         "row": number,
         "idempotency_key": None,
     }
+
+
+def nested_world_of(seed: int) -> World:
+    """Return a world of one plan by the month, with a pot inside another, and two fees that are equal."""
+    chance = Random(f"{seed} nested")
+    base = committed_world_of(seed, 1, 1, 24)
+    fees = [{"id": f"p0-{at}", "type": "flat", "amount": "30.01", "when": "in_arrears"} for at in (1, 2)]
+    calls = {"id": "p0-0", "meter": "calls", "type": "unit", "unit_price": "1"}
+    # What is paid back makes room again in both, or stands beside the outer one.
+    back = {"id": "p0-3", "meter": "back", "type": "unit", "unit_price": "-1"}
+    around = [calls["id"], *(fee["id"] for fee in fees), *([back["id"]] if chance.random() < 0.6 else [])]
+    shares = ("in_order", "pro_rata")
+    inner = {
+        "id": "inner", "amount": chance.choice(("5", "50", "300")), "overage_factor": "2", "prorate": False, "prices": ["p0-0"],
+        "periods": chance.choice((2, "plan_life")), "share": chance.choice(shares),
+    }  # fmt: skip
+    outer = {
+        "id": "outer", "amount": chance.choice(("100", "400", "2000")), "overage_factor": "1.5", "prorate": False,
+        "periods": chance.choice((3, "plan_life")), "share": chance.choice(shares), "prices": around,
+    }  # fmt: skip
+    made = {
+        "name": "p0", "version": 1, "currency": "USD", "prices": [calls, *fees, back],
+        "commitments": [inner, outer],
+    }  # fmt: skip
+    until = chance.choice(({}, {"until": "2026-03-20"}, {"until": "2026-04-01"}))
+    held = {"id": "s0", "tenant": "t0", "plan": "p0", "version": 1, "from": "2026-01-01", **until}
+    account = {"id": "payer", "name": "Payer", "tenants": ["t0"]}
+    catalog = {**base.catalog, "plans": [made], "subscriptions": [held], "accounts": [account]}
+    return World(catalog, [{**event, "tenant_id": "t0"} for event in base.events], MONTH)
 
 
 def committed_worlds() -> st.SearchStrategy[World]:

@@ -214,6 +214,49 @@ def test_a_true_up_says_what_is_missing_of_the_minimum(tmp_path: Path) -> None:
     assert step(found, "amount").amount == Decimal("19.50")
 
 
+POOLED = """
+      - {id: tokens_out, meter: tokens, where: {direction: output}, type: unit, unit_price: "0.1"}
+      - {id: calls, meter: calls, type: package, package_size: "10", package_price: "0.50"}
+    commitments:
+      - {id: two_months, amount: "1000", overage_factor: "1.2", periods: 2, share: pro_rata, prices: [tokens_out]}
+      - {id: of_calls, amount: "10", periods: 2, prices: [calls]}
+"""
+SEPTEMBER = """tenant_id,meter,quantity,event_time,idempotency_key,direction
+acme,tokens,9000,2026-09-03T10:00:00Z,s1,output
+acme,calls,1,2026-09-05T10:00:00Z,,
+"""
+
+
+def test_a_commitment_over_several_periods_says_what_was_used_before(tmp_path: Path) -> None:
+    """Pots of two months from September on: in October 900 of 1,000 are used, so 50 of 150 are beyond."""
+    old = CATALOG[CATALOG.index("      - {id: tokens_out") : CATALOG.index("accounts:")]
+    with Workspace.init(tmp_path, clock=FixedClock(NOVEMBER)) as workspace:
+        text = CATALOG.replace(old, POOLED).replace('from: "2026-01-01"', 'from: "2026-09-01"')
+        (workspace.layout.catalog / "shop.yaml").write_text(text, encoding="utf-8")
+        workspace.apply()
+        import_text(workspace, "september.csv", SEPTEMBER)
+        import_text(workspace, "usage.csv", USAGE)
+        # September was never invoiced; it counts all the same.
+        workspace.invoice("2026-10", final=True)
+        found = explained(workspace, "2026-10", "acme", "tokens_out", "usage")
+        owed = explained(workspace, "2026-10", "acme", "of_calls", "minimum")
+        control = [one for one in workspace.reconcile("2026-10").findings if one.control_id == "TRUE_UP_MISSING"]
+    assert [(one.step, one.text, one.exact_amount) for one in found.steps[1:5]] == [
+        ("price", "unit price tokens_out of pro version 1", 150),
+        ("used_before", "used before of the 1,000 of commitment two_months", 900),
+        ("overage", "beyond the commitment two_months, in proportion", 10),
+        ("worth", "what the period is worth, exact", 160),
+    ]
+    assert [(one.step, one.amount) for one in owed.steps[:3]] == [
+        ("owed", 10),
+        ("covered_before", Decimal("0.50")),
+        ("covered", Decimal("0.50")),
+    ]
+    assert owed.steps[0].text == "the least that is owed over its billing periods"
+    assert step(owed, "amount").amount == 9
+    assert control == []
+
+
 DIALECT = """
       - {id: tokens_out, meter: tokens, where: {direction: output}, type: graduated, line_limits: {maximum: "13.335"},
          tiers: [{up_to: "500", unit_price: "0.01001"}, {up_to: "1000", unit_price: "0.0333"}]}

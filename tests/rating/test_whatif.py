@@ -148,6 +148,19 @@ def test_discounts_and_minimums_of_the_new_plan_count() -> None:
     assert money(answer.prices, "price_id")["least"] == ("0.00", "24.50", "24.50")
 
 
+@pytest.mark.parametrize("period", ["2026-02", "2026-01-01..2026-03-01"])
+def test_a_pot_of_the_new_plan_has_what_was_used_before_the_range(period: str) -> None:
+    """60 promised over two months, beyond it twice as much. In February big has used 10 + 70 before, even 10 + 14."""
+    pot = {"id": "pot", "amount": "60", "overage_factor": "2", "periods": 2, "true_up": False}
+    answer = ask(change({**OLD, "version": 2, "commitments": [pot]}), period)
+    february: dict[str, Decimal] = {}
+    for row in answer.lines.to_pylist():
+        if row["period_end"] == at("2026-03-01"):
+            february[row["tenant_id"]] = february.get(row["tenant_id"], Decimal(0)) + row["difference"]
+    # All 40 of big are beyond; 24 + 24 of even are not, nor 13 + 10 of small.
+    assert february == {"small": 0, "big": 40, "even": 0}
+
+
 def test_subscriptions_move_to_another_plan_of_the_catalog() -> None:
     answer = ask(change(free="pro"))
     assert money(answer.tenants, "tenant_id") == {"none": ("0.00", "20.50", "20.50")}
