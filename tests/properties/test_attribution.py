@@ -20,7 +20,7 @@ from tests import oracle
 from tests.oracle_events import standing
 from tests.properties.dialect_worlds import dialect_worlds
 from tests.properties.proof import holds
-from tests.properties.strategies import World, worlds
+from tests.properties.strategies import World, world_of, worlds
 from tests.properties.wide_worlds import wide_worlds
 from tests.rated import AFTER_ALL, engine, events_table, terms_of
 
@@ -46,6 +46,21 @@ def figures(points: list[ControlPoint], point: str, reason: str) -> dict[tuple[s
 @holds(5, world=st.one_of(worlds(), wide_worlds(), dialect_worlds()))
 def TestRatingTakesWhatItIsHanded(world: World) -> None:
     points = points_of(world)
+    assert figures(points, ATTRIBUTED, "priced") == figures(points, RATED, "rated")
+
+
+def test_a_plan_whose_only_price_is_converted_is_rated_all_the_same() -> None:
+    """The engine once compared its total with 0 as if nothing had been used (tests/metering/test_engine.py)."""
+    world = world_of(1, 1, 1, 4)
+    price = {"id": "calls", "type": "unit", "meter": "sum", "unit_price": "2", "convert": {"divide": "10"}}
+    plan = {"name": "p0", "version": 1, "currency": "USD", "billing_period": {}, "prices": [price]}
+    subscription = {"id": "s0", "tenant": "t0", "plan": "p0", "version": 1, "from": "2026-01-01"}
+    catalog = {**world.catalog, "plans": [plan], "subscriptions": [subscription]}
+    event = {**world.events[0], "tenant_id": "t0", "meter": "sum", "quantity": "5", "correction": None}
+    used = {**event, "event_time": datetime(2026, 3, 7, tzinfo=UTC), "idempotency_key": None}
+    points = points_of(World(catalog, [used], "2026-03"))
+    rated = [one for one in points if one.point == RATED]
+    assert [(one.event_count, one.quantity, one.amount) for one in rated] == [(1, 0, 1)]
     assert figures(points, ATTRIBUTED, "priced") == figures(points, RATED, "rated")
 
 
