@@ -53,7 +53,8 @@ def test_a_plan_whose_only_price_is_converted_is_rated_all_the_same() -> None:
     """The engine once compared its total with 0 as if nothing had been used (tests/metering/test_engine.py)."""
     world = world_of(1, 1, 1, 4)
     price = {"id": "calls", "type": "unit", "meter": "sum", "unit_price": "2", "convert": {"divide": "10"}}
-    plan = {"name": "p0", "version": 1, "currency": "USD", "billing_period": {}, "prices": [price]}
+    weekly = {"every": "week", "anchor": "2026-01-31"}
+    plan = {"name": "p0", "version": 1, "currency": "USD", "billing_period": weekly, "prices": [price]}
     subscription = {"id": "s0", "tenant": "t0", "plan": "p0", "version": 1, "from": "2026-01-01"}
     catalog = {**world.catalog, "plans": [plan], "subscriptions": [subscription]}
     event = {**world.events[0], "tenant_id": "t0", "meter": "sum", "quantity": "5", "correction": None}
