@@ -37,6 +37,7 @@ from metering.questions import register
 from metering.usage import Snapshot
 from rating.included_from import features_of
 from rating.phases import plan_keys_of
+from rating.pots import sharing_tenants
 from rating.rate import overflow_named, rate
 from rating.spans import plan_key
 from rating.terms import load_terms
@@ -211,30 +212,14 @@ def _beside(terms: Terms) -> dict[str, list[str]]:
 
     That is every subscription, plan and meter of the tenant, and of those whose account shares a fixed discount with it.
     """
-    sharing = {one.id for one in terms.accounts.values() if any(deal.amount is not None for deal in one.discounts)}
-    payers = terms.payer_by_tenant()
-    groups: dict[str, set[str]] = {}
-    texts: dict[str, list[str]] = {}
+    groups, texts = sharing_tenants(terms), dict[str, list[str]]()
     for one in terms.subscriptions:
-        account = one.account or payers.get(one.tenant, "")
-        if account in sharing:
-            groups.setdefault(account, set()).add(one.tenant)
         held = [plan for key in plan_keys_of(one) if (plan := terms.plan_for(one.id, *key)) is not None]
         meters = sorted({name for plan in held for price in plan.prices for name in price.meters_read})
         models = (one, *held, *(terms.meters[name] for name in meters))
         texts.setdefault(one.tenant, []).extend(model.model_dump_json(by_alias=True) for model in models)
-    found = {tenant: [_hash(some)] for tenant, some in texts.items()}
-    return {
-        tenant: [text for other in sorted(_reached(tenant, groups.values())) for text in found[other]]
-        for tenant in found
-    }
-
-
-def _reached(tenant: str, groups: Iterable[set[str]]) -> set[str]:
-    tenants = {tenant}
-    while more := [group for group in groups if tenants & group and not group <= tenants]:
-        tenants = tenants.union(*more)
-    return tenants
+    found = {tenant: _hash(some) for tenant, some in texts.items()}
+    return {tenant: [found[other] for other in sorted(groups.get(tenant, {tenant}))] for tenant in found}
 
 
 def _entitled_by(terms: Terms) -> dict[str, list[str]]:

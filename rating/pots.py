@@ -73,19 +73,25 @@ class Pots:
     spent: Mapping[tuple[int, str], Spent] = field(default_factory=dict)
     _numbers: dict[tuple[object, ...], int] = field(default_factory=dict)
     _phases: dict[tuple[object, ...], tuple[BillingCycle, Period]] = field(default_factory=dict)
-    _shares: dict[tuple[object, ...], Fraction] = field(default_factory=dict)
+    _places: dict[tuple[object, ...], tuple[int, int, bool, Decimal]] = field(default_factory=dict)
+    _begins: dict[tuple[object, ...], datetime] = field(default_factory=dict)
     _subscriptions: dict[str, list[Subscription]] = field(default_factory=dict)
 
     def place_of(self, one: Commitment, span: BillingSpan, plan: Plan) -> PotPlace:
         """Return where a span of a plan stands in the pot of one of its commitments."""
         cycle, phase = self.phase_of(span, plan)
-        begun, number = cycle.number_at(phase.start), cycle.number_at(span.period.start)
-        first = first_of(one, begun, number)
-        is_last = phase.end <= span.period.end
-        if one.periods != PLAN_LIFE:
-            is_last = is_last or number == first + one.periods - 1
+        # Most subscriptions of a plan share their cycle and their periods; overrides are of prices alone.
+        key = (span.plan, span.plan_version, one.id, cycle, phase, span.period)
+        if key not in self._places:
+            begun, number = cycle.number_at(phase.start), cycle.number_at(span.period.start)
+            first = first_of(one, begun, number)
+            is_last = phase.end <= span.period.end
+            if one.periods != PLAN_LIFE:
+                is_last = is_last or number == first + one.periods - 1
+            self._places[key] = first, number, is_last, _amount(one, plan, cycle, phase, first)
+        first, number, is_last, amount = self._places[key]
         of = (span.side, span.subscription_id, span.plan, span.plan_version, phase.start, one.id, first)
-        return PotPlace(of, first, number, is_last, self._amount(one, plan, cycle, phase, first))
+        return PotPlace(of, first, number, is_last, amount)
 
     def number_of(self, pot: tuple[object, ...]) -> int:
         """Return the number of a pot, below zero: those of spans are not."""
@@ -111,14 +117,23 @@ class Pots:
                 self._subscriptions.setdefault(one.id, []).append(one)
         return self._subscriptions.get(subscription_id, ())
 
-    def _amount(self, one: Commitment, plan: Plan, cycle: BillingCycle, phase: Period, first: int) -> Decimal:
-        if one.periods == PLAN_LIFE or not one.prorate:
-            return one.amount
-        key = (plan.name, plan.version, one.id, cycle, phase, first)
-        if key not in self._shares:
-            self._shares[key] = _served(plan, cycle, phase, range(first, first + one.periods))
-        share = self._shares[key]
-        return one.amount if share == 1 else amount_of_share(one.amount, share)
+    def begin_of(self, span: BillingSpan, plan: Plan) -> datetime:
+        """Return the start of the first billing period that the pots of a span go back to, those of that one, and so on."""
+        cycle, phase = self.phase_of(span, plan)
+        key = (span.plan, span.plan_version, cycle, phase, span.period)
+        if key not in self._begins:
+            begun, number = cycle.number_at(phase.start), cycle.number_at(span.period.start)
+            while (first := min(first_of(one, begun, number) for one in plan.pots)) < number:
+                number = first
+            self._begins[key] = cycle.boundary(number)
+        return self._begins[key]
+
+
+def _amount(one: Commitment, plan: Plan, cycle: BillingCycle, phase: Period, first: int) -> Decimal:
+    if one.periods == PLAN_LIFE or not one.prorate:
+        return one.amount
+    share = _served(plan, cycle, phase, range(first, first + one.periods))
+    return one.amount if share == 1 else amount_of_share(one.amount, share)
 
 
 def first_of(one: Commitment, begun: int, number: int) -> int:
@@ -170,8 +185,8 @@ def spent_before(
             at = pots.place_of(one, span, plan)
             if at.first < at.number:
                 asked.append((span.span_id, one.id, pots.number_of(at.pot), at.number))
-                start = _begins(pots, span, plan, at.number)
-                needed[span.tenant_id] = _both(needed.get(span.tenant_id), Period(start, span.period.start))
+                times = Period(pots.begin_of(span, plan), span.period.start)
+                needed[span.tenant_id] = _both(needed.get(span.tenant_id), times)
     if not asked:
         return pots
     earlier = earlier_spans(terms, needed)
@@ -181,15 +196,6 @@ def spent_before(
     rows = fetch(engine, read_sql("rating", "pot_spent")).to_pylist()
     pots.spent = {(row["span_id"], row["commitment_id"]): Spent(row["used"], row["paid"]) for row in rows}
     return pots
-
-
-def _begins(pots: Pots, span: BillingSpan, plan: Plan, number: int) -> datetime:
-    """Return the start of the first billing period that the pots of a span go back to, and the pots of that one, and so on."""
-    cycle, phase = pots.phase_of(span, plan)
-    begun = cycle.number_at(phase.start)
-    while (first := min(first_of(one, begun, number) for one in plan.pots)) < number:
-        number = first
-    return cycle.boundary(number)
 
 
 def _both(one: Period | None, other: Period) -> Period:
@@ -214,19 +220,36 @@ def earlier_spans(terms: Terms, needed: Mapping[str, Period]) -> BillingSpans:
 
 def _tied(terms: Terms, needed: Mapping[str, Period]) -> Iterator[tuple[set[str], Period]]:
     """Yield tenants that are looked at together, with the time in which they are: one alone, unless an account ties them."""
-    sharing = {one.id for one in terms.accounts.values() if any(deal.amount is not None for deal in one.discounts)}
-    payers = terms.payer_by_tenant()
-    groups: dict[str, set[str]] = {}
-    for one in terms.subscriptions if sharing else ():
-        account = one.account or payers.get(one.tenant, "")
-        if account in sharing:
-            groups.setdefault(account, set()).add(one.tenant)
-    left = dict(needed)
+    groups, left = sharing_tenants(terms), dict(needed)
     while left:
         tenant, dates = left.popitem()
-        tenants = {tenant}
-        while more := [some for some in groups.values() if tenants & some and not some <= tenants]:
-            tenants = tenants.union(*more)
+        tenants = groups.get(tenant, {tenant})
         for other in tenants & left.keys():
             dates = _both(dates, left.pop(other))
         yield tenants, dates
+
+
+def sharing_tenants(terms: Terms) -> dict[str, set[str]]:
+    """Return with whom a tenant shares fixed discounts, over one account or several; who shares none is not in it."""
+    sharing = {one.id for one in terms.accounts.values() if any(deal.amount is not None for deal in one.discounts)}
+    payers = terms.payer_by_tenant()
+    members: dict[str, set[str]] = {}
+    for one in terms.subscriptions if sharing else ():
+        account = one.account or payers.get(one.tenant, "")
+        if account in sharing:
+            members.setdefault(account, set()).add(one.tenant)
+    found: dict[str, set[str]] = {}
+    for some in members.values():
+        together = some.union(*(found.get(tenant, set()) for tenant in some))
+        found |= dict.fromkeys(together, together)
+    return found
+
+
+def tenants_beside(terms: Terms, spans: BillingSpans) -> set[str]:
+    """Return the tenants whose use may change what was used of the pots of spans before them."""
+    pooled = [bool(terms.plans[stretch.plan_key].pots) for stretch in spans.stretches]
+    if not any(pooled):
+        return set()
+    groups = sharing_tenants(terms)
+    held = {tenant for tenant, stretch in zip(spans.tenants, spans.stretch, strict=True) if pooled[stretch]}
+    return held.union(*(groups.get(tenant, set()) for tenant in held))

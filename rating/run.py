@@ -19,6 +19,7 @@ from rating.frozen import frozen_spans
 from rating.invoice import Invoice, Prepaid, document, make_invoices
 from rating.kept import Evidence, rate_what_changed
 from rating.ledger import booked_before, burned_before, read_invoices
+from rating.pots import tenants_beside
 from rating.rate import rate, subtract_booked
 from rating.scope import narrow
 from rating.spans import BillingSpan, BillingSpans
@@ -95,18 +96,19 @@ def rated_spans(
 
     With `may_use_kept` only the tenants that changed since the last time are rated (rating.kept), where there are many
     files: the same charges and worth, and `usage` of these tenants alone. With `tenants`, those of all the spans, no more
-    than their evidence may be read.
+    than their evidence may be read, and that of tenants who share a discount with them where earlier periods count.
     """
-    engine = open_evidence_of(tenants, files, snapshot) if tenants else None
+    columns = BillingSpans.of(spans)
+    engine = open_evidence_of({*tenants, *tenants_beside(terms, columns)}, files, snapshot) if tenants else None
     rollups = Rollups.of(files) if engine is None else None
     if engine is None:
         engine = open_evidence(files, snapshot, folder=str(rollups.folder.parent) if rollups else None)
     try:
         if may_use_kept and rollups is not None:
             evidence = Evidence(files, snapshot, rollups)
-            rate_what_changed(engine, terms, BillingSpans.of(spans), as_of, evidence)
+            rate_what_changed(engine, terms, columns, as_of, evidence)
         else:
-            rate(engine, terms, spans, as_of, rollups=rollups)
+            rate(engine, terms, columns, as_of, rollups=rollups)
         yield engine
     finally:
         engine.close()

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 
 from metering.engine import fetch
 from metering.periods import parse_period
-from metering.usage import load_events
+from metering.usage import Snapshot, load_events
 from rating.errors import RatingError
 from rating.rate import rate
+from rating.run import rated_spans
 from rating.terms import billing_spans
 from tests import oracle
 from tests.oracle import Line, LineKey
@@ -110,6 +111,11 @@ def test_what_was_kept_follows_a_neighbour_whose_periods_are_over(tmp_path: Path
             history.catalog["subscriptions"][1]["overrides"] = {"fee": {"amount": "500"}}
         kept, from_nothing = history.both()
         assert kept == from_nothing != before
+        # A preview or an explanation reads the use of its own tenants, and of those whose use counts.
+        terms, files = terms_of(history.catalog), [file.path for file in history.lake.data_files()]
+        asked, snapshot = billing_spans(terms, parse_period("2026-03")), Snapshot.of(history.lake.cut())
+        with rated_spans(files, snapshot, terms, asked, AFTER_ALL, tenants={"t1"}) as rated:
+            assert fetch(rated, "SELECT * FROM worth ORDER BY span_id, price_id, group_key").to_pylist() == kept[-2:]
 
 
 @holds(8, world=committed_worlds())
