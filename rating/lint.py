@@ -13,11 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from metering.numbers import exact_arithmetic, plain, trimmed
-from rating.adjust import is_pot, scope_of
 from rating.iso4217 import minor_units
+from rating.lint_floors import floors_inside
 from rating.phases import plan_keys_of
 from rating.rate import rate_quantities
 from rating.rounding import exact_sum, round_amount
@@ -26,7 +26,6 @@ from rating.spans import plan_key
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from rating.adjust import Commitment, Maximum, Minimum
     from rating.plans import Plan
     from rating.terms import Terms
 
@@ -41,6 +40,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "tier_beyond_quota": ("warning", "a blocked quota ends before the tier begins, so nobody reaches it"),
     "tier_unreachable": ("warning", "quantities come in whole steps, and none lies between the edges of the tier"),
     "prices_overlap": ("warning", "two prices charge the same usage events"),
+    "commitment_idle": ("warning", "a commitment adds nothing, or says how to share what it never adds"),
     "price_negative": ("warning", "using more lowers the invoice"),
     "included_and_free_tier": ("warning", "units are free twice: included, and again in a first tier at 0"),
     "more_decimals": ("warning", "an amount due as it stands has more decimals than its currency"),
@@ -59,8 +59,6 @@ CODES: dict[str, tuple[Severity, str]] = {
 }
 # The smallest step of a quantity; what lies just above a tier's edge.
 STEP = Decimal("0.000000001")
-# The days of the shortest billing period of each length.
-_DAYS_AT_LEAST = {"day": 1, "week": 7, "month": 28, "quarter": 90, "year": 365}
 # The fields of prices and tiers that are money, or a share of money.
 _MONEY = ("amount", "unit_price", "package_price", "flat_amount", "percent", "minimum", "fixed_amount")
 _ALONE: dict[str, Any] = {
@@ -305,14 +303,6 @@ def find_cheaper_capacities(plan: Plan, _: Terms) -> Iterator[Finding]:
                 ))  # fmt: skip
 
 
-class Floor(NamedTuple):
-    """What prices of a plan owe together at least, per billing period."""
-
-    name: str
-    prices: frozenset[str]
-    amount: Decimal
-
-
 def find_limits(plan: Plan, _: Terms) -> Iterator[Finding]:
     """Find a maximum that lies below what the minimums, commitments and promises per bucket inside it owe together.
 
@@ -332,31 +322,17 @@ def find_limits(plan: Plan, _: Terms) -> Iterator[Finding]:
             )
 
 
-def floors_inside(plan: Plan, maximum: Maximum) -> list[Floor]:
-    """Return what is owed within a maximum, no price twice: the narrower first, of one price the larger."""
-    ids = [price.id for price in plan.prices]
-    # What is promised over several billing periods is compared with so many maximums by the plan itself.
-    promised = (one for one in plan.commitments if one.true_up and not is_pot(one))
-    owed: list[Minimum | Commitment] = [*plan.minimums, *promised]
-    floors = [Floor(one.id, frozenset(scope_of(one, ids)), one.amount) for one in owed]
-    floors += [floor for price in plan.prices if (floor := _promise_of(price, plan)) is not None]
-    capped, covered, inside = set(scope_of(maximum, ids)), set[str](), []
-    for floor in sorted(floors, key=lambda one: (len(one.prices), -one.amount, one.name)):
-        if floor.prices <= capped and not floor.prices & covered:
-            covered |= floor.prices
-            inside.append(floor)
-    return inside
-
-
-def _promise_of(price: Any, plan: Plan) -> Floor | None:
-    """Return what the buckets of a price owe in the shortest billing period, whole buckets only."""
-    promised = getattr(price, "bucket_commitment", None)
-    if promised is None or not promised.true_up:
-        return None
-    days = _DAYS_AT_LEAST[plan.billing_period.every]
-    # A day may have an hour less where the clocks change.
-    buckets = {"hour": 24 * days - 1, "day": days, "week": days // 7, "month": days // 28}[price.price_per]
-    return Floor(f"the buckets of {price.id}", frozenset({price.id}), promised.amount * buckets)
+def find_idle_commitments(plan: Plan, _: Terms) -> Iterator[Finding]:
+    """Find commitments that change no amount, or say how to share what they never add."""
+    for one in plan.commitments:
+        if one.overage_factor == 1 and (not one.true_up or one.share == "pro_rata"):
+            why = "nothing is dearer beyond it" + ("" if one.true_up else ", and what is missing of it is not owed")
+            what = "remove it, or write an overage_factor above 1" + (
+                ", or true_up" if not one.true_up else ", or leave out share"
+            )
+            yield Finding(
+                "commitment_idle", f"the commitment {one.id}: {why}; {what}", plan.name, plan.version, one.id
+            )  # fmt: skip
 
 
 def find_quotas(plan: Plan, _: Terms) -> Iterator[Finding]:
@@ -420,6 +396,7 @@ PLAN_CHECKS: tuple[Callable[[Plan, Terms], Iterator[Finding]], ...] = (
     find_first_tiers,
     find_cheaper_capacities,
     find_limits,
+    find_idle_commitments,
     find_quotas,
 )
 

@@ -15,7 +15,8 @@ from metering.engine import fetch, read_sql
 from metering.numbers import plain, trimmed
 from rating.adjust import scope_of
 from rating.iso4217 import minor_units
-from rating.lint import Finding, alone, floors_inside, in_order, lint_catalog, rate_alone, step_of
+from rating.lint import Finding, alone, in_order, lint_catalog, rate_alone, step_of
+from rating.lint_floors import floors_inside
 from rating.price_ids import is_since_plan
 from rating.rate import rate
 from rating.rounding import exact_sum, round_amount

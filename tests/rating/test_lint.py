@@ -332,6 +332,37 @@ def test_a_maximum_below_what_buckets_promise() -> None:
     assert "maximum_below_minimum" not in codes(lint_catalog(terms_of(kept)))
 
 
+@pytest.mark.parametrize(
+    ("said", "what"),
+    [
+        (
+            {"true_up": False},
+            "and what is missing of it is not owed; remove it, or write an overage_factor above 1, or true_up",
+        ),
+        (
+            {"share": "pro_rata"},
+            "nothing is dearer beyond it; remove it, or write an overage_factor above 1, or leave out share",
+        ),
+        ({}, None),
+        ({"true_up": False, "overage_factor": "1.5", "share": "pro_rata"}, None),
+    ],
+)
+def test_a_commitment_that_does_nothing(said: dict[str, object], what: str | None) -> None:
+    price = {"id": "calls", "type": "unit", "meter": "calls", "unit_price": "1"}
+    idle = catalog(price, commitments=[{"id": "promise", "amount": "60", **said}])
+    found = [one for one in lint_catalog(terms_of(idle)) if one.code == "commitment_idle"]
+    assert [what in one.message for one in found if what] == ([True] if what else [])
+    assert len(found) == (what is not None)
+
+
+def test_a_pot_is_no_floor_of_one_period() -> None:
+    """1,200 over twelve months below a maximum of 100 a month: the plan itself has compared them."""
+    price = {"id": "calls", "type": "unit", "meter": "calls", "unit_price": "1"}
+    pot = {"id": "pot", "amount": "1200", "periods": 12}
+    kept = catalog(price, commitments=[pot], maximums=[{"id": "most", "amount": "100"}])
+    assert "maximum_below_minimum" not in codes(lint_catalog(terms_of(kept)))
+
+
 def test_a_switch_that_says_which_limit_wins_is_no_mistake() -> None:
     price = {"id": "calls", "type": "unit", "meter": "calls", "unit_price": "1"}
     limits = {"minimums": [{"id": "least", "amount": "60"}], "maximums": [{"id": "most", "amount": "10"}]}
