@@ -14,7 +14,7 @@ from metering.clock import FixedClock
 from rating.errors import NotFound
 from tallybook import Workspace
 from tallybook.preview import Preview, preview
-from tests.tallybook.shop import LATE, USAGE, import_text, open_shop
+from tests.tallybook.shop import CATALOG, LATE, USAGE, import_text, open_shop
 
 IN_OCTOBER = datetime(2026, 10, 25, 12, tzinfo=UTC)
 IN_NOVEMBER = datetime(2026, 11, 5, tzinfo=UTC)
@@ -36,6 +36,25 @@ def test_a_preview_is_the_draft_of_the_account(tmp_path: Path) -> None:
             ("calls", 1, 1, Decimal("0.50")),
         ]
         assert {line.tenant_id for invoice in found.invoices for line in invoice.lines} == {"acme"}
+
+
+def test_a_commitment_over_several_periods_counts_months_that_were_never_invoiced(tmp_path: Path) -> None:
+    """20 over two months at twice the price: 16.25 in September leave 3.75 of the 6.25 of October, so 2.50 are twice."""
+    pot = '    commitments: [{id: pot, amount: "20", overage_factor: 2, periods: 2, prices: [tokens_out]}]\n'
+    september = "tenant_id,meter,quantity,event_time,direction\nacme,tokens,2300,2026-09-03T10:00:00Z,output\n"
+    text = CATALOG.replace("accounts:\n", f"{pot}accounts:\n").replace('from: "2026-01-01"', 'from: "2026-09-01"')
+    with Workspace.init(tmp_path, clock=FixedClock(IN_OCTOBER)) as workspace:
+        (workspace.layout.catalog / "shop.yaml").write_text(text, encoding="utf-8")
+        workspace.apply()
+        import_text(workspace, "september.csv", september)
+        import_text(workspace, "usage.csv", USAGE)
+        found = preview(workspace, "acme")
+        assert lines(found)["usage", "tokens_out"] == Decimal("8.75")
+        drafts = [one for one in workspace.invoice("2026-10").invoices if one.account_id == "acme-inc"]
+        assert list(found.invoices) == drafts
+    with Workspace(tmp_path, clock=FixedClock(IN_NOVEMBER)) as workspace:
+        workspace.invoice("2026-10", final=True)
+        assert [one.matches for one in workspace.verify()] == [True, True]
 
 
 def test_a_preview_keeps_nothing_and_is_the_same_again(tmp_path: Path) -> None:
