@@ -10,7 +10,8 @@ metering.changes, by the two snapshots. Whose terms differ is seen by their fing
 themselves, never of a revision's number: the plan version with its overrides, its meters, the periods, what is due at the
 instant of the close, and, where discounts, trials or numbers of units are looked at, the subscription and the account; where
 grants say what is included, all that entitles the tenant; where a commitment is one amount over several periods, all terms of
-the tenant and of those who share a discount with it, because earlier periods depend on them. The
+the tenant and of those who share a discount with it, because earlier periods depend on them; where plans refuse what is late,
+what is late of the use of the tenant. The
 source of the code that rates is part of the version. A tenant is rated whole, with all its spans; a fixed discount of a
 billing account ties all tenants of that account together.
 
@@ -36,6 +37,7 @@ from metering.engine import fetch, read_sql
 from metering.questions import register
 from metering.usage import Snapshot
 from rating.included_from import features_of
+from rating.late import limits_of_spans
 from rating.phases import plan_keys_of
 from rating.pots import sharing_tenants
 from rating.rate import overflow_named, rate
@@ -179,7 +181,8 @@ def _register_asked(engine: duckdb.DuckDBPyConnection, terms: Terms, spans: Bill
     own = terms.special.keys()
     granting = {stretch.plan_key for stretch in spans.stretches if features_of(terms.plans[stretch.plan_key].prices)}
     pooled = {stretch.plan_key for stretch in spans.stretches if terms.plans[stretch.plan_key].pots}
-    if own or discounted or granting or pooled or any(looks.values()):
+    late = _late_by(terms, spans)
+    if own or discounted or granting or pooled or late or any(looks.values()):
         entitled = _entitled_by(terms) if granting else {}
         beside = _beside(terms) if pooled else {}
         subscribed = {one.id: one for one in terms.subscriptions}
@@ -195,6 +198,7 @@ def _register_asked(engine: duckdb.DuckDBPyConnection, terms: Terms, spans: Bill
                 more += entitled.get(spans.tenants[at], [])
             if spans.stretches[spans.stretch[at]].plan_key in pooled:
                 more += beside[spans.tenants[at]]
+            more += late.get(spans.tenants[at], [])
             written.append(_hash(more) if len(more) > 1 else text)
         texts = pa.array(written, pa.string())
     columns = {
@@ -220,6 +224,14 @@ def _beside(terms: Terms) -> dict[str, list[str]]:
         texts.setdefault(one.tenant, []).extend(model.model_dump_json(by_alias=True) for model in models)
     found = {tenant: _hash(some) for tenant, some in texts.items()}
     return {tenant: [found[other] for other in sorted(groups.get(tenant, {tenant}))] for tenant in found}
+
+
+def _late_by(terms: Terms, spans: BillingSpans) -> dict[str, list[str]]:
+    """Return what of each tenant's use is too late, also in periods that are not rated; nothing where no plan refuses any."""
+    found: dict[str, list[str]] = {}
+    for limit in limits_of_spans(terms, spans):
+        found.setdefault(limit.tenant_id, []).append(str(limit))
+    return found
 
 
 def _entitled_by(terms: Terms) -> dict[str, list[str]]:

@@ -4,25 +4,31 @@ Enters: the subscriptions and their plans, an engine with the stored usage event
 events that are not billed for that reason; `usage_event` is without them, the conservation statement counts them.
 Refuses: to refuse by default. Without `late_usage_days` no event is ever too late; with it, usage recorded more than so
 many days after the end of its billing period is. Of several plans of a tenant at one time the most lenient decides.
-Corrections of events are never too late. Source: price models, section 6.4.
+Corrections of events are never too late. What is late follows from the terms and from when an event was used and recorded, never
+from what was closed or is rated now: a level that is carried into a span, and tiers that go on, are without what was refused
+in a period that nobody ever closed. Use before any subscription is of no billing period, and counts. Source: price models,
+section 6.4.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from metering.engine import read_sql
+from metering.periods import Period
+from rating.included_from import features_of
+from rating.price_ids import is_since_plan
 from rating.tables import load_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from datetime import datetime
+    from collections.abc import Collection, Iterable, Iterator
 
     import duckdb
 
-    from metering.periods import Period
+    from rating.plans import Plan
     from rating.spans import BillingSpans
     from rating.terms import Terms
 
@@ -42,21 +48,40 @@ class LateLimit:
 
 
 def limits_of_spans(terms: Terms, spans: BillingSpans) -> Iterator[LateLimit]:
-    """Yield the limit of each billing span; none where no plan in use has one, for then nothing is too late."""
-    limited = {
-        stretch.plan_key for stretch in spans.stretches if terms.plans[stretch.plan_key].late_usage_days is not None
-    }
-    for span in spans if limited else ():
-        days = terms.plans[span.plan_key].late_usage_days
-        until = None if days is None else span.period.end + timedelta(days=days)
-        yield LateLimit(span.tenant_id, span.service.start, span.service.end, until)
+    """Yield the limits of all use that billing spans read; none where no plan has one, for then nothing is too late.
+
+    Of each tenant of the spans those of all its subscriptions, rated now or not: for the time of the spans, and since ever
+    where a price reads what was before it.
+    """
+    if len(spans) and any(plan.late_usage_days is not None for plan in terms.plans.values()):
+        start = min(stretch.service.start for stretch in spans.stretches)
+        plans = {stretch.plan_key: terms.plans[stretch.plan_key] for stretch in spans.stretches}
+        if any(_reads_history(plan, terms) for plan in plans.values()):
+            start = datetime.min.replace(tzinfo=UTC)
+        dates = Period(start, max(stretch.service.end for stretch in spans.stretches))
+        yield from limits_between(terms, dates, set(spans.tenants))
 
 
-def limits_between(terms: Terms, dates: Period) -> Iterator[LateLimit]:
-    """Yield the limits of every billing period that meets the dates, whenever it ends; each plan limits its own time."""
+def _reads_history(plan: Plan, terms: Terms) -> bool:
+    """Return whether a price looks at use before its span: a carried level, tiers that go on, what grants are left with."""
+    return bool(features_of(plan.prices)) or any(
+        is_since_plan(price) or any(terms.meters[name].carry == "recurring" for name in price.meters_read)
+        for price in plan.prices
+    )
+
+
+def limits_between(terms: Terms, dates: Period, tenants: Collection[str] | None = None) -> Iterator[LateLimit]:
+    """Yield the limits of every billing period that meets the dates, whenever it ends; each plan limits its own time.
+
+    With `tenants`, only theirs, whichever of their subscriptions are rated.
+    """
     from rating.terms import cycle_of, plans_over_time
 
-    for subscription in terms.subscriptions:
+    # Where only some subscriptions are rated, the others still say what is too late.
+    everyone = terms.subscriptions if tenants is None else chain.from_iterable(terms.entitling or [terms.subscriptions])
+    for subscription in everyone:
+        if tenants is not None and subscription.tenant not in tenants:
+            continue
         for plan, phase in plans_over_time(terms, subscription):
             cycle, days = cycle_of(subscription, plan), plan.late_usage_days
             start, end = max(phase.start, dates.start), min(phase.end, dates.end)

@@ -293,17 +293,25 @@ def unlimited_lines(
 
 def rated_periods(catalog: Row, month: str, account: str | None = None) -> Iterator[tuple[Row, Row, Period]]:
     """Yield (subscription, plan, period) of the billing periods whose last instant lies in the month, in each zone."""
+    payer = {tenant: one["id"] for one in catalog.get("accounts", []) for tenant in one["tenants"]}
+    for subscription, plan, period in all_periods(catalog, month):
+        if account not in (None, subscription.get("account") or payer.get(subscription["tenant"])):
+            continue
+        month_start, month_end = month_bounds(month, (plan.get("billing_period") or {}).get("timezone", "UTC"))
+        if month_start < period.end <= month_end:
+            yield subscription, plan, period
+
+
+def all_periods(catalog: Row, month: str) -> Iterator[tuple[Row, Row, Period]]:
+    """Yield (subscription, plan, period) of every billing period that begins before the end of the month."""
     from tests import oracle_adjust
 
     plans = {(plan["name"], str(plan["version"])): plan for plan in catalog["plans"]}
-    payer = {tenant: one["id"] for one in catalog.get("accounts", []) for tenant in one["tenants"]}
     for subscription in catalog["subscriptions"]:
-        if account not in (None, subscription.get("account") or payer.get(subscription["tenant"])):
-            continue
         for plan, opens, closes in oracle_adjust.phases(subscription, plans):
             cycle = plan.get("billing_period") or {}
             zone = cycle.get("timezone", "UTC")
-            month_start, month_end = month_bounds(month, zone)
+            _, month_end = month_bounds(month, zone)
             origin = cycle.get("anchor", "calendar")
             # A cycle around the subscription's start is around it for all of its plans, each in its own zone.
             start = moment(subscription["from"], zone)
@@ -311,22 +319,21 @@ def rated_periods(catalog: Row, month: str, account: str | None = None) -> Itera
             for period in billing_periods(cycle.get("every", "month"), around, zone, opens, closes):
                 if period.start >= month_end:
                     break
-                if month_start < period.end <= month_end:
-                    yield subscription, plan, period
+                yield subscription, plan, period
 
 
 Rated = tuple[Row, Row, Period]
 
 
-def priced_spans(catalog: Row, events: list[Row], periods: list[Rated], later: list[Rated] | None = None) -> list[Any]:
+def priced_spans(catalog: Row, events: list[Row], periods: list[Rated], month: str) -> list[Any]:
     """Return billing spans with what their prices make of the events, before anything that stands around prices.
 
-    `later` are further billing periods by which events may be on time.
+    All periods that begin before the end of `month` say which events are on time.
     """
     from tests import oracle_adjust, oracle_events, oracle_granted, oracle_levels
 
     meters = {meter["name"]: meter for meter in catalog["meters"]}
-    counted = oracle_events.on_time(oracle_events.standing(dedupe(events)), [*periods, *(later or [])])
+    counted = oracle_events.on_time(oracle_events.standing(dedupe(events)), list(all_periods(catalog, month)))
     spans = []
     for subscription, version, period in periods:
         usage = [event for event in counted if event["tenant_id"] == subscription["tenant"]]
@@ -365,14 +372,13 @@ def lines(catalog: Row, events: list[Row], month: str, account: str | None = Non
     from tests import oracle_adjust, oracle_pots
 
     periods = list(rated_periods(catalog, month, account))
-    spans = priced_spans(catalog, events, periods)
+    spans = priced_spans(catalog, events, periods, month)
     before: list[oracle_adjust.Span] = []
     if oracle_pots.has_pots(catalog):
         # What was used before is worked out from all that was ever rated, also of this month.
         months = oracle_pots.months_until(catalog, month)
         earlier = [one for each in months for one in rated_periods(catalog, each)]
-        later = list(rated_periods(catalog, oracle_pots.month_after(month)))
-        before = priced_spans(catalog, events, earlier, later)
+        before = priced_spans(catalog, events, earlier, month)
         oracle_adjust.adjust(catalog, before)
     oracle_adjust.adjust(catalog, spans, before)
     found: dict[LineKey, Line] = {}

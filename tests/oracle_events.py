@@ -35,7 +35,7 @@ def standing(events: list[Row]) -> list[Row]:
 
 
 def on_time(events: list[Row], spans: Iterable[tuple[Row, Row, oracle.Period]]) -> list[Row]:
-    """Return the events that some plan of their tenant still takes: (subscription, plan, period) of all that is rated."""
+    """Return the events that some plan of their tenant still takes: (subscription, plan, period) of all time."""
     limits: dict[str, list[tuple[oracle.Period, int | None]]] = {}
     for subscription, plan, period in spans:
         days = plan.get("late_usage_days")

@@ -34,11 +34,6 @@ def months_until(catalog: Row, month: str) -> list[str]:
     return list(takewhile(lambda name: name <= month, names))
 
 
-def month_after(month: str) -> str:
-    year, number = int(month[:4]), int(month[5:7])
-    return f"{year + number // 12}-{number % 12 + 1:02}"
-
-
 def periods_of(catalog: Row, one: Row, span: Span) -> tuple[datetime, list[oracle.Period], int]:
     """Return when the plan version of a span began, its billing periods until the pot is over, and the place of the span."""
     size = 1 if one["periods"] == "plan_life" else int(one["periods"])
