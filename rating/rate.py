@@ -77,7 +77,8 @@ CHARGE_STEPS = (
     ("unpriced_usage", HAS_UNPRICED),
     ("round_component", "rounds_components"),
 )
-WORTH_STEPS = ("worth_line", "worth")
+# So many spans are grouped into lines at a time: a million of ten prices took more than the engine's memory.
+SPANS_AT_ONCE = 250_000
 BOOKING_STEPS = ("booked_span", "booked_line", "booked_charge", "charge_to_book", "line_to_book")
 # Numbers first; words are put to them by views, where they are read.
 PAPER_STEPS = ("line_in_order", "invoice_close", "invoice_line", "line_charge")
@@ -170,8 +171,11 @@ def rate_usage(engine: duckdb.DuckDBPyConnection, as_of: datetime) -> None:
         statement = read_sql("rating", step)
         engine.execute(statement, {"as_of": as_of} if "$as_of" in statement else None)
     adjust_charges(engine)
-    for step in WORTH_STEPS:
-        engine.execute(read_sql("rating", step))
+    engine.execute(read_sql("rating", "worth_line_none"))
+    [(spans,)] = engine.execute("SELECT coalesce(max(span_id), -1) + 1 FROM billing_span").fetchall()
+    for first in range(0, spans, SPANS_AT_ONCE):
+        engine.execute(read_sql("rating", "worth_line"), {"first_span": first, "end_span": first + SPANS_AT_ONCE})
+    engine.execute(read_sql("rating", "worth"))
     add_true_ups(engine, as_of)
 
 
