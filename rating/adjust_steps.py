@@ -41,7 +41,10 @@ def adjust_charges(engine: duckdb.DuckDBPyConnection) -> None:
         load_table(engine, "fixed_share", _SHARE_COLUMNS, list(_shares(bases)))
         _run(engine, "adjust_fixed")
         _round_components(engine)
-    for number in _turns(engine, "commitment"):
+    commitments = _turns(engine, "commitment")
+    if commitments:
+        _run(engine, "commitment_net")
+    for number in commitments:
         bases = fetch(engine, read_sql("rating", "adjust_excess_base"), {"turn": number}).to_pylist()
         _run(engine, "adjust_excess", turn=number)
         if bases:
@@ -67,7 +70,7 @@ def _round_components(engine: duckdb.DuckDBPyConnection) -> None:
         _run(engine, "round_component")
 
 
-def _turns(engine: duckdb.DuckDBPyConnection, table: str) -> Iterable[int]:
+def _turns(engine: duckdb.DuckDBPyConnection, table: str) -> range:
     [(last,)] = engine.execute(f"SELECT coalesce(max(turn), 0) FROM {table}").fetchall()
     return range(1, last + 1)
 

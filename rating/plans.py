@@ -35,7 +35,7 @@ from metering.catalog import (
     refuse_at,
     unique,
 )
-from rating.adjust import APPROVAL, Commitment, Discount, Maximum, Minimum, check_adjustments, repeated
+from rating.adjust import APPROVAL, Commitment, Discount, Maximum, Minimum, check_adjustments, is_pot, repeated
 from rating.catalog_times import CatalogAnchor, CatalogTime, Currency, When, ZoneName, instant_of, when_text
 from rating.dialect import DialectName, Switches, ends_of, refusals
 from rating.grants import EntitlementOverride
@@ -135,7 +135,7 @@ class Plan(CatalogModel):
     @property
     def pots(self) -> tuple[Commitment, ...]:
         """Return its commitments that are one amount over several billing periods."""
-        return tuple(one for one in self.commitments if one.periods != 1)
+        return tuple(one for one in self.commitments if is_pot(one))
 
     @model_validator(mode="wrap")
     @classmethod

@@ -6,23 +6,9 @@
 -- rated together, their lines follow one another. One row per (span, price, group) whose excess is not zero.
 INSERT INTO charge
 WITH net AS (
-    SELECT
-        commitment.span_id,
-        commitment.part,
-        commitment.amount,
-        commitment.factor,
-        commitment.pot_id,
-        commitment.place,
-        commitment.used_before,
-        adjust_scope.position,
-        charge.price_id,
-        charge.group_key,
-        sum(charge.exact_amount)::DECIMAL(38, 21) AS exact_amount
-    FROM commitment
-    JOIN charge USING (span_id)
-    JOIN adjust_scope ON adjust_scope.scope_id = commitment.scope_id AND adjust_scope.price_id = charge.price_id
-    WHERE commitment.turn = $turn AND NOT commitment.is_pro_rata
-    GROUP BY ALL
+    SELECT *
+    FROM commitment_net
+    WHERE turn = $turn AND NOT is_pro_rata
 ),
 running AS (
     SELECT

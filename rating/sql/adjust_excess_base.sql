@@ -2,23 +2,9 @@
 -- added, in the order of lines. What is added is (factor - 1) x what the net is above what is left of the amount, exact;
 -- rating.adjust_steps deals it out in whole minor units. One row per (span, price, group) that bears some.
 WITH net AS (
-    SELECT
-        commitment.span_id,
-        commitment.part,
-        commitment.amount,
-        commitment.factor,
-        commitment.pot_id,
-        commitment.place,
-        commitment.used_before,
-        adjust_scope.position,
-        charge.price_id,
-        charge.group_key,
-        sum(charge.exact_amount)::DECIMAL(38, 21) AS exact_amount
-    FROM commitment
-    JOIN charge USING (span_id)
-    JOIN adjust_scope ON adjust_scope.scope_id = commitment.scope_id AND adjust_scope.price_id = charge.price_id
-    WHERE commitment.turn = $turn AND commitment.is_pro_rata
-    GROUP BY ALL
+    SELECT *
+    FROM commitment_net
+    WHERE turn = $turn AND is_pro_rata
 ),
 whole AS (
     SELECT span_id, pot_id, place, amount, factor, used_before, sum(exact_amount)::DECIMAL(38, 21) AS net_amount

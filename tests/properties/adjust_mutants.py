@@ -35,7 +35,7 @@ ADJUST_MUTANTS = {
     ),
     "a commitment holds on the gross": (
         "rating",
-        "adjust_excess",
+        "commitment_net",
         "JOIN charge USING (span_id)",
         "JOIN (SELECT * FROM charge WHERE part NOT LIKE 'discount:%') AS charge USING (span_id)",
     ),

@@ -152,9 +152,9 @@ class Mutant(NamedTuple):
 BASE = "adjust_excess_base"
 MUTANTS = {
     "what is shared in proportion is taken in order too": Mutant(
-        "rating", "adjust_excess", " AND NOT commitment.is_pro_rata", ""
+        "rating", "adjust_excess", " AND NOT is_pro_rata", ""
     ),
-    "what is in order is shared in proportion too": Mutant("rating", BASE, " AND commitment.is_pro_rata", ""),
+    "what is in order is shared in proportion too": Mutant("rating", BASE, " AND is_pro_rata", ""),
     "what pays back bears what is beyond": Mutant(
         "rating", BASE, "sign(net.exact_amount) = sign(added.added_amount) AND ", "net.exact_amount <> 0 AND "
     ),
@@ -165,7 +165,7 @@ MUTANTS = {
         "rating", BASE, "greatest(net_after - amount, 0)", "(net_after - amount)"
     ),
     "what is beyond is shared over the gross": Mutant(
-        "rating", BASE, "JOIN charge USING (span_id)",
+        "rating", "commitment_net", "JOIN charge USING (span_id)",
         "JOIN (SELECT * FROM charge WHERE part NOT LIKE 'discount:%') AS charge USING (span_id)",
     ),
     "nothing was used before": Mutant(
@@ -201,7 +201,7 @@ MUTANTS = {
         "rating", "true_up", "earlier.place < member.place", "earlier.place > member.place"
     ),
     "a shared commitment covers every line": Mutant(
-        "rating", BASE, " AND adjust_scope.price_id = charge.price_id", ""
+        "rating", "commitment_net", " AND adjust_scope.price_id = charge.price_id", ""
     ),
     "equal remainders go to the last line": Mutant("rating", BASE, "net.position, net.group_key\n", "net.position DESC\n"),
     "a part of a commitment is lost": Mutant(
