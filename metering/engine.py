@@ -30,8 +30,8 @@ def open_engine(
     Below `folder` it may read and write: what is derived is kept there. With `in_order` rows leave it in the order of their
     files, and decimals of up to 18 digits in 64 bits.
 
-    Only settings whose effect is a boundary are made, in the order that makes them final: after `lock_configuration`
-    nobody can widen them again.
+    Only settings are made that are a boundary, or that an answer would be another one without, in the order that makes them
+    final: after `lock_configuration` nobody can change them again.
     """
     import duckdb
 
@@ -48,6 +48,7 @@ def open_engine(
     engine.execute("SET preserve_insertion_order = $in_order", {"in_order": in_order})
     if in_order:
         engine.execute("SET arrow_output_version = '1.5'")
+        # Each file is read once.
         engine.execute("SET enable_external_file_cache = false")
     # DuckDB 2.0 takes an outer join for empty where its statistics say so of one side, and compares sums of it as if they were 0.
     engine.execute("SET disabled_optimizers = 'statistics_propagation'")

@@ -1,7 +1,7 @@
 """States of data files, added up by the column: what `rollup_cell.sql` says, for less where names repeat.
 
-Enters: data files, the boundaries of the cells of time, the events that do not count. Leaves: rows of ROLLUP; the last table
-in the order of tenant, meter, attributes and cell, the others only states that still have to be added up.
+Enters: sets of data files, the boundaries of the cells of time, the events that do not count. Leaves, per set, the sums as rows
+of ROLLUP in the order of tenant, meter, attributes and cell, and events that still have to be added to them, one by one.
 Refuses: more names than dense arrays are good for; then the statement does it.
 
 Problem: of 10 million events a month and a million groups, grouping three texts per event was most of the cost of usage.
@@ -127,7 +127,7 @@ def _begun(pool: ThreadPoolExecutor, engine: duckdb.DuckDBPyConnection, sets: Se
     runs = [pool.submit(_all_runs_of, file) for file in sets[0].files] if sets else []
     for at, one in enumerate(sets):
         lengths, codes, tenants = _numbered([run.result() for run in runs])
-        sums = Sums(tenants, pa.array(one.boundaries, _INSTANT), {}, [])
+        sums = Sums(tenants, pa.array(one.boundaries, _INSTANT))
         for file, of_file, tenant_of in zip(one.files, lengths, codes, strict=True):
             future = pool.submit(_add_file, engine, sums, file, of_file, tenant_of, one.left_out.get(file))
             is_last = file == one.files[-1]
@@ -157,6 +157,7 @@ def _add_file(
         counts = None if is_left_out is None else ~is_left_out[part]
         group = kinds.first_groups(batch) + group_of[part] + cell
         wide.append(sums.add(*quantities.take(batch.num_rows), group, cell, counts))
+    quantities.end()
     return [table for table in wide if table is not None]
 
 
@@ -248,6 +249,7 @@ class _Added:
 
     def wait(self) -> Iterator[pa.Table | Sums]:
         """Wait for the file; yield what of it is too wide, and after the last file of a set the set's sums."""
+        # The sums know it too, and whoever gets them looks there.
         with suppress(TooSparse):
             yield from self.future.result()
         if self.is_last:
@@ -260,9 +262,9 @@ class Sums:
 
     tenants: pa.Array
     boundaries: pa.Array
-    kinds: dict[tuple[str, str], int]
+    kinds: dict[tuple[str, str], int] = field(default_factory=dict)
     # Per state an array of (room for kinds, tenants, cells): events, low and high limb of the sum, maximum, minimum.
-    states: list[Array]
+    states: list[Array] = field(default_factory=list)
     is_too_sparse: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -392,13 +394,24 @@ class _Quantities:
         missing = rows
         while missing:
             if not len(self._left):
-                self._left = next(self._batches).column(0)
+                self._left = self._next()
             parts.append(self._left[:missing])
             self._left = self._left[missing:]
             missing -= len(parts[-1])
         found = parts[0] if len(parts) == 1 else pa.concat_arrays(parts) if parts else self._left
         self._place += rows
         return self._widened(found) if found.null_count else (words(found), None)
+
+    def end(self) -> None:
+        """Say that all rows were taken. Raises RuntimeError where the engine has more: they would be nobody's."""
+        if len(self._left) or next(self._batches, None) is not None:
+            raise RuntimeError(f"{self._file} has more quantities than names; run `tallybook doctor`")
+
+    def _next(self) -> pa.Array:
+        batch = next(self._batches, None)
+        if batch is None:
+            raise RuntimeError(f"{self._file} has fewer quantities than names; run `tallybook doctor`")
+        return batch.column(0)
 
     def _widened(self, found: pa.Array) -> tuple[Array, _Wide | None]:
         if self._unread is None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -213,3 +214,42 @@ def test_sets_are_added_up_each_for_itself(tmp_path: Path, monkeypatch: pytest.M
     for tables, rows in zip(found, content, strict=True):
         if tables is not None:
             assert added(tables) == one_by_one(rows)
+
+
+@pytest.mark.parametrize("changed", ["WHERE quantity > 1", "UNION ALL SELECT 1::DECIMAL(18, 9)"])
+def test_two_readers_that_see_different_rows_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    """Quantities and names of a file are read by two libraries: a row that only one of them sees would be nobody's, silently."""
+    plain = {"tenant_id": "t", "meter": "calls", "attributes": None, "hour": 0, "is_left_out": False}
+    stored(tmp_path / "a.parquet", [{**plain, "quantity": at * 10**9} for at in range(1, 9)], 1, has_statistics=True)
+    read = file_states.read_sql
+    monkeypatch.setattr(file_states, "read_sql", lambda package, name: f"{read(package, name)} {changed}")
+    with pytest.raises(RuntimeError, match=r"a\.parquet"):
+        states_of([tmp_path / "a.parquet"])
+
+
+def test_quantities_stay_with_their_names_over_many_row_groups(tmp_path: Path) -> None:
+    """As many rows as are read at a time, and more, in row groups of another size than either reader's batches."""
+    rows = file_states.ROWS_AT_ONCE + 5_000
+    numbers = pa.array(range(rows), pa.int64())
+    tenants = pc.cast(pc.bit_wise_and(numbers, 7), pa.string())
+    columns: dict[str, Any] = {
+        "tenant_id": tenants,
+        "meter": pc.cast(pc.bit_wise_and(pc.shift_right(numbers, 3), 3), pa.string()),
+        "quantity": numbers.cast(pa.decimal128(38, 0)).cast(pa.decimal128(38, 9)),
+        "event_time": pa.array([START] * rows, pa.timestamp("us", tz="UTC")),
+    }
+    fields = [columns.get(field.name, pa.nulls(rows, field.type)) for field in usage_event_schema()]
+    table = pa.table(fields, names=usage_event_schema().names)
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=7_001)
+    [found] = states_of([tmp_path / "a.parquet"])
+    expected: dict[tuple[str, str], list[int]] = {}
+    for number in range(rows):
+        expected.setdefault((str(number & 7), str(number >> 3 & 3)), []).append(number)
+    told = {(row["tenant_id"], row["meter"]): row for row in found.to_pylist()}
+    assert told.keys() == expected.keys()
+    for key, some in expected.items():
+        row = told[key]
+        states = (row["event_count"], row["quantity_sum"], row["quantity_max"], row["quantity_min"])
+        assert states == (len(some), sum(some), max(some), min(some))
