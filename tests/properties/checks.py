@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from rating.errors import AmountOverflow
+from rating.errors import AmountOverflow, RatingError
 from tests import oracle
 from tests.oracle import Line, LineKey
+from tests.properties.mutated import fails
 from tests.properties.strategies import World
 from tests.rated import AFTER_ALL, Booked, Component, engine_lines
 
@@ -29,6 +30,16 @@ def check_same_lines(world: World, theirs: dict[LineKey, Line] | None = None) ->
     assert ours.keys() == theirs.keys()
     for key, line in theirs.items():
         assert (key, ours[key]) == (key, line)
+
+
+def lines_differ(worlds: Iterable[tuple[World, dict[LineKey, Line]]], *errors: type[Exception]) -> bool:
+    """Return whether the lines of some worlds are not the oracle's: by what they say, or by an error that they end with."""
+
+    def check() -> None:
+        for world, lines in worlds:
+            check_same_lines(world, lines)
+
+    return fails(check, ValueError, RatingError, *errors)
 
 
 def _has_tiny_units(price: Row) -> bool:
